@@ -1,0 +1,92 @@
+/**
+ * Every way in which onewriter refuses or fails a user's request. One table, so that the HTTP status, the
+ * sentence, and the promise about the write are decided in one place (RFC 9457 problem details).
+ */
+export interface FailureKind {
+  readonly status: number;
+  readonly title: string;
+  /** Worth trying again without changing the request. */
+  readonly retry: boolean;
+}
+
+export const failureKinds = {
+  'bad-target': { status: 400, title: 'The request target cannot be matched safely', retry: false },
+  'no-route': { status: 404, title: 'Nothing is served at this path', retry: false },
+  'method-not-allowed': { status: 405, title: 'This method is not forwarded', retry: false },
+  'no-identity': { status: 401, title: 'The request does not say who it acts for', retry: false },
+  'bad-credential': { status: 401, title: 'The credential did not pass verification', retry: false },
+  'untrusted-peer': {
+    status: 401,
+    title: 'The identity header came from a peer that may not set it',
+    retry: false,
+  },
+  'no-partition': { status: 400, title: 'The record to be changed names no partition', retry: false },
+  'cross-partition-write': {
+    status: 409,
+    title: 'The write touches partitions of different stores',
+    retry: false,
+  },
+  'body-too-large': { status: 413, title: 'The request body is larger than allowed', retry: false },
+  'lease-lapsed': { status: 503, title: 'This proxy may not admit writes at the moment', retry: true },
+  fenced: { status: 503, title: 'The account is being moved', retry: true },
+  'commit-not-durable': {
+    status: 503,
+    title: 'The account has moved, but the move is not durable yet',
+    retry: true,
+  },
+  'hold-full': { status: 503, title: 'Too many writes wait for accounts being moved', retry: true },
+  'pool-full': { status: 503, title: 'Too many requests wait for the store', retry: true },
+  'shutting-down': { status: 503, title: 'This proxy is shutting down', retry: true },
+  'upstream-refused': { status: 502, title: 'The store refused the connection', retry: true },
+  'upstream-connect-timeout': {
+    status: 504,
+    title: 'The store did not accept the connection in time',
+    retry: true,
+  },
+  'upstream-failed': { status: 502, title: 'The store broke off the exchange', retry: true },
+  'upstream-timeout': { status: 504, title: 'The store did not answer in time', retry: true },
+  'outcome-unknown': { status: 502, title: 'The write was sent and its outcome is unknown', retry: false },
+  'outcome-unknown-timeout': {
+    status: 504,
+    title: 'The write was sent and its outcome is unknown',
+    retry: false,
+  },
+} as const satisfies Record<string, FailureKind>;
+
+export type FailureCode = keyof typeof failureKinds;
+
+/** Whether a failed write reached a store: not at all, completely, or nobody knows. */
+export type Sent = 'no' | 'yes' | 'unknown';
+
+export interface Failure {
+  readonly code: FailureCode;
+  /** One sentence: what happened, what it means for the data, what to do next. */
+  readonly detail: string;
+  /** Only for writes. */
+  readonly sent?: Sent;
+  readonly retryAfterSeconds?: number;
+  /** Further members of the problem document, for example the partitions involved. */
+  readonly members?: Readonly<Record<string, unknown>>;
+}
+
+export interface Problem {
+  readonly type: string;
+  readonly title: string;
+  readonly status: number;
+  readonly detail: string;
+  readonly code: string;
+  readonly sent?: Sent;
+}
+
+export function problemOf(failure: Failure): Problem {
+  const { status, title } = failureKinds[failure.code];
+  return {
+    ...failure.members,
+    type: `urn:onewriter:problem:${failure.code}`,
+    title,
+    status,
+    detail: failure.detail,
+    code: failure.code,
+    ...(failure.sent === undefined ? {} : { sent: failure.sent }),
+  };
+}

@@ -1,0 +1,271 @@
+/**
+ * The coordinator's side of the protocol: one attempt to move one partition from its owner to the other
+ * store. Deterministic: events and time come in, orders go out. Whoever runs it (src/handoff) executes
+ * the orders against ledger, members, guards and sync, and feeds back what happened.
+ *
+ * The order of the steps is the proof. The old owner's position is read only after every member has
+ * drained (Vitess #16563); the copy ends before the commit; a failure before the commit reopens at the
+ * old owner first and reports after (gh-ost #1270).
+ */
+import type { DrainAnswer } from './member.ts';
+import { otherStore, type StoreName } from './ownership.ts';
+
+export interface HandoffSettings {
+  readonly drainMs: number;
+  readonly fenceMs: number;
+  /** How late the old owner's lists show a finished write. */
+  readonly feedDelayMs: number;
+  /** Stores that answer the guard's advance and seal calls. */
+  readonly guarded: Readonly<Record<StoreName, boolean>>;
+}
+
+export type HandoffFailure =
+  | 'fence-refused'
+  | 'drain-timeout'
+  | 'write-in-doubt'
+  | 'feed-delay-exceeds-fence'
+  | 'guard-advance-failed'
+  | 'catch-up-failed'
+  | 'copies-differ'
+  | 'guard-seal-failed'
+  | 'fence-deadline'
+  | 'commit-refused'
+  | 'stopped-by-operator';
+
+export type HandoffOrder =
+  | { readonly order: 'fence' }
+  | { readonly order: 'advance-guard'; readonly store: StoreName; readonly epoch: number }
+  /** Read the old owner's position now, copy what is left, and prove that nothing is. */
+  | { readonly order: 'catch-up'; readonly epoch: number; readonly notBeforeMs: number }
+  | { readonly order: 'seal-guard'; readonly store: StoreName; readonly epoch: number }
+  | { readonly order: 'commit' }
+  | { readonly order: 'release' }
+  | { readonly order: 'abort' }
+  /** The outcome of a transition is unknown: read the ledger's record and report it. */
+  | { readonly order: 'reread' };
+
+export type HandoffEvent =
+  /** The fence is in the ledger; `members` are all that were listed after it was. */
+  | { readonly event: 'fenced'; readonly epoch: number; readonly members: readonly string[] }
+  | {
+      readonly event: 'acknowledged';
+      readonly member: string;
+      readonly answer: DrainAnswer;
+      readonly lastWriteAgeMs: number;
+    }
+  /** A transition removed the member from the ledger: proven gone, its writes have settled. */
+  | { readonly event: 'member-gone'; readonly member: string }
+  | { readonly event: 'guard-advanced' }
+  | { readonly event: 'caught-up'; readonly proof: CaughtUpProof }
+  | { readonly event: 'guard-sealed' }
+  | { readonly event: 'committed' }
+  | { readonly event: 'released' }
+  | { readonly event: 'aborted' }
+  /** The order before failed in the named way; nothing of it took effect, or it does not matter. */
+  | { readonly event: 'failed'; readonly failure: HandoffFailure; readonly detail: string }
+  | { readonly event: 'transition-unknown' }
+  | { readonly event: 'stop'; readonly detail: string }
+  | { readonly event: 'tick' };
+
+/** Positive evidence that the new owner has everything; stored with the commit's report. */
+export interface CaughtUpProof {
+  readonly recordsCompared: number;
+  readonly recordsCopied: number;
+  readonly passes: number;
+}
+
+export type HandoffStep =
+  | 'fencing'
+  | 'draining'
+  | 'advancing-guard'
+  | 'catching-up'
+  | 'sealing-guard'
+  | 'committing'
+  | 'releasing'
+  | 'aborting'
+  | 'done'
+  | 'aborted';
+
+export interface HandoffState {
+  readonly step: HandoffStep;
+  readonly from: StoreName;
+  readonly to: StoreName;
+  /** Epoch of the fence; 0 until it is in the ledger. */
+  readonly epoch: number;
+  readonly fencedAtMs: number;
+  readonly awaiting: readonly string[];
+  readonly newestWriteMs: number;
+  readonly proof?: CaughtUpProof;
+  readonly failure?: { readonly code: HandoffFailure; readonly detail: string };
+}
+
+export interface HandoffMove {
+  readonly state: HandoffState;
+  readonly orders: readonly HandoffOrder[];
+}
+
+/** Share of the fence kept back for the commit's own round trip. */
+const commitReserve = 0.1;
+
+export function startHandoff(from: StoreName, nowMs: number): HandoffMove {
+  const state: HandoffState = {
+    step: 'fencing',
+    from,
+    to: otherStore(from),
+    epoch: 0,
+    fencedAtMs: nowMs,
+    awaiting: [],
+    newestWriteMs: Number.NEGATIVE_INFINITY,
+  };
+  return { state, orders: [{ order: 'fence' }] };
+}
+
+/** `nowMs` is the coordinator's monotonic clock. An event that comes too late for its step is ignored. */
+export function stepHandoff(
+  state: HandoffState,
+  event: HandoffEvent,
+  nowMs: number,
+  settings: HandoffSettings,
+): HandoffMove {
+  switch (event.event) {
+    case 'fenced':
+      if (state.step !== 'fencing') return stay(state);
+      return drainIfAll(
+        { ...state, step: 'draining', epoch: event.epoch, awaiting: event.members },
+        nowMs,
+        settings,
+      );
+    case 'acknowledged':
+      return acknowledged(state, event, nowMs, settings);
+    case 'member-gone':
+      if (state.step !== 'draining') return stay(state);
+      return drainIfAll(without(state, event.member), nowMs, settings);
+    case 'guard-advanced':
+      return state.step === 'advancing-guard' ? catchUp(state, nowMs, settings) : stay(state);
+    case 'caught-up': {
+      if (state.step !== 'catching-up') return stay(state);
+      const proven = { ...state, proof: event.proof };
+      if (!settings.guarded[state.to]) return commit(proven);
+      return move({ ...proven, step: 'sealing-guard' }, [
+        { order: 'seal-guard', store: state.to, epoch: state.epoch },
+      ]);
+    }
+    case 'guard-sealed':
+      return state.step === 'sealing-guard' ? commit(state) : stay(state);
+    case 'committed':
+      // Also reached from `aborting`, when a re-read shows that the commit had gone through after all.
+      if (state.step !== 'committing' && state.step !== 'aborting') return stay(state);
+      return move({ ...state, step: 'releasing' }, [{ order: 'release' }]);
+    case 'released':
+      return state.step === 'releasing' ? move({ ...state, step: 'done' }, []) : stay(state);
+    case 'aborted':
+      return isOver(state) ? stay(state) : move({ ...state, step: 'aborted' }, []);
+    case 'failed':
+      return failed(state, event.failure, event.detail);
+    case 'transition-unknown':
+      return isOver(state) ? stay(state) : move(state, [{ order: 'reread' }]);
+    case 'stop':
+      return mayAbort(state) ? abort(state, 'stopped-by-operator', event.detail) : stay(state);
+    case 'tick':
+      return tick(state, nowMs, settings);
+  }
+}
+
+export function isOver(state: HandoffState): boolean {
+  return state.step === 'done' || state.step === 'aborted';
+}
+
+function acknowledged(
+  state: HandoffState,
+  event: Extract<HandoffEvent, { event: 'acknowledged' }>,
+  nowMs: number,
+  settings: HandoffSettings,
+): HandoffMove {
+  if (state.step !== 'draining') return stay(state);
+  if (event.answer === 'in-doubt') {
+    return abort(state, 'write-in-doubt', `${event.member} has a write whose outcome is unknown`);
+  }
+  const newestWriteMs = Math.max(state.newestWriteMs, nowMs - event.lastWriteAgeMs);
+  return drainIfAll(without({ ...state, newestWriteMs }, event.member), nowMs, settings);
+}
+
+function drainIfAll(state: HandoffState, nowMs: number, settings: HandoffSettings): HandoffMove {
+  if (state.awaiting.length > 0) return stay(state);
+  if (!settings.guarded[state.from]) return catchUp(state, nowMs, settings);
+  return move({ ...state, step: 'advancing-guard' }, [
+    { order: 'advance-guard', store: state.from, epoch: state.epoch },
+  ]);
+}
+
+function catchUp(state: HandoffState, nowMs: number, settings: HandoffSettings): HandoffMove {
+  const notBeforeMs = Math.max(nowMs, state.newestWriteMs + settings.feedDelayMs);
+  if (notBeforeMs >= commitBy(state, settings)) {
+    const waitMs = Math.round(notBeforeMs - nowMs);
+    return abort(
+      state,
+      'feed-delay-exceeds-fence',
+      `a write finished so recently that the old owner's list shows it only in ${waitMs} ms, after the fence deadline`,
+    );
+  }
+  return move({ ...state, step: 'catching-up' }, [{ order: 'catch-up', epoch: state.epoch, notBeforeMs }]);
+}
+
+function tick(state: HandoffState, nowMs: number, settings: HandoffSettings): HandoffMove {
+  if (state.step === 'draining' && nowMs >= state.fencedAtMs + settings.drainMs) {
+    return abort(state, 'drain-timeout', `no acknowledgement from ${state.awaiting.join(', ')}`);
+  }
+  if (mayAbort(state) && state.step !== 'fencing' && nowMs >= commitBy(state, settings)) {
+    return abort(state, 'fence-deadline', `${state.step} did not end before the fence deadline`);
+  }
+  return stay(state);
+}
+
+function failed(state: HandoffState, code: HandoffFailure, detail: string): HandoffMove {
+  if (state.step === 'fencing') {
+    return move({ ...state, step: 'aborted', failure: { code, detail } }, []);
+  }
+  // A commit that was refused changed nothing; the abort's compare-and-set settles any race.
+  return mayAbort(state) || state.step === 'committing' ? abort(state, code, detail) : stay(state);
+}
+
+/** Before the commit is ordered, anything can still be undone; after it, only the ledger knows. */
+function mayAbort(state: HandoffState): boolean {
+  switch (state.step) {
+    case 'fencing':
+    case 'draining':
+    case 'advancing-guard':
+    case 'catching-up':
+    case 'sealing-guard':
+      return true;
+    case 'committing':
+    case 'releasing':
+    case 'aborting':
+    case 'done':
+    case 'aborted':
+      return false;
+  }
+}
+
+function commitBy(state: HandoffState, settings: HandoffSettings): number {
+  return state.fencedAtMs + settings.fenceMs * (1 - commitReserve);
+}
+
+function commit(state: HandoffState): HandoffMove {
+  return move({ ...state, step: 'committing' }, [{ order: 'commit' }]);
+}
+
+function abort(state: HandoffState, code: HandoffFailure, detail: string): HandoffMove {
+  return move({ ...state, step: 'aborting', failure: { code, detail } }, [{ order: 'abort' }]);
+}
+
+function without(state: HandoffState, member: string): HandoffState {
+  return { ...state, awaiting: state.awaiting.filter((name) => name !== member) };
+}
+
+function move(state: HandoffState, orders: readonly HandoffOrder[]): HandoffMove {
+  return { state, orders };
+}
+
+function stay(state: HandoffState): HandoffMove {
+  return { state, orders: [] };
+}

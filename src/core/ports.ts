@@ -1,0 +1,256 @@
+/**
+ * The interfaces through which proxy, handoff, sync and admin meet. They do not import each other; compose
+ * hands each of them the others' faces.
+ */
+import type { Attributes, KnownPartition } from './cohort.ts';
+import type { CaughtUpProof } from './handoff.ts';
+import type { Acknowledgement, Admission, WriteOutcome, WriteTicket } from './member.ts';
+import type { Ownership, StoreName, TransitionOrder, TransitionRefusal } from './ownership.ts';
+import type { CopyForm, Difference, StoreRecord } from './records.ts';
+import type { GuardAccess, GuardRefusal } from './guard.ts';
+import type { Transition } from './view.ts';
+
+declare global {
+  /** Only named here: core has no ambient types, and never calls a signal itself. */
+  // oxlint-disable-next-line typescript/no-empty-object-type, typescript/no-empty-interface
+  interface AbortSignal {}
+}
+
+// --- ledger ------------------------------------------------------------------------------------------
+
+export interface LedgerRecord {
+  readonly ownership: Ownership;
+  /** Version and id of the transition that made it; 0 and '' for an untouched partition. */
+  readonly version: number;
+  readonly transitionId: string;
+  /** Redis clock; 0 for an untouched partition. */
+  readonly changedAtMs: number;
+}
+
+export interface Order {
+  readonly partition: string;
+  readonly order: TransitionOrder;
+  /** Who and why, for the stream. */
+  readonly by: string;
+  readonly reason: string;
+}
+
+/** `unknown`: the connection broke after sending. Nobody may assume either way; re-read. */
+export type OrderResult =
+  | { readonly result: 'done'; readonly record: LedgerRecord }
+  | { readonly result: 'refused'; readonly refusal: TransitionRefusal; readonly record: LedgerRecord }
+  | { readonly result: 'unknown'; readonly detail: string };
+
+export interface MemberRecord {
+  readonly id: string;
+  readonly host: string;
+  readonly pid: number;
+  /** Grows with every heartbeat; compare two readings to see whether the member is alive. */
+  readonly sequence: number;
+  readonly appliedVersion: number;
+  readonly configHash: string;
+  readonly writeTimeoutMs: number;
+  readonly settleMs: number;
+  readonly inFlight: number;
+  readonly inDoubt: number;
+}
+
+export interface MemberAcknowledgement extends Acknowledgement {
+  readonly member: string;
+}
+
+export interface Ledger {
+  read(partition: string): Promise<LedgerRecord>;
+  /** Partitions that any transition touched. */
+  touched(): Promise<ReadonlyMap<string, LedgerRecord>>;
+  order(order: Order): Promise<OrderResult>;
+  members(): Promise<MemberRecord[]>;
+  removeMember(id: string, by: string, reason: string): Promise<void>;
+  /** When a member last left or was removed, Redis clock; 0 if none did. */
+  lastDepartureMs(): Promise<number>;
+  nowMs(): Promise<number>;
+  /** Empty when a transition, once answered, cannot be lost; else one sentence for each way it could. */
+  durabilityGaps(): Promise<string[]>;
+}
+
+/** Follows the ledger's streams; every listener gets every entry once, in order. */
+export interface LedgerFeed {
+  onTransition(listener: (transition: Transition) => void): () => void;
+  onAcknowledgement(listener: (acknowledgement: MemberAcknowledgement) => void): () => void;
+}
+
+export interface Registry {
+  all(): Promise<KnownPartition[]>;
+  count(): Promise<number>;
+  /** Adds what is new; attributes given here replace those of the same name. */
+  note(partitions: Iterable<{ readonly partition: string; readonly attributes?: Attributes }>): Promise<void>;
+}
+
+// --- proxy -------------------------------------------------------------------------------------------
+
+/** The member as the proxy sees it. Every call is in memory and synchronous. */
+export interface WriteGate {
+  ownershipOf(partition: string): Ownership;
+  admit(partition: string): Admission;
+  mayContinue(ticket: WriteTicket): boolean;
+  end(ticket: WriteTicket, outcome: WriteOutcome): void;
+  /** Calls back when a held write of the partition should be looked at again. Returns the way out. */
+  onWake(partition: string, listener: () => void): () => void;
+  /** Calls back when long-lived writers of the partition must be closed. Returns the way out. */
+  onEndLongLived(partition: string, listener: () => void): () => void;
+  leaseLeftMs(): number;
+  /** Traffic showed this partition; goes to the registry in the background. */
+  notice(partition: string): void;
+}
+
+/** What a write touched, to ring for a copy. Never in the request's way. */
+export interface Doorbell {
+  ring(record: RecordKey): void;
+  /** Resolves when every ring of the partition so far is in the queue. */
+  flush(partition: string): Promise<void>;
+}
+
+export interface RecordKey {
+  readonly partition: string;
+  readonly kind: string;
+  readonly id: string;
+}
+
+// --- stores ------------------------------------------------------------------------------------------
+
+export interface KindCapabilities {
+  readonly kind: string;
+  /** `list` can be narrowed to one partition. */
+  readonly byPartition: boolean;
+  readonly since: boolean;
+  readonly tombstones: boolean;
+  readonly versions: 'field' | 'etag' | 'none';
+  /** Why copies into this store cannot work; undefined where they can. */
+  readonly notWritable?: string;
+}
+
+export interface ListScope {
+  /** Only this partition; else over all. */
+  readonly partition?: string;
+  /** Only what changed at or after this source version; ignored by kinds without `since`. */
+  readonly since?: string;
+}
+
+/** A record in a list that cannot be used, for example one without id or partition. */
+export interface RecordProblem {
+  readonly kind: string;
+  readonly detail: string;
+}
+
+export interface Page {
+  readonly records: readonly StoreRecord[];
+  readonly problems: readonly RecordProblem[];
+}
+
+/** Failures of a platform's API, told apart by what the caller should do. */
+export type StoreFailureKind =
+  'rate-limited' | 'denied' | 'unavailable' | 'bad-answer' | 'refused-by-guard' | 'rejected';
+
+export class StoreFailure extends Error {
+  readonly kind: StoreFailureKind;
+  readonly retryAfterMs: number | undefined;
+  constructor(
+    kind: StoreFailureKind,
+    message: string,
+    options: { cause?: unknown; retryAfterMs?: number } = {},
+  ) {
+    super(message, { cause: options.cause });
+    this.name = 'StoreFailure';
+    this.kind = kind;
+    this.retryAfterMs = options.retryAfterMs;
+  }
+}
+
+/** Reading side of a store. Failures are thrown as StoreFailure. */
+export interface StoreReader {
+  readonly store: StoreName;
+  readonly capabilities: readonly KindCapabilities[];
+  /** How late lists show a finished write, ms. */
+  readonly feedDelayMs: number;
+  pages(kind: string, scope: ListScope, signal: AbortSignal): AsyncIterable<Page>;
+  /** Undefined when the store says that the record is not there (404 or 410). */
+  get(
+    kind: string,
+    key: { id: string; partition: string },
+    signal: AbortSignal,
+  ): Promise<StoreRecord | undefined>;
+  /** The record in the shape that `writer`'s store takes. */
+  toCopy(record: StoreRecord, target: TargetShape): CopyForm;
+  /** One cheap authenticated read, to see that address and credentials are right. */
+  probe(signal: AbortSignal): Promise<void>;
+  readonly shape: (kind: string) => TargetShape;
+  close(): Promise<void>;
+}
+
+/** Names of the fields in which a store keeps what onewriter must know about a record. */
+export interface TargetShape {
+  readonly id: string;
+  readonly partition: string;
+  readonly version?: string | undefined;
+  readonly deleted?: string | undefined;
+}
+
+/** Stamp of a copy: the guard of the target checks it inside its own transaction. */
+export interface CopyStamp {
+  readonly partition: string;
+  readonly epoch: number;
+}
+
+/** Writing side of a store: made only for stores that copies may go to. */
+export interface CopyWriter {
+  readonly store: StoreName;
+  put(copy: CopyForm, stamp: CopyStamp, exists: boolean, signal: AbortSignal): Promise<void>;
+  remove(key: { kind: string; id: string }, stamp: CopyStamp, signal: AbortSignal): Promise<void>;
+}
+
+export interface GuardAnswer {
+  readonly epoch: number;
+  readonly accept?: boolean;
+  readonly code?: GuardRefusal;
+}
+
+/** Signed calls to the guard of a store. Failures are thrown as StoreFailure. */
+export interface GuardCalls {
+  verdict(store: StoreName, stamp: CopyStamp, access: GuardAccess, signal: AbortSignal): Promise<GuardAnswer>;
+  advance(store: StoreName, stamp: CopyStamp, signal: AbortSignal): Promise<void>;
+  seal(store: StoreName, stamp: CopyStamp, signal: AbortSignal): Promise<void>;
+}
+
+// --- sync --------------------------------------------------------------------------------------------
+
+export interface PartitionComparison {
+  readonly partition: string;
+  readonly ownerRecords: number;
+  readonly copyRecords: number;
+  readonly differences: readonly Difference[];
+  readonly problems: readonly RecordProblem[];
+}
+
+export interface CopyReport {
+  readonly recordsCompared: number;
+  readonly recordsCopied: number;
+  readonly passes: number;
+  readonly problems: readonly RecordProblem[];
+}
+
+/** The sync as the handoff and the operators see it. Failures of stores are thrown as StoreFailure. */
+export interface CopyDesk {
+  /** Before the fence: compares both sides fully and copies what differs, until a pass brings little. */
+  bringUp(partition: string, signal: AbortSignal): Promise<CopyReport>;
+  /**
+   * Inside the fence of `attempt`: copies until one whole pass, begun after the last copy ended, finds
+   * no difference. Nothing of it runs any more when the promise settles.
+   */
+  catchUp(partition: string, attempt: string, signal: AbortSignal): Promise<CaughtUpProof>;
+  /** Compares without changing anything. */
+  compare(partition: string, signal: AbortSignal): Promise<PartitionComparison>;
+  /** max(age of the oldest unapplied change, time since the last poll that reached the end), ms; undefined before the first. */
+  lagMs(): Promise<number | undefined>;
+  /** Dead letters of this partition. */
+  deadLetters(partition: string): Promise<number>;
+}
