@@ -1,0 +1,116 @@
+/** A flip: an operator's order for a cohort, what was planned for it, and how far it is. */
+import type { CohortSelection } from './cohort.ts';
+import type { StoreName } from './ownership.ts';
+
+/** Why one partition cannot move now, or why nothing can. The sentence says what to do. */
+export interface Blocker {
+  readonly code: string;
+  readonly detail: string;
+}
+
+export interface BlockedPartition extends Blocker {
+  readonly partition: string;
+}
+
+export interface Plan {
+  readonly id: string;
+  readonly cohort: string;
+  readonly to: StoreName;
+  readonly by: string;
+  readonly createdAtMs: number;
+  /** Sorted; every partition of the cohort is in exactly one of flip, unchanged and blocked. */
+  readonly flip: readonly string[];
+  readonly unchanged: readonly string[];
+  readonly blocked: readonly BlockedPartition[];
+  /** Nothing can move while one of these stands. */
+  readonly blockers: readonly Blocker[];
+  /** Epoch of each partition to flip, as planned; `apply` refuses the plan when one has moved on. */
+  readonly epochs: Readonly<Record<string, number>>;
+  /** SHA-256 over the sorted names. */
+  readonly membershipHash: string;
+  readonly selection: CohortSelection;
+  readonly waves: readonly number[];
+  /** Routes outside the promise: pinned, or without a partition. */
+  readonly pinnedRoutes: readonly string[];
+}
+
+export type FlipStateName =
+  'planned' | 'awaiting-approval' | 'scheduled' | 'running' | 'paused' | 'completed' | 'aborted' | 'failed';
+
+export interface Quantiles {
+  readonly p50: number;
+  readonly p99: number;
+  readonly max: number;
+}
+
+export interface FlipStatus {
+  readonly id: string;
+  readonly cohort: string;
+  readonly to: StoreName;
+  readonly state: FlipStateName;
+  /** Why it is paused, aborted or failed; and what to do next. */
+  readonly detail: string;
+  readonly by: string;
+  readonly reason: string;
+  readonly createdAtMs: number;
+  readonly endedAtMs?: number;
+  readonly total: number;
+  readonly committed: number;
+  readonly aborted: number;
+  readonly pending: number;
+  readonly blocked: readonly BlockedPartition[];
+  /** From a partition's fence to its release, by Redis's clock; absent while nothing has moved. */
+  readonly pauseMs?: Quantiles;
+}
+
+export interface FlipRequest {
+  readonly cohort: string;
+  readonly to: StoreName;
+  readonly reason: string;
+  readonly by: string;
+  readonly planId?: string | undefined;
+  readonly waves?: readonly string[] | undefined;
+}
+
+/** A refusal of an operator's order: a value, with a stable code and a sentence that says what to do. */
+export interface OrderRefusal {
+  readonly refused:
+    | 'no-such-cohort'
+    | 'no-such-flip'
+    | 'no-such-plan'
+    | 'stale-plan'
+    | 'nothing-can-move'
+    | 'already-running'
+    | 'wrong-state';
+  readonly detail: string;
+  readonly blockers?: readonly Blocker[];
+  readonly blocked?: readonly BlockedPartition[];
+}
+
+export interface NamedCohort {
+  readonly name: string;
+  readonly selection: CohortSelection;
+  /** Cohorts from the configuration file are read-only at run time. */
+  readonly source: 'file' | 'api';
+}
+
+/** The handoff as operators see it. */
+export interface FlipDesk {
+  cohorts(): Promise<NamedCohort[]>;
+  /** The cohort's partitions as of now; undefined when there is no such cohort. */
+  partitionsOf(cohort: string): Promise<string[] | undefined>;
+  plan(request: {
+    cohort: string;
+    to: StoreName;
+    by: string;
+    waves?: readonly string[] | undefined;
+  }): Promise<Plan | OrderRefusal>;
+  /** Starts the flip and returns at once; a flip with nothing to move is `completed`. */
+  start(request: FlipRequest): Promise<FlipStatus | OrderRefusal>;
+  flips(): Promise<FlipStatus[]>;
+  flip(id: string): Promise<FlipStatus | undefined>;
+  pause(id: string, by: string, reason: string): Promise<FlipStatus | OrderRefusal>;
+  resume(id: string, by: string, reason: string): Promise<FlipStatus | OrderRefusal>;
+  /** Partitions in the middle of a handoff are reopened at their old owner; what has committed stays. */
+  abort(id: string, by: string, reason: string): Promise<FlipStatus | OrderRefusal>;
+}
