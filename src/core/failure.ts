@@ -20,6 +20,11 @@ export const failureKinds = {
     title: 'The identity header came from a peer that may not set it',
     retry: false,
   },
+  'identity-unavailable': {
+    status: 503,
+    title: 'The credential cannot be verified at the moment',
+    retry: true,
+  },
   'no-partition': { status: 400, title: 'The record to be changed names no partition', retry: false },
   'cross-partition-write': {
     status: 409,

@@ -146,6 +146,17 @@ export class Member {
     return this.#unsettled(this.#activity.get(partition), now).length;
   }
 
+  /** Over all partitions; for the member's record in the ledger. */
+  totals(now: Instant): { inFlight: number; inDoubt: number } {
+    let inFlight = 0;
+    let inDoubt = 0;
+    for (const activity of this.#activity.values()) {
+      inFlight += activity.inFlight;
+      inDoubt += this.#unsettled(activity, now).length;
+    }
+    return { inFlight, inDoubt };
+  }
+
   /** Nothing in flight and nothing in doubt anywhere: the member may leave. */
   quiet(now: Instant): boolean {
     for (const activity of this.#activity.values()) {
@@ -164,7 +175,9 @@ export class Member {
 
   // --- the ledger's stream -------------------------------------------------------------------------
 
+  /** An older snapshot than the view is ignored: going back could readmit writes under an old epoch. */
   load(snapshot: Snapshot, now: Instant): MemberEffect[] {
+    if (snapshot.position.version < this.view.position.version) return [];
     this.view.load(snapshot);
     this.#fences.clear();
     this.#unconfirmed.clear();

@@ -37,7 +37,7 @@ export interface Order {
 
 /** `unknown`: the connection broke after sending. Nobody may assume either way; re-read. */
 export type OrderResult =
-  | { readonly result: 'done'; readonly record: LedgerRecord }
+  | { readonly result: 'done'; readonly record: LedgerRecord; readonly durable: boolean }
   | { readonly result: 'refused'; readonly refusal: TransitionRefusal; readonly record: LedgerRecord }
   | { readonly result: 'unknown'; readonly detail: string };
 
@@ -64,8 +64,10 @@ export interface Ledger {
   /** Partitions that any transition touched. */
   touched(): Promise<ReadonlyMap<string, LedgerRecord>>;
   order(order: Order): Promise<OrderResult>;
+  /** True when everything answered before is now confirmed by as many replicas as must confirm it. */
+  confirmDurable(): Promise<boolean>;
   members(): Promise<MemberRecord[]>;
-  removeMember(id: string, by: string, reason: string): Promise<void>;
+  removeMember(id: string): Promise<void>;
   /** When a member last left or was removed, Redis clock; 0 if none did. */
   lastDepartureMs(): Promise<number>;
   nowMs(): Promise<number>;
@@ -122,6 +124,8 @@ export interface KindCapabilities {
   readonly kind: string;
   /** `list` can be narrowed to one partition. */
   readonly byPartition: boolean;
+  /** `list` can be read only by partition: it has no form over all of them. */
+  readonly needsPartition?: boolean;
   readonly since: boolean;
   readonly tombstones: boolean;
   readonly versions: 'field' | 'etag' | 'none';
@@ -235,6 +239,8 @@ export interface CopyReport {
   readonly recordsCompared: number;
   readonly recordsCopied: number;
   readonly passes: number;
+  /** How long the last pass over both sides took: about what the catch-up under the fence will take. */
+  readonly lastPassMs: number;
   readonly problems: readonly RecordProblem[];
 }
 

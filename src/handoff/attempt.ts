@@ -1,0 +1,333 @@
+/**
+ * One attempt to move one partition: drives core's handoff machine, executes its orders against ledger,
+ * members, guards and sync, and feeds back what happened.
+ */
+import { randomUUID } from 'node:crypto';
+import {
+  isOver,
+  startHandoff,
+  stepHandoff,
+  type CaughtUpProof,
+  type HandoffEvent,
+  type HandoffFailure,
+  type HandoffOrder,
+  type HandoffSettings,
+  type HandoffState,
+} from '../core/handoff.ts';
+import type { StoreName } from '../core/ownership.ts';
+import type {
+  CopyDesk,
+  GuardCalls,
+  Ledger,
+  LedgerFeed,
+  LedgerRecord,
+  MemberAcknowledgement,
+} from '../core/ports.ts';
+
+export interface AttemptParts {
+  readonly ledger: Ledger;
+  readonly feed: LedgerFeed;
+  readonly copies: CopyDesk;
+  readonly guards: GuardCalls;
+  readonly settings: HandoffSettings;
+}
+
+export interface AttemptRequest {
+  readonly partition: string;
+  readonly from: StoreName;
+  readonly by: string;
+  readonly reason: string;
+  /** Aborted when the operator stops the flip. */
+  readonly stop: AbortSignal;
+}
+
+export type AttemptReport =
+  | { readonly outcome: 'moved'; readonly pauseMs: number; readonly proof: CaughtUpProof }
+  | {
+      readonly outcome: 'aborted';
+      readonly code: HandoffFailure;
+      readonly detail: string;
+      readonly pauseMs: number;
+    };
+
+/** Pause before an unknown transition is looked at again, ms. */
+const rereadPauseMs = 50;
+
+export async function attemptHandoff(parts: AttemptParts, request: AttemptRequest): Promise<AttemptReport> {
+  return new Attempt(parts, request).run();
+}
+
+class Attempt {
+  readonly #parts: AttemptParts;
+  readonly #request: AttemptRequest;
+  readonly #attempt = randomUUID();
+  readonly #events: HandoffEvent[] = [];
+  readonly #early: MemberAcknowledgement[] = [];
+  /** Ends the work inside the fence when the attempt turns to abort. */
+  readonly #work = new AbortController();
+  #notify: () => void = () => undefined;
+  #state: HandoffState;
+  #orders: readonly HandoffOrder[];
+  /** The machine has been told of the fence, so acknowledgements may follow. */
+  #entered = false;
+  #fenced: LedgerRecord | undefined;
+  #reopened: LedgerRecord | undefined;
+
+  constructor(parts: AttemptParts, request: AttemptRequest) {
+    this.#parts = parts;
+    this.#request = request;
+    const start = startHandoff(request.from, performance.now());
+    this.#state = start.state;
+    this.#orders = start.orders;
+  }
+
+  async run(): Promise<AttemptReport> {
+    const { settings, feed } = this.#parts;
+    const { stop } = this.#request;
+    const forgetAcknowledgements = feed.onAcknowledgement((acknowledgement) => this.#hear(acknowledgement));
+    const onStop = (): void => this.#tell({ event: 'stop', detail: 'the operator stopped the flip' });
+    stop.addEventListener('abort', onStop, { once: true });
+    const running: Promise<void>[] = [];
+    const ticks: NodeJS.Timeout[] = [];
+    try {
+      for (;;) {
+        for (const order of this.#orders) running.push(this.#carryOut(order));
+        if (isOver(this.#state)) break;
+        const event = await this.#nextEvent();
+        const move = stepHandoff(this.#state, event, performance.now(), settings);
+        if (event.event === 'fenced') {
+          ticks.push(this.#tickAfter(settings.drainMs), this.#tickAfter(settings.fenceMs * 0.9));
+        }
+        if (move.state.step === 'aborting') this.#work.abort();
+        this.#state = move.state;
+        this.#orders = move.orders;
+      }
+      await Promise.all(running);
+      return this.#report();
+    } finally {
+      forgetAcknowledgements();
+      stop.removeEventListener('abort', onStop);
+      for (const tick of ticks) clearTimeout(tick);
+    }
+  }
+
+  #report(): AttemptReport {
+    const fencedAtMs = this.#fenced?.changedAtMs;
+    const reopenedAtMs = this.#reopened?.changedAtMs;
+    const pauseMs = fencedAtMs !== undefined && reopenedAtMs !== undefined ? reopenedAtMs - fencedAtMs : 0;
+    const { step, proof, failure } = this.#state;
+    if (step === 'done' && proof !== undefined) return { outcome: 'moved', pauseMs, proof };
+    const { code, detail } = failure ?? {
+      code: 'commit-refused',
+      detail: 'somebody else reopened the partition',
+    };
+    return { outcome: 'aborted', code, detail, pauseMs };
+  }
+
+  // --- orders --------------------------------------------------------------------------------------
+
+  async #carryOut(order: HandoffOrder): Promise<void> {
+    const { guards, copies } = this.#parts;
+    const { partition } = this.#request;
+    switch (order.order) {
+      case 'fence':
+        return this.#fence();
+      case 'advance-guard':
+        return this.#try('guard-advance-failed', async () => {
+          await guards.advance(order.store, { partition, epoch: order.epoch }, this.#work.signal);
+          return { event: 'guard-advanced' };
+        });
+      case 'catch-up':
+        return this.#try('catch-up-failed', async () => {
+          await pauseUntil(order.notBeforeMs, this.#work.signal);
+          const proof = await copies.catchUp(partition, this.#attempt, this.#work.signal);
+          return { event: 'caught-up', proof };
+        });
+      case 'seal-guard':
+        return this.#try('guard-seal-failed', async () => {
+          await guards.seal(order.store, { partition, epoch: order.epoch }, this.#work.signal);
+          return { event: 'guard-sealed' };
+        });
+      case 'commit':
+        return this.#commit();
+      case 'release':
+        return this.#release();
+      case 'abort':
+        return this.#abort();
+      case 'reread':
+        return this.#reread();
+    }
+  }
+
+  async #fence(): Promise<void> {
+    const { settings } = this.#parts;
+    const fence = {
+      kind: 'fence',
+      to: this.#state.to,
+      attempt: this.#attempt,
+      fenceMs: settings.fenceMs,
+    } as const;
+    const result = await this.#order(fence);
+    if (result?.result === 'done') return this.#enter(result.record);
+    if (result?.result === 'refused') {
+      this.#tell({ event: 'failed', failure: 'fence-refused', detail: result.refusal.detail });
+    }
+  }
+
+  async #enter(record: LedgerRecord): Promise<void> {
+    this.#fenced = record;
+    try {
+      // Read after the fence: whoever registers later loads a snapshot that shows it.
+      const members = (await this.#parts.ledger.members()).map((member) => member.id);
+      this.#tell({ event: 'fenced', epoch: record.ownership.epoch, members });
+      this.#entered = true;
+      for (const acknowledgement of this.#early.splice(0)) this.#hear(acknowledgement);
+    } catch (error) {
+      this.#tell({ event: 'fenced', epoch: record.ownership.epoch, members: ['unknown'] });
+      this.#tell({ event: 'failed', failure: 'drain-timeout', detail: sentence(error) });
+    }
+  }
+
+  async #commit(): Promise<void> {
+    const result = await this.#order({ kind: 'commit', attempt: this.#attempt });
+    if (result?.result === 'done') this.#tell({ event: 'committed' });
+    if (result?.result === 'refused') {
+      this.#tell({ event: 'failed', failure: 'commit-refused', detail: result.refusal.detail });
+    }
+  }
+
+  /** Only once the commit is durable; members move on whatever this process leaves behind. */
+  async #release(): Promise<void> {
+    try {
+      while (!(await this.#parts.ledger.confirmDurable())) await pause(rereadPauseMs);
+    } catch {
+      this.#tell({ event: 'transition-unknown' });
+      return;
+    }
+    const result = await this.#order({ kind: 'release', attempt: this.#attempt });
+    if (result?.result === 'done') {
+      this.#reopened = result.record;
+      this.#tell({ event: 'released' });
+    }
+    if (result?.result === 'refused') this.#judge(result.record);
+  }
+
+  async #abort(): Promise<void> {
+    const result = await this.#order({ kind: 'abort', attempt: this.#attempt });
+    if (result?.result === 'done') {
+      this.#reopened = result.record;
+      this.#tell({ event: 'aborted' });
+    }
+    if (result?.result === 'refused') this.#judge(result.record);
+  }
+
+  /** Nothing is assumed after a broken connection: the ledger's record says how far this attempt is. */
+  async #reread(): Promise<void> {
+    await pause(rereadPauseMs);
+    try {
+      this.#judge(await this.#parts.ledger.read(this.#request.partition));
+    } catch {
+      this.#tell({ event: 'transition-unknown' });
+    }
+  }
+
+  #judge(record: LedgerRecord): void {
+    const { ownership } = record;
+    const { step, to } = this.#state;
+    const mine = ownership.phase !== 'open' && ownership.attempt === this.#attempt;
+    if (mine && ownership.phase === 'committed') {
+      if (step === 'releasing') void this.#release();
+      else this.#tell({ event: 'committed' });
+      return;
+    }
+    if (mine) {
+      if (step === 'fencing') void this.#enter(record);
+      else if (step === 'aborting') void this.#abort();
+      else
+        this.#tell({ event: 'failed', failure: 'commit-refused', detail: 'the commit did not take place' });
+      return;
+    }
+    if (step === 'fencing') {
+      this.#tell({ event: 'failed', failure: 'fence-refused', detail: 'the fence is not in the ledger' });
+      return;
+    }
+    this.#reopened = record;
+    // Open again: at the new owner only if somebody released our commit, else at the old one.
+    const passed = this.#fenced !== undefined && ownership.epoch >= this.#fenced.ownership.epoch + 2;
+    if (ownership.owner === to && passed) {
+      if (step !== 'releasing') this.#tell({ event: 'committed' });
+      this.#tell({ event: 'released' });
+    } else this.#tell({ event: 'aborted' });
+  }
+
+  async #order(
+    order: Parameters<Ledger['order']>[0]['order'],
+  ): Promise<Awaited<ReturnType<Ledger['order']>> | undefined> {
+    const { partition, by, reason } = this.#request;
+    try {
+      const result = await this.#parts.ledger.order({ partition, order, by, reason });
+      if (result.result === 'unknown') this.#tell({ event: 'transition-unknown' });
+      return result;
+    } catch {
+      this.#tell({ event: 'transition-unknown' });
+      return undefined;
+    }
+  }
+
+  async #try(failure: HandoffFailure, work: () => Promise<HandoffEvent>): Promise<void> {
+    try {
+      this.#tell(await work());
+    } catch (error) {
+      this.#tell({ event: 'failed', failure, detail: sentence(error) });
+    }
+  }
+
+  // --- events --------------------------------------------------------------------------------------
+
+  #hear(acknowledgement: MemberAcknowledgement): void {
+    if (acknowledgement.attempt !== this.#attempt || acknowledgement.partition !== this.#request.partition)
+      return;
+    if (!this.#entered) {
+      this.#early.push(acknowledgement);
+      return;
+    }
+    const { member, answer, lastWriteAgeMs } = acknowledgement;
+    this.#tell({ event: 'acknowledged', member, answer, lastWriteAgeMs });
+  }
+
+  #tell(event: HandoffEvent): void {
+    this.#events.push(event);
+    this.#notify();
+  }
+
+  async #nextEvent(): Promise<HandoffEvent> {
+    for (;;) {
+      const event = this.#events.shift();
+      if (event !== undefined) return event;
+      await new Promise<void>((resolve) => (this.#notify = resolve));
+    }
+  }
+
+  #tickAfter(afterMs: number): NodeJS.Timeout {
+    return setTimeout(() => this.#tell({ event: 'tick' }), afterMs + 1);
+  }
+}
+
+async function pauseUntil(untilMs: number, signal: AbortSignal): Promise<void> {
+  const leftMs = untilMs - performance.now();
+  if (leftMs > 0) await pause(leftMs, signal);
+}
+
+function pause(forMs: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, forMs);
+    signal?.addEventListener('abort', () => {
+      clearTimeout(timer);
+      reject(new Error('stopped'));
+    });
+  });
+}
+
+function sentence(error: unknown): string {
+  return error instanceof Error ? error.message || error.name : String(error);
+}

@@ -1,0 +1,91 @@
+/**
+ * Watches the members' heartbeat counters on this process's own clock: a counter that moves is the only
+ * proof of life, and one that stands still long enough the only proof of death.
+ */
+import type { Ledger, MemberRecord } from '../core/ports.ts';
+
+interface Sighting {
+  record: MemberRecord;
+  /** When the counter was last seen to move; undefined until it has been seen to. */
+  movedAtMs: number | undefined;
+  firstSeenAtMs: number;
+}
+
+export interface MemberHealth {
+  readonly fresh: readonly MemberRecord[];
+  /** Listed, but not known to be alive: no fence may begin. */
+  readonly stale: readonly MemberRecord[];
+}
+
+export class MemberWatch {
+  readonly #ledger: Ledger;
+  readonly #leaseMs: number;
+  readonly #onGone: (member: MemberRecord) => void;
+  readonly #sightings = new Map<string, Sighting>();
+  #looked = false;
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<void> | undefined;
+
+  constructor(ledger: Ledger, leaseMs: number, onGone: (member: MemberRecord) => void) {
+    this.#ledger = ledger;
+    this.#leaseMs = leaseMs;
+    this.#onGone = onGone;
+  }
+
+  start(): void {
+    const look = (): void => void this.look().catch(() => undefined);
+    look();
+    this.#timer = setInterval(look, Math.max(50, this.#leaseMs / 4));
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#looking?.catch(() => undefined);
+  }
+
+  look(): Promise<void> {
+    this.#looking ??= this.#lookOnce().finally(() => (this.#looking = undefined));
+    return this.#looking;
+  }
+
+  health(): MemberHealth {
+    const fresh: MemberRecord[] = [];
+    const stale: MemberRecord[] = [];
+    const nowMs = performance.now();
+    for (const { record, movedAtMs } of this.#sightings.values()) {
+      const alive = movedAtMs !== undefined && nowMs - movedAtMs <= this.#leaseMs;
+      (alive ? fresh : stale).push(record);
+    }
+    return { fresh, stale };
+  }
+
+  async #lookOnce(): Promise<void> {
+    const members = await this.#ledger.members();
+    const nowMs = performance.now();
+    const listed = new Set(members.map((member) => member.id));
+    for (const id of this.#sightings.keys()) if (!listed.has(id)) this.#sightings.delete(id);
+    for (const record of members) {
+      const seen = this.#sightings.get(record.id);
+      if (seen === undefined) {
+        // Who appears after the first look has just registered; who was there before may be dead.
+        const movedAtMs = this.#looked ? nowMs : undefined;
+        this.#sightings.set(record.id, { record, movedAtMs, firstSeenAtMs: nowMs });
+      } else {
+        if (record.sequence !== seen.record.sequence) seen.movedAtMs = nowMs;
+        seen.record = record;
+        await this.#removeIfGone(seen, nowMs);
+      }
+    }
+    this.#looked = true;
+  }
+
+  /** Gone: silent for its lease, and for as long as its last write could run and then take effect. */
+  async #removeIfGone(seen: Sighting, nowMs: number): Promise<void> {
+    const { record } = seen;
+    const silentMs = nowMs - (seen.movedAtMs ?? seen.firstSeenAtMs);
+    if (silentMs <= this.#leaseMs + record.writeTimeoutMs + record.settleMs) return;
+    await this.#ledger.removeMember(record.id);
+    this.#sightings.delete(record.id);
+    this.#onGone(record);
+  }
+}

@@ -1,0 +1,174 @@
+/** What a flip would do: every real check, and no change anywhere. */
+import { createHash, randomUUID } from 'node:crypto';
+import { resolveCohort } from '../core/cohort.ts';
+import type { BlockedPartition, Blocker, NamedCohort, Plan } from '../core/flip.ts';
+import { otherStore, type StoreName } from '../core/ownership.ts';
+import type { CopyDesk, GuardCalls, Ledger, LedgerRecord, Registry, StoreReader } from '../core/ports.ts';
+import { waveSizes } from '../core/waves.ts';
+import type { MemberWatch } from './members.ts';
+
+export interface PlanParts {
+  readonly ledger: Ledger;
+  readonly registry: Registry;
+  readonly copies: CopyDesk;
+  readonly guards: GuardCalls;
+  readonly members: MemberWatch;
+  /** Readers of the stores that have a connector. */
+  readonly readers: Readonly<Partial<Record<StoreName, StoreReader>>>;
+  /** Stores that copies can be written to. */
+  readonly writable: readonly StoreName[];
+  readonly guarded: Readonly<Record<StoreName, boolean>>;
+  readonly acceptLoss: boolean;
+  readonly pinnedRoutes: readonly string[];
+}
+
+export interface PlanRequest {
+  readonly cohort: NamedCohort;
+  readonly to: StoreName;
+  readonly by: string;
+  readonly waves: readonly string[];
+  /** Partitions that another flip, still running, is about to move. */
+  readonly reserved: ReadonlyMap<string, string>;
+}
+
+const probeWithinMs = 5_000;
+
+export async function makePlan(parts: PlanParts, request: PlanRequest): Promise<Plan> {
+  const { cohort, to } = request;
+  const partitions = resolveCohort(cohort.selection, await parts.registry.all());
+  const touched = await parts.ledger.touched();
+  const flip: string[] = [];
+  const unchanged: string[] = [];
+  const blocked: BlockedPartition[] = [];
+  const epochs: Record<string, number> = {};
+  for (const partition of partitions) {
+    const record = touched.get(partition) ?? (await parts.ledger.read(partition));
+    if (record.ownership.phase === 'open' && record.ownership.owner === to) {
+      unchanged.push(partition);
+      continue;
+    }
+    const blocker = await whyBlocked(parts, request, partition, record);
+    if (blocker !== undefined) {
+      blocked.push({ partition, ...blocker });
+      continue;
+    }
+    flip.push(partition);
+    epochs[partition] = record.ownership.epoch;
+  }
+  return {
+    id: randomUUID(),
+    cohort: cohort.name,
+    to,
+    by: request.by,
+    createdAtMs: await parts.ledger.nowMs(),
+    flip,
+    unchanged,
+    blocked,
+    blockers: flip.length + blocked.length === 0 ? [] : await globalBlockers(parts, to),
+    epochs,
+    membershipHash: createHash('sha256').update(partitions.join('\n')).digest('hex'),
+    selection: cohort.selection,
+    waves: waveSizes(flip.length, request.waves),
+    pinnedRoutes: parts.pinnedRoutes,
+  };
+}
+
+async function whyBlocked(
+  parts: PlanParts,
+  request: PlanRequest,
+  partition: string,
+  { ownership }: LedgerRecord,
+): Promise<Blocker | undefined> {
+  const holder = request.reserved.get(partition);
+  if (holder !== undefined) {
+    return { code: 'reserved', detail: `flip ${holder} is moving this partition; wait for it, or abort it` };
+  }
+  if (ownership.phase !== 'open') {
+    return {
+      code: ownership.phase,
+      detail: `the partition is ${ownership.phase}; try again in a few seconds`,
+    };
+  }
+  const letters = await parts.copies.deadLetters(partition);
+  if (letters > 0) {
+    return {
+      code: 'dead-letters',
+      detail: `${letters} records could not be copied; mend them and retry them first`,
+    };
+  }
+  return undefined;
+}
+
+/** Everything that stops all partitions alike; all of it, not the first. */
+async function globalBlockers(parts: PlanParts, to: StoreName): Promise<Blocker[]> {
+  const from = otherStore(to);
+  const blockers: Blocker[] = [];
+  const add = (code: string, detail: string): void => void blockers.push({ code, detail });
+  if (!parts.writable.includes(to)) {
+    add(
+      'no-way-back',
+      `copies to ${to} are switched off, so nothing can be handed back to it: what was written to ${from} would be lost. ` +
+        'Nothing was changed.',
+    );
+  }
+  for (const store of [from, to]) await checkStore(parts, store, add);
+  for (const { notWritable, kind } of parts.readers[to]?.capabilities ?? []) {
+    if (notWritable !== undefined) add('not-writable', `${to} cannot take copies of ${kind}: ${notWritable}`);
+  }
+  checkMembers(parts, add);
+  if (!parts.acceptLoss) {
+    for (const gap of await parts.ledger.durabilityGaps()) {
+      add(
+        'ledger-not-durable',
+        `${gap} Or set ledger.acceptLoss to true to flip although a failover could lose a step.`,
+      );
+    }
+  }
+  return blockers;
+}
+
+async function checkStore(
+  parts: PlanParts,
+  store: StoreName,
+  add: (code: string, detail: string) => void,
+): Promise<void> {
+  const reader = parts.readers[store];
+  if (reader === undefined) {
+    add('no-connector', `stores.${store}.connector is not configured, so its records cannot be compared`);
+    return;
+  }
+  try {
+    await reader.probe(AbortSignal.timeout(probeWithinMs));
+  } catch (error) {
+    add('store-unreachable', `${store} could not be read: ${sentence(error)}`);
+    return;
+  }
+  if (!parts.guarded[store]) return;
+  try {
+    const stamp = { partition: 'onewriter-probe', epoch: 1 };
+    await parts.guards.verdict(store, stamp, 'read', AbortSignal.timeout(probeWithinMs));
+  } catch (error) {
+    add('guard-unreachable', `the guard of ${store} does not answer its signed calls: ${sentence(error)}`);
+  }
+}
+
+function checkMembers(parts: PlanParts, add: (code: string, detail: string) => void): void {
+  const { fresh, stale } = parts.members.health();
+  if (fresh.length + stale.length === 0) {
+    add(
+      'no-members',
+      'no proxy is registered in the ledger; start one first, so that writes follow the move',
+    );
+  }
+  const hashes = new Set([...fresh, ...stale].map((member) => member.configHash));
+  if (hashes.size > 1) {
+    add(
+      'config-differs',
+      'the proxies run different rules for identity, partition or routes; restart them with one configuration',
+    );
+  }
+}
+
+function sentence(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,88 @@
+/**
+ * Connections to Redis. A command is sent at most once: after a broken connection nothing is resent and
+ * nothing is queued, because whoever sent a transition must re-read instead of assuming.
+ */
+import { readFileSync } from 'node:fs';
+import { Redis, type RedisOptions } from 'ioredis';
+
+/** All keys share one hash tag, so that Cluster and Sentinel deployments work. */
+export const keyPrefix = '{onewriter}';
+
+export const keys = {
+  partitions: `${keyPrefix}:partitions`,
+  meta: `${keyPrefix}:meta`,
+  transitions: `${keyPrefix}:transitions`,
+  members: `${keyPrefix}:members`,
+  acknowledgements: `${keyPrefix}:acknowledgements`,
+  registry: `${keyPrefix}:registry`,
+  cohorts: `${keyPrefix}:cohorts`,
+  plans: `${keyPrefix}:plans`,
+  flips: `${keyPrefix}:flips`,
+} as const;
+
+/** Where Redis is: a URL, or the socket of an embedded server. */
+export type RedisAddress = { readonly url: string } | { readonly path: string };
+
+/** Answers within this time, or the command counts as failed with unknown outcome. */
+const commandTimeoutMs = 3_000;
+
+export interface ConnectOptions {
+  /** For a connection that blocks in XREAD: how long one call may take. */
+  readonly blockingMs?: number;
+}
+
+/** Connects once, and fails with a sentence where nothing answers; afterwards it reconnects by itself. */
+export async function connectRedis(address: RedisAddress, options: ConnectOptions = {}): Promise<Redis> {
+  const settings: RedisOptions = {
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    autoResendUnfulfilledCommands: false,
+    autoResubscribe: false,
+    maxRetriesPerRequest: 0,
+    connectTimeout: 5_000,
+    commandTimeout: commandTimeoutMs + (options.blockingMs ?? 0),
+    retryStrategy: (attempt) => Math.min(50 * attempt, 500),
+  };
+  const redis = 'path' in address ? new Redis(address.path, settings) : new Redis(address.url, settings);
+  let lastError: Error | undefined;
+  redis.on('error', (error: Error) => {
+    lastError = error;
+  });
+  try {
+    await redis.connect();
+  } catch (error) {
+    redis.disconnect();
+    throw new RedisUnreachable(describe(address), lastError ?? error);
+  }
+  return redis;
+}
+
+export class RedisUnreachable extends Error {
+  constructor(where: string, cause: unknown) {
+    const reason = cause instanceof Error ? cause.message || cause.name : String(cause);
+    super(
+      `Redis does not answer at ${where} (${reason}). Nothing was changed. ` +
+        `Start it, correct redis.url, or set redis.url to "embedded" to use a private server.`,
+      { cause },
+    );
+    this.name = 'RedisUnreachable';
+  }
+}
+
+/** The address without its password. */
+export function describe(address: RedisAddress): string {
+  if ('path' in address) return address.path;
+  try {
+    const url = new URL(address.url);
+    url.password = '';
+    url.username = '';
+    return url.toString();
+  } catch {
+    return 'the configured URL';
+  }
+}
+
+/** Source of one Lua script; each file opens with its KEYS, ARGV and answers. */
+export function luaSource(name: 'transition' | 'heartbeat' | 'depart'): string {
+  return readFileSync(new URL(`./lua/${name}.lua`, import.meta.url), 'utf8');
+}

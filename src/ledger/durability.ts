@@ -1,0 +1,55 @@
+/** Could Redis lose a transition that it has answered? Asked before every flip. */
+import type { Redis } from 'ioredis';
+
+/** One sentence for each way in which a confirmed transition could be lost; empty when there is none. */
+export async function durabilityGaps(redis: Redis, minReplicas: number): Promise<string[]> {
+  const gaps: string[] = [];
+  const info = parseInfo(await redis.info());
+  const setting = async (name: string): Promise<string | undefined> => {
+    try {
+      const answer = (await redis.config('GET', name)) as string[];
+      return answer[1];
+    } catch {
+      // Managed services forbid CONFIG; INFO then has to do.
+      return undefined;
+    }
+  };
+  const policy = info['maxmemory_policy'];
+  if (policy !== undefined && policy !== 'noeviction') {
+    gaps.push(`Redis may evict keys (maxmemory-policy ${policy}): set it to noeviction.`);
+  }
+  const replicas = Number(info['connected_slaves'] ?? 0);
+  if (replicas > minReplicas) {
+    gaps.push(
+      `Redis has ${replicas} replicas, ledger.minReplicas is ${minReplicas}: ` +
+        `a replica that was not waited for could be promoted. Set ledger.minReplicas to ${replicas}.`,
+    );
+  }
+  if (minReplicas === 0) {
+    if (info['aof_enabled'] !== '1') {
+      gaps.push(
+        'Redis keeps no append-only file: set appendonly yes and appendfsync always, or use replicas.',
+      );
+    } else {
+      const fsync = await setting('appendfsync');
+      if (fsync !== undefined && fsync !== 'always') {
+        gaps.push(`Redis writes its append-only file late (appendfsync ${fsync}): set appendfsync always.`);
+      }
+      if (fsync === undefined) {
+        gaps.push(
+          'Redis does not tell its appendfsync setting (CONFIG is forbidden), so it cannot be checked.',
+        );
+      }
+    }
+  }
+  return gaps;
+}
+
+function parseInfo(text: string): Record<string, string> {
+  const fields: Record<string, string> = {};
+  for (const line of text.split('\r\n')) {
+    const colon = line.indexOf(':');
+    if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 1);
+  }
+  return fields;
+}

@@ -1,0 +1,148 @@
+/**
+ * Follows the ledger's streams over one blocking connection: transitions for members and coordinators,
+ * acknowledgements for coordinators. After a broken connection it goes on behind the last entry it saw.
+ */
+import type { Redis } from 'ioredis';
+import { z } from 'zod';
+import type { LedgerFeed, MemberAcknowledgement } from '../core/ports.ts';
+import type { Transition } from '../core/view.ts';
+import { keys } from './connection.ts';
+import { parseRecord } from './ledger.ts';
+
+export const feedBlockMs = 1_000;
+const entriesPerRead = 1_000;
+const retryPauseMs = 50;
+
+const acknowledgementSchema = z.object({
+  member: z.string(),
+  partition: z.string(),
+  attempt: z.string(),
+  epoch: z.int(),
+  answer: z.enum(['drained', 'in-doubt']),
+  lastWriteAgeMs: z.number(),
+});
+
+type StreamReply = [stream: string, entries: [id: string, fields: string[]][]][] | null;
+
+export interface FeedStart {
+  /** Transitions after this version. */
+  readonly version: number;
+  readonly acknowledgements: boolean;
+}
+
+export class StreamFeed implements LedgerFeed {
+  readonly #redis: Redis;
+  readonly #batches = new Set<(transitions: readonly Transition[]) => void>();
+  readonly #acknowledgements = new Set<(acknowledgement: MemberAcknowledgement) => void>();
+  readonly #onTrouble: (error: unknown) => void;
+  #transitionId: string;
+  #acknowledgementId: string | undefined;
+  #stopped = false;
+  #loop: Promise<void> = Promise.resolve();
+
+  private constructor(redis: Redis, start: FeedStart, onTrouble: (error: unknown) => void) {
+    this.#redis = redis;
+    this.#transitionId = `${start.version}-0`;
+    this.#onTrouble = onTrouble;
+  }
+
+  /** `redis` must be a connection of its own: it blocks. */
+  static async open(
+    redis: Redis,
+    start: FeedStart,
+    onTrouble: (error: unknown) => void,
+  ): Promise<StreamFeed> {
+    const feed = new StreamFeed(redis, start, onTrouble);
+    if (start.acknowledgements) {
+      const last = await redis.xrevrange(keys.acknowledgements, '+', '-', 'COUNT', 1);
+      feed.#acknowledgementId = last[0]?.[0] ?? '0-0';
+    }
+    feed.#loop = feed.#run();
+    return feed;
+  }
+
+  /** All transitions of one read at once, in order: a member answers a batch with one heartbeat. */
+  onTransitions(listener: (transitions: readonly Transition[]) => void): () => void {
+    this.#batches.add(listener);
+    return () => this.#batches.delete(listener);
+  }
+
+  onTransition(listener: (transition: Transition) => void): () => void {
+    return this.onTransitions((transitions) => transitions.forEach(listener));
+  }
+
+  onAcknowledgement(listener: (acknowledgement: MemberAcknowledgement) => void): () => void {
+    this.#acknowledgements.add(listener);
+    return () => this.#acknowledgements.delete(listener);
+  }
+
+  /** Continues behind `version`, after a new snapshot was loaded. */
+  skipTo(version: number): void {
+    this.#transitionId = `${version}-0`;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#redis.disconnect();
+    await this.#loop;
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopped) {
+      try {
+        this.#deliver(await this.#read());
+      } catch (error) {
+        if (this.#stopped) return;
+        this.#onTrouble(error);
+        await new Promise((resolve) => setTimeout(resolve, retryPauseMs));
+      }
+    }
+  }
+
+  async #read(): Promise<StreamReply> {
+    const from = this.#acknowledgementId;
+    const streams = from === undefined ? [keys.transitions] : [keys.transitions, keys.acknowledgements];
+    const ids = from === undefined ? [this.#transitionId] : [this.#transitionId, from];
+    return this.#redis.xread('COUNT', entriesPerRead, 'BLOCK', feedBlockMs, 'STREAMS', ...streams, ...ids);
+  }
+
+  #deliver(reply: StreamReply): void {
+    for (const [stream, entries] of reply ?? []) {
+      const lastId = entries.at(-1)?.[0];
+      if (lastId === undefined) continue;
+      if (stream === keys.transitions) {
+        this.#transitionId = lastId;
+        const transitions = entries.map(([id, fields]) => parseTransition(id, fields));
+        for (const listener of this.#batches) listener(transitions);
+      } else {
+        this.#acknowledgementId = lastId;
+        for (const [, fields] of entries) {
+          const acknowledgement = acknowledgementSchema.parse(JSON.parse(fields[1] ?? ''));
+          for (const listener of this.#acknowledgements) listener(acknowledgement);
+        }
+      }
+    }
+  }
+}
+
+/** `fields` alternates names and values, as Redis gives them. */
+export function parseTransition(id: string, fields: readonly string[]): Transition {
+  const values = new Map<string, string>();
+  for (let at = 0; at + 1 < fields.length; at += 2) values.set(fields[at] ?? '', fields[at + 1] ?? '');
+  const need = (name: string): string => {
+    const value = values.get(name);
+    if (value === undefined) throw new Error(`transition ${id} has no ${name}`);
+    return value;
+  };
+  const after = parseRecord(need('after'));
+  return {
+    version: Number(id.split('-', 1)[0]),
+    id: need('id'),
+    partition: need('partition'),
+    before: parseRecord(need('before')).ownership,
+    after: after.ownership,
+    atMs: after.changedAtMs,
+    by: need('by'),
+    reason: need('reason'),
+  };
+}

@@ -1,0 +1,297 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import type { HandoffSettings } from '../../src/core/handoff.ts';
+import type { CopyDesk, GuardCalls } from '../../src/core/ports.ts';
+import { attemptHandoff, type AttemptReport } from '../../src/handoff/attempt.ts';
+import { openLedger, type TestLedger } from '../support/ledger.ts';
+import { startRedis, type TestRedis } from '../support/redis.ts';
+import { until } from '../support/until.ts';
+
+let server: TestRedis;
+let ledger: TestLedger;
+let partitions = 0;
+let partition = '';
+let steps: string[] = [];
+
+const settings: HandoffSettings = {
+  drainMs: 400,
+  fenceMs: 1_500,
+  feedDelayMs: 0,
+  guarded: { legacy: false, app: true },
+};
+
+/** Notes the order of the steps; the real sync and guard have tests of their own. */
+const copies: Pick<CopyDesk, 'catchUp'> = {
+  catchUp: async () => {
+    steps.push('catch-up');
+    return { recordsCompared: 1, recordsCopied: 0, passes: 1 };
+  },
+};
+const guards: GuardCalls = {
+  verdict: async (_store, stamp) => ({ epoch: stamp.epoch }),
+  advance: async (store, stamp) => void steps.push(`advance ${store} ${stamp.epoch}`),
+  seal: async (store, stamp) => void steps.push(`seal ${store} ${stamp.epoch}`),
+};
+
+beforeAll(async () => {
+  server = await startRedis();
+});
+afterAll(async () => {
+  await server.stop();
+});
+beforeEach(async () => {
+  ledger = await openLedger(server);
+  partitions += 1;
+  partition = `user-${partitions}`;
+  steps = [];
+});
+afterEach(async () => {
+  await ledger.close();
+  for (const member of await membersListed()) await dropMember(member);
+});
+
+async function membersListed(): Promise<string[]> {
+  const again = await openLedger(server);
+  const ids = (await again.ledger.members()).map((member) => member.id);
+  await again.close();
+  return ids;
+}
+
+async function dropMember(id: string): Promise<void> {
+  const again = await openLedger(server);
+  await again.ledger.removeMember(id);
+  await again.close();
+}
+
+function attempt(over: Partial<HandoffSettings> = {}, stop = new AbortController()): Promise<AttemptReport> {
+  return attemptHandoff(
+    {
+      ledger: ledger.ledger,
+      feed: ledger.feed,
+      copies: copies as CopyDesk,
+      guards,
+      settings: { ...settings, ...over },
+    },
+    { partition, from: 'legacy', by: 'test', reason: 'test', stop: stop.signal },
+  );
+}
+
+describe('a handoff', () => {
+  test('moves a partition, and every member then admits its writes for the new owner', async () => {
+    const members = [await ledger.join(), await ledger.join(), await ledger.join()];
+    const report = await attempt();
+    expect(report).toMatchObject({ outcome: 'moved' });
+    expect((await ledger.ledger.read(partition)).ownership).toEqual({
+      phase: 'open',
+      owner: 'app',
+      epoch: 4,
+    });
+    for (const member of members) {
+      const admission = await until('the member admits', () => {
+        const answer = member.admit(partition);
+        return answer.verdict === 'admit' && answer;
+      });
+      expect(admission.ticket).toMatchObject({ owner: 'app', epoch: 4 });
+    }
+    expect(steps).toEqual(['catch-up', 'seal app 2']);
+  });
+
+  test('reads the old position only after every write in flight has ended (Vitess #16563)', async () => {
+    const member = await ledger.join();
+    const admission = member.admit(partition);
+    if (admission.verdict !== 'admit') throw new Error('not admitted');
+    const running = attempt({ drainMs: 1_200 });
+    await until('the member sees the fence', () => member.ownershipOf(partition).phase === 'fenced');
+    // A round trip through the ledger gives a coordinator that does not wait every chance to go on.
+    for (let round = 0; round < 20; round += 1) await ledger.ledger.read(partition);
+    expect(steps).toEqual([]);
+    steps.push('write ended');
+    member.end(admission.ticket, 'ended');
+    expect(await running).toMatchObject({ outcome: 'moved' });
+    expect(steps).toEqual(['write ended', 'catch-up', 'seal app 2']);
+  });
+
+  test('holds writes from the fence on', async () => {
+    const member = await ledger.join();
+    const first = member.admit(partition);
+    if (first.verdict !== 'admit') throw new Error('not admitted');
+    const running = attempt();
+    await until('the fence', () => member.ownershipOf(partition).phase === 'fenced');
+    expect(member.admit(partition)).toEqual({ verdict: 'hold', because: 'fenced' });
+    member.end(first.ticket, 'ended');
+    await running;
+  });
+
+  test('aborts at once, and reopens at the old owner, when a write is in doubt', async () => {
+    const member = await ledger.join({ settleMs: 60_000 });
+    const admission = member.admit(partition);
+    if (admission.verdict !== 'admit') throw new Error('not admitted');
+    member.end(admission.ticket, 'in-doubt');
+    expect(await attempt()).toMatchObject({ outcome: 'aborted', code: 'write-in-doubt' });
+    expect((await ledger.ledger.read(partition)).ownership).toEqual({
+      phase: 'open',
+      owner: 'legacy',
+      epoch: 3,
+    });
+    expect(steps).toEqual([]);
+  });
+
+  test('aborts when a member does not acknowledge, and the old owner goes on taking writes', async () => {
+    const silent = await ledger.join();
+    const alive = await ledger.join();
+    await silent.stop();
+    const report = await attempt();
+    expect(report).toMatchObject({ outcome: 'aborted', code: 'drain-timeout' });
+    expect(report.pauseMs).toBeLessThan(settings.fenceMs);
+    expect(steps).toEqual([]);
+    const admission = await until('the living member admits', () => {
+      const answer = alive.admit(partition);
+      return answer.verdict === 'admit' && answer;
+    });
+    expect(admission.ticket.owner).toBe('legacy');
+  });
+
+  test('waits until the old list shows the last write, or aborts when that is after the deadline', async () => {
+    const member = await ledger.join();
+    const write = (): void => {
+      const admission = member.admit(partition);
+      if (admission.verdict !== 'admit') throw new Error('not admitted');
+      member.end(admission.ticket, 'ended');
+    };
+    write();
+    const ended = performance.now();
+    const report = await attempt({ feedDelayMs: 300 });
+    expect(report).toMatchObject({ outcome: 'moved' });
+    expect(performance.now() - ended).toBeGreaterThanOrEqual(295);
+    partition = `${partition}-slow`;
+    write();
+    expect(await attempt({ feedDelayMs: 60_000 })).toMatchObject({ code: 'feed-delay-exceeds-fence' });
+  });
+
+  test('advances the guard of an old owner after the drain and before the position is read', async () => {
+    await ledger.join();
+    await attempt({ guarded: { legacy: true, app: true } });
+    expect(steps).toEqual(['advance legacy 2', 'catch-up', 'seal app 2']);
+  });
+
+  test('stops on order before the commit, and reopens at the old owner', async () => {
+    const member = await ledger.join();
+    const admission = member.admit(partition);
+    if (admission.verdict !== 'admit') throw new Error('not admitted');
+    const stop = new AbortController();
+    const running = attempt({ drainMs: 1_200 }, stop);
+    await until('the fence', () => member.ownershipOf(partition).phase === 'fenced');
+    stop.abort();
+    expect(await running).toMatchObject({ outcome: 'aborted', code: 'stopped-by-operator' });
+    expect((await ledger.ledger.read(partition)).ownership).toMatchObject({ phase: 'open', owner: 'legacy' });
+    member.end(admission.ticket, 'ended');
+  });
+
+  test('of two coordinators at once, exactly one moves the partition', async () => {
+    await ledger.join();
+    const reports = await Promise.all([attempt(), attempt()]);
+    expect(reports.map((report) => report.outcome).toSorted()).toEqual(['aborted', 'moved']);
+    expect((await ledger.ledger.read(partition)).ownership).toEqual({
+      phase: 'open',
+      owner: 'app',
+      epoch: 4,
+    });
+  });
+});
+
+describe('a coordinator that dies', () => {
+  const by = 'test';
+  const reason = 'test';
+
+  test('in the fence cannot stop a user: a member reopens the partition after the deadline (I7)', async () => {
+    const member = await ledger.join();
+    const order = { kind: 'fence', to: 'app', attempt: 'dead', fenceMs: 300 } as const;
+    await ledger.ledger.order({ partition, order, by, reason });
+    await until('reopened', () => member.admit(partition).verdict === 'admit');
+    expect((await ledger.ledger.read(partition)).ownership).toEqual({
+      phase: 'open',
+      owner: 'legacy',
+      epoch: 3,
+    });
+  });
+
+  test('after the commit leaves a partition that a member releases forward', async () => {
+    const member = await ledger.join();
+    const fence = { kind: 'fence', to: 'app', attempt: 'dead', fenceMs: 300 } as const;
+    await ledger.ledger.order({ partition, order: fence, by, reason });
+    await ledger.ledger.order({ partition, order: { kind: 'commit', attempt: 'dead' }, by, reason });
+    await until('released', () => member.admit(partition).verdict === 'admit');
+    expect((await ledger.ledger.read(partition)).ownership).toEqual({
+      phase: 'open',
+      owner: 'app',
+      epoch: 4,
+    });
+  });
+});
+
+describe('the ledger', () => {
+  const by = 'test';
+  const reason = 'test';
+
+  test('refuses a commit after the deadline by its own clock', async () => {
+    const fence = { kind: 'fence', to: 'app', attempt: 'late', fenceMs: 1 } as const;
+    await ledger.ledger.order({ partition, order: fence, by, reason });
+    await until('the deadline', async () => {
+      const { ownership } = await ledger.ledger.read(partition);
+      return ownership.phase === 'fenced' && (await ledger.ledger.nowMs()) > ownership.deadlineMs;
+    });
+    const result = await ledger.ledger.order({
+      partition,
+      order: { kind: 'commit', attempt: 'late' },
+      by,
+      reason,
+    });
+    expect(result).toMatchObject({ result: 'refused', refusal: { refused: 'deadline-passed' } });
+  });
+
+  test('refuses another attempt than the one that holds the fence', async () => {
+    const fence = { kind: 'fence', to: 'app', attempt: 'first', fenceMs: 5_000 } as const;
+    await ledger.ledger.order({ partition, order: fence, by, reason });
+    for (const kind of ['commit', 'abort'] as const) {
+      const result = await ledger.ledger.order({ partition, order: { kind, attempt: 'second' }, by, reason });
+      expect(result).toMatchObject({ result: 'refused', refusal: { refused: 'other-attempt' } });
+    }
+  });
+
+  test('refuses to reopen before the deadline', async () => {
+    const fence = { kind: 'fence', to: 'app', attempt: 'first', fenceMs: 5_000 } as const;
+    await ledger.ledger.order({ partition, order: fence, by, reason });
+    const result = await ledger.ledger.order({ partition, order: { kind: 'expire' }, by, reason });
+    expect(result).toMatchObject({ result: 'refused', refusal: { refused: 'deadline-not-passed' } });
+  });
+
+  test('lets exactly one of many racing fences in', async () => {
+    const results = await Promise.all(
+      Array.from({ length: 20 }, (_, at) =>
+        ledger.ledger.order({
+          partition,
+          order: { kind: 'fence', to: 'app', attempt: `racer-${at}`, fenceMs: 5_000 },
+          by,
+          reason,
+        }),
+      ),
+    );
+    expect(results.filter((result) => result.result === 'done')).toHaveLength(1);
+  });
+
+  test('that lost its data is noticed by a member, which admits nothing more (I5)', async () => {
+    const own = await startRedis();
+    const lost = await openLedger(own);
+    const member = await lost.join({ leaseMs: 600 });
+    const fence = { kind: 'fence', to: 'app', attempt: 'x', fenceMs: 100 } as const;
+    await lost.ledger.order({ partition, order: fence, by, reason });
+    await until('reopened', () => member.admit(partition).verdict === 'admit');
+    const { connectRedis } = await import('../../src/ledger/connection.ts');
+    const redis = await connectRedis({ url: own.url });
+    await redis.flushall();
+    redis.disconnect();
+    await until('regression', () => member.trouble()?.startsWith('ledger-regressed'));
+    expect(member.admit(partition)).toEqual({ verdict: 'refuse', code: 'lease-lapsed' });
+    await lost.close();
+    await own.stop();
+  });
+});
