@@ -1,0 +1,136 @@
+import { describe, expect, test } from '@jest/globals';
+import {
+  startHandoff,
+  stepHandoff,
+  type HandoffEvent,
+  type HandoffMove,
+  type HandoffSettings,
+} from '../../../src/core/handoff.ts';
+
+const settings: HandoffSettings = {
+  drainMs: 200,
+  fenceMs: 1_000,
+  feedDelayMs: 0,
+  guarded: { legacy: false, app: true },
+};
+const proof = { recordsCompared: 3, recordsCopied: 1, passes: 2 };
+const fenced: HandoffEvent = { event: 'fenced', epoch: 2, members: ['m1', 'm2'] };
+const ack = (member: string, lastWriteAgeMs = 1_000): HandoffEvent => ({
+  event: 'acknowledged',
+  member,
+  answer: 'drained',
+  lastWriteAgeMs,
+});
+const caughtUp: HandoffEvent = { event: 'caught-up', proof };
+
+/** Runs events at given times; returns every move. */
+function run(
+  events: (HandoffEvent | [number, HandoffEvent])[],
+  over: Partial<HandoffSettings> = {},
+): HandoffMove[] {
+  const moves = [startHandoff('legacy', 0)];
+  for (const entry of events) {
+    const [nowMs, event] = Array.isArray(entry) ? entry : [10, entry];
+    const { state } = moves.at(-1) ?? startHandoff('legacy', 0);
+    moves.push(stepHandoff(state, event, nowMs, { ...settings, ...over }));
+  }
+  return moves;
+}
+
+const ordersOf = (moves: HandoffMove[]): string[] =>
+  moves.flatMap((move) => move.orders.map((order) => order.order));
+const last = (moves: HandoffMove[]): HandoffMove['state'] | undefined => moves.at(-1)?.state;
+
+describe('the coordinator', () => {
+  test('goes from fence to release in one order only', () => {
+    const moves = run([
+      fenced,
+      ack('m1'),
+      ack('m2'),
+      caughtUp,
+      { event: 'guard-sealed' },
+      { event: 'committed' },
+      { event: 'released' },
+    ]);
+    expect(ordersOf(moves)).toEqual(['fence', 'catch-up', 'seal-guard', 'commit', 'release']);
+    expect(last(moves)).toMatchObject({ step: 'done', proof });
+  });
+
+  test('waits for every member that is listed', () => {
+    expect(ordersOf(run([fenced, ack('m1'), ack('m1'), ack('stranger')]))).toEqual(['fence']);
+  });
+
+  test('waits for no member that is proven gone', () => {
+    expect(ordersOf(run([fenced, ack('m1'), { event: 'member-gone', member: 'm2' }]))).toContain('catch-up');
+  });
+
+  test('aborts on the first nack', () => {
+    const moves = run([
+      fenced,
+      { event: 'acknowledged', member: 'm1', answer: 'in-doubt', lastWriteAgeMs: 0 },
+    ]);
+    expect(ordersOf(moves)).toEqual(['fence', 'abort']);
+    expect(last(moves)?.failure?.code).toBe('write-in-doubt');
+  });
+
+  test('aborts when the drain takes too long, and names who is missing', () => {
+    const moves = run([fenced, ack('m1'), [199, { event: 'tick' }], [200, { event: 'tick' }]]);
+    expect(ordersOf(moves)).toEqual(['fence', 'abort']);
+    expect(last(moves)?.failure).toEqual({ code: 'drain-timeout', detail: 'no acknowledgement from m2' });
+  });
+
+  test.each([
+    ['catching up', [fenced, ack('m1'), ack('m2')]],
+    ['sealing', [fenced, ack('m1'), ack('m2'), caughtUp]],
+  ])('aborts in good time when %s reaches the fence deadline', (_, events) => {
+    const moves = run([...events, [900, { event: 'tick' }]]);
+    expect(ordersOf(moves).at(-1)).toBe('abort');
+    expect(last(moves)?.failure?.code).toBe('fence-deadline');
+  });
+
+  test('never aborts what it has ordered to commit: only the ledger knows', () => {
+    const committing: HandoffEvent[] = [fenced, ack('m1'), ack('m2'), caughtUp, { event: 'guard-sealed' }];
+    expect(
+      ordersOf(run([...committing, [5_000, { event: 'tick' }], { event: 'stop', detail: '' }])),
+    ).not.toContain('abort');
+    expect(ordersOf(run([...committing, { event: 'transition-unknown' }])).at(-1)).toBe('reread');
+  });
+
+  test('aborts when the ledger refused the commit, and goes forward if it had gone through after all', () => {
+    const refused: HandoffEvent = { event: 'failed', failure: 'commit-refused', detail: 'x' };
+    const moves = run([
+      fenced,
+      ack('m1'),
+      ack('m2'),
+      caughtUp,
+      { event: 'guard-sealed' },
+      refused,
+      { event: 'committed' },
+    ]);
+    expect(ordersOf(moves).slice(-3)).toEqual(['commit', 'abort', 'release']);
+  });
+
+  test('reads the position no earlier than the feed shows the last write of any member', () => {
+    const moves = run([fenced, [20, ack('m1', 15)], [30, ack('m2', 500)]], { feedDelayMs: 100 });
+    expect(moves.at(-1)?.orders).toEqual([{ order: 'catch-up', epoch: 2, notBeforeMs: 105 }]);
+  });
+
+  test('aborts when the feed is slower than the fence', () => {
+    expect(last(run([fenced, ack('m1', 0), ack('m2', 0)], { feedDelayMs: 2_000 }))?.failure?.code).toBe(
+      'feed-delay-exceeds-fence',
+    );
+  });
+
+  test('advances the guard of the old owner before it reads the position', () => {
+    const moves = run([fenced, ack('m1'), ack('m2'), { event: 'guard-advanced' }], {
+      guarded: { legacy: true, app: false },
+    });
+    expect(ordersOf(moves)).toEqual(['fence', 'advance-guard', 'catch-up']);
+  });
+
+  test('does not abort what was never fenced', () => {
+    const moves = run([{ event: 'failed', failure: 'fence-refused', detail: 'x' }]);
+    expect(ordersOf(moves)).toEqual(['fence']);
+    expect(last(moves)?.step).toBe('aborted');
+  });
+});
