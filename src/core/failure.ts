@@ -31,6 +31,7 @@ export const failureKinds = {
     title: 'The write touches partitions of different stores',
     retry: false,
   },
+  'request-timeout': { status: 408, title: 'The request did not arrive in time', retry: true },
   'body-too-large': { status: 413, title: 'The request body is larger than allowed', retry: false },
   'lease-lapsed': { status: 503, title: 'This proxy may not admit writes at the moment', retry: true },
   fenced: { status: 503, title: 'The account is being moved', retry: true },

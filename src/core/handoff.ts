@@ -96,6 +96,8 @@ export interface HandoffState {
   readonly awaiting: readonly string[];
   readonly newestWriteMs: number;
   readonly proof?: CaughtUpProof;
+  /** The operator's stop, which came while the fence was being ordered. */
+  readonly stopping?: string;
   readonly failure?: { readonly code: HandoffFailure; readonly detail: string };
 }
 
@@ -128,13 +130,12 @@ export function stepHandoff(
   settings: HandoffSettings,
 ): HandoffMove {
   switch (event.event) {
-    case 'fenced':
+    case 'fenced': {
       if (state.step !== 'fencing') return stay(state);
-      return drainIfAll(
-        { ...state, step: 'draining', epoch: event.epoch, awaiting: event.members },
-        nowMs,
-        settings,
-      );
+      const fenced = { ...state, step: 'draining', epoch: event.epoch, awaiting: event.members } as const;
+      if (state.stopping !== undefined) return abort(fenced, 'stopped-by-operator', state.stopping);
+      return drainIfAll(fenced, nowMs, settings);
+    }
     case 'acknowledged':
       return acknowledged(state, event, nowMs, settings);
     case 'member-gone':
@@ -165,6 +166,8 @@ export function stepHandoff(
     case 'transition-unknown':
       return isOver(state) ? stay(state) : move(state, [{ order: 'reread' }]);
     case 'stop':
+      // The fence is under way: aborting now could overtake it and leave a fence that nobody lifts.
+      if (state.step === 'fencing') return stay({ ...state, stopping: event.detail });
       return mayAbort(state) ? abort(state, 'stopped-by-operator', event.detail) : stay(state);
     case 'tick':
       return tick(state, nowMs, settings);
@@ -214,7 +217,7 @@ function tick(state: HandoffState, nowMs: number, settings: HandoffSettings): Ha
   if (state.step === 'draining' && nowMs >= state.fencedAtMs + settings.drainMs) {
     return abort(state, 'drain-timeout', `no acknowledgement from ${state.awaiting.join(', ')}`);
   }
-  if (mayAbort(state) && state.step !== 'fencing' && nowMs >= commitBy(state, settings)) {
+  if (mayAbort(state) && nowMs >= commitBy(state, settings)) {
     return abort(state, 'fence-deadline', `${state.step} did not end before the fence deadline`);
   }
   return stay(state);
@@ -228,15 +231,18 @@ function failed(state: HandoffState, code: HandoffFailure, detail: string): Hand
   return mayAbort(state) || state.step === 'committing' ? abort(state, code, detail) : stay(state);
 }
 
-/** Before the commit is ordered, anything can still be undone; after it, only the ledger knows. */
+/**
+ * From the fence until the commit is ordered, anything can still be undone. While a transition is under
+ * way only the ledger knows.
+ */
 function mayAbort(state: HandoffState): boolean {
   switch (state.step) {
-    case 'fencing':
     case 'draining':
     case 'advancing-guard':
     case 'catching-up':
     case 'sealing-guard':
       return true;
+    case 'fencing':
     case 'committing':
     case 'releasing':
     case 'aborting':

@@ -5,9 +5,10 @@
  */
 import type { BlockedPartition, FlipStateName, FlipStatus, Plan, Quantiles } from '../core/flip.ts';
 import type { HandoffSettings } from '../core/handoff.ts';
-import { otherStore } from '../core/ownership.ts';
+import { otherStore, type Ownership } from '../core/ownership.ts';
 import { waveSizes } from '../core/waves.ts';
 import { attemptHandoff, type AttemptParts } from './attempt.ts';
+import { moveOn } from '../ledger/unfinished.ts';
 import type { MemberWatch } from './members.ts';
 
 export interface FlipSettings extends HandoffSettings {
@@ -145,10 +146,10 @@ export class FlipRun {
 
   /** One attempt; undefined when the partition is at the new owner. */
   async #tryOnce(partition: string): Promise<{ code: string; detail: string } | undefined> {
-    const { ledger, copies, log } = this.#parts;
+    const { copies, log } = this.#parts;
     const { plan, by, reason, id } = this.flip;
     try {
-      const { ownership } = await ledger.read(partition);
+      const ownership = await this.#untilOpen(partition);
       if (ownership.phase !== 'open') {
         return {
           code: ownership.phase,
@@ -181,6 +182,19 @@ export class FlipRun {
       return undefined;
     } catch (error) {
       return { code: 'preflight-failed', detail: error instanceof Error ? error.message : String(error) };
+    }
+  }
+
+  /** A coordinator that died may have left a fence or a commit behind: it is moved on, and waited for. */
+  async #untilOpen(partition: string): Promise<Ownership> {
+    const { ledger, settings } = this.#parts;
+    const untilMs = performance.now() + settings.fenceMs + 2_000;
+    for (;;) {
+      const { ownership } = await ledger.read(partition);
+      const over = performance.now() > untilMs || this.#stop.signal.aborted;
+      if (ownership.phase === 'open' || over) return ownership;
+      await moveOn(ledger, partition, ownership, `flip ${this.flip.id}`);
+      await pause(lookAgainMs);
     }
   }
 

@@ -23,6 +23,7 @@ import { keys } from './connection.ts';
 import type { StreamFeed } from './feed.ts';
 import type { RedisLedger } from './ledger.ts';
 import { Listeners } from './listeners.ts';
+import { moveOn } from './unfinished.ts';
 
 const acknowledgementsKept = 100_000;
 const registryEveryMs = 500;
@@ -314,18 +315,7 @@ export class Membership implements WriteGate {
     for (const [partition, { ownership, fromMs }] of this.#unfinished) {
       if (performance.now() < fromMs) continue;
       this.#unfinished.set(partition, { ownership, fromMs: performance.now() + 500 });
-      const by = `member ${this.#id}`;
-      if (ownership.phase === 'fenced') {
-        await this.#parts.ledger.order({
-          partition,
-          order: { kind: 'expire' },
-          by,
-          reason: 'fence deadline passed',
-        });
-      } else if (ownership.phase === 'committed' && (await this.#parts.ledger.confirmDurable())) {
-        const order = { kind: 'release', attempt: ownership.attempt } as const;
-        await this.#parts.ledger.order({ partition, order, by, reason: 'found committed, not released' });
-      }
+      await moveOn(this.#parts.ledger, partition, ownership, `member ${this.#id}`);
     }
   }
 

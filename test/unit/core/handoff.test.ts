@@ -128,6 +128,11 @@ describe('the coordinator', () => {
     expect(ordersOf(moves)).toEqual(['fence', 'advance-guard', 'catch-up']);
   });
 
+  test('stopped while the fence is being ordered, aborts only once the fence stands', () => {
+    const moves = run([{ event: 'stop', detail: 'x' }, fenced]);
+    expect(moves.map((move) => move.orders.map((order) => order.order))).toEqual([['fence'], [], ['abort']]);
+  });
+
   test('does not abort what was never fenced', () => {
     const moves = run([{ event: 'failed', failure: 'fence-refused', detail: 'x' }]);
     expect(ordersOf(moves)).toEqual(['fence']);
