@@ -209,7 +209,7 @@ describe('a flip', () => {
       return status?.state === 'paused' && status;
     });
     expect(paused.detail).toBe('paused by ops: lunch');
-    await desk.resume(id, 'ops', 'back');
+    await desk.resume(id);
     expect(await ended(desk, id)).toMatchObject({ state: 'completed', committed: 12 });
   });
 
@@ -319,7 +319,7 @@ describe('a plan', () => {
     const refused = await desk.plan({ cohort: 'polit', to: 'app', by: 'ops' });
     expect(refused).toMatchObject({
       refused: 'no-such-cohort',
-      detail: expect.stringContaining('pilot, empty') as string,
+      detail: expect.stringContaining('pilot, empty'),
     });
   });
 
