@@ -11,6 +11,11 @@ export interface FailureKind {
 
 export const failureKinds = {
   'bad-target': { status: 400, title: 'The request target cannot be matched safely', retry: false },
+  'bad-framing': {
+    status: 400,
+    title: 'The request body is framed in a way that is not taken',
+    retry: false,
+  },
   'no-route': { status: 404, title: 'Nothing is served at this path', retry: false },
   'method-not-allowed': { status: 405, title: 'This method is not forwarded', retry: false },
   'no-identity': { status: 401, title: 'The request does not say who it acts for', retry: false },

@@ -1,0 +1,85 @@
+/** Answers that the proxy gives itself: refusals and failures as problem documents (RFC 9457). */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { type Failure, failureKinds, problemOf } from '../core/failure.ts';
+
+/** A body up to this size is read and dropped so that the connection stays usable. */
+const droppedBodyBytesMax = 65_536;
+/** How long a client may go on sending a larger body after its answer; ended sooner, it might miss the answer. */
+const lingerMs = 1_000;
+
+/** Sends the failure, or breaks the connection where an answer has begun already. */
+export function answerFailure(
+  request: IncomingMessage,
+  response: ServerResponse,
+  failure: Failure,
+  challenge: string,
+): void {
+  if (response.headersSent) {
+    breakOff(request, response);
+    return;
+  }
+  if (response.destroyed) return;
+  const body = Buffer.from(JSON.stringify(problemOf(failure)));
+  response.writeHead(failureKinds[failure.code].status, [
+    ...headersOf(failure, challenge),
+    'Content-Length',
+    String(body.byteLength),
+  ]);
+  response.end(body);
+  leaveBehind(request, response);
+}
+
+/**
+ * After an answer that did not wait for the whole request: a small rest is read and dropped, a large one
+ * ends with the connection.
+ */
+export function leaveBehind(request: IncomingMessage, response: ServerResponse): void {
+  if (request.complete) return;
+  const length = Number(request.headers['content-length'] ?? Number.NaN);
+  if (length <= droppedBodyBytesMax) return;
+  const { socket } = request;
+  const settle = (): void => {
+    clearTimeout(end);
+    request.off('end', settle);
+    socket.off('close', settle);
+  };
+  const end = setTimeout(() => {
+    settle();
+    socket.destroy();
+  }, lingerMs);
+  end.unref();
+  request.once('end', settle);
+  socket.once('close', settle);
+  if (response.destroyed) socket.destroy();
+}
+
+/** The client must see a broken transfer, never a complete-looking answer. */
+export function breakOff(request: IncomingMessage, response: ServerResponse): void {
+  // An answer that ends with the connection can only be told from a broken one by a reset.
+  if (request.httpVersionMinor === 0) request.socket.resetAndDestroy();
+  else response.destroy();
+}
+
+/** The same on a bare socket, for upgrades. */
+export function answerOnSocket(socket: Duplex, failure: Failure, challenge: string): void {
+  const { status, title } = failureKinds[failure.code];
+  const body = JSON.stringify(problemOf(failure));
+  const lines = [`HTTP/1.1 ${status} ${title}`];
+  const headers = [...headersOf(failure, challenge), 'Content-Length', String(Buffer.byteLength(body))];
+  for (let at = 0; at < headers.length; at += 2) lines.push(`${headers[at]}: ${headers[at + 1]}`);
+  lines.push('Connection: close', '', body);
+  socket.end(lines.join('\r\n'), () => socket.destroy());
+}
+
+function headersOf(failure: Failure, challenge: string): string[] {
+  const { status } = failureKinds[failure.code];
+  const headers = ['Content-Type', 'application/problem+json', 'Cache-Control', 'no-store'];
+  if (failure.retryAfterSeconds !== undefined) headers.push('Retry-After', String(failure.retryAfterSeconds));
+  if (status === 401) {
+    const wrong = failure.code === 'bad-credential' && challenge.startsWith('Bearer');
+    headers.push('WWW-Authenticate', wrong ? `${challenge}, error="invalid_token"` : challenge);
+  }
+  if (status === 405) headers.push('Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS');
+  return headers;
+}

@@ -1,0 +1,55 @@
+/** What the proxy counts: plain numbers that the admin side reads and shows. */
+import type { FailureCode } from '../core/failure.ts';
+import type { StoreName } from '../core/ownership.ts';
+import type { Access } from '../core/route.ts';
+
+export type StatusClass = '1xx' | '2xx' | '3xx' | '4xx' | '5xx' | 'broken';
+
+export interface ProxyCounters {
+  /** Forwarded requests by store, access, and class of the store's answer; `broken`: there was none, or half. */
+  readonly requests: Readonly<Record<StoreName, Readonly<Record<Access, Record<StatusClass, number>>>>>;
+  /** Answers that the proxy gave itself, by code. */
+  readonly refused: Partial<Record<FailureCode, number>>;
+  /** Writes that were held at some time; of them, those whose client went away. */
+  held: number;
+  abandonedHolds: number;
+  /** Writes that ended with an unknown outcome. */
+  inDoubt: number;
+  /** Long-lived connections that were closed because of a fence. */
+  closedAtFence: number;
+  /** Now: held writes, requests under way, upgraded connections. */
+  holding: number;
+  underWay: number;
+  upgraded: number;
+}
+
+export function newCounters(): ProxyCounters {
+  const classes = (): Record<StatusClass, number> => ({
+    '1xx': 0,
+    '2xx': 0,
+    '3xx': 0,
+    '4xx': 0,
+    '5xx': 0,
+    broken: 0,
+  });
+  const accesses = (): Record<Access, Record<StatusClass, number>> => ({ read: classes(), write: classes() });
+  return {
+    requests: { legacy: accesses(), app: accesses() },
+    refused: {},
+    held: 0,
+    abandonedHolds: 0,
+    inDoubt: 0,
+    closedAtFence: 0,
+    holding: 0,
+    underWay: 0,
+    upgraded: 0,
+  };
+}
+
+export function statusClass(status: number): StatusClass {
+  if (status < 100) return 'broken';
+  if (status < 200) return '1xx';
+  if (status < 300) return '2xx';
+  if (status < 400) return '3xx';
+  return status < 500 ? '4xx' : '5xx';
+}

@@ -1,0 +1,33 @@
+/**
+ * Reading single fields out of raw headers. The raw list is used because node:http's parsed form joins or
+ * drops repeated fields, and for a credential a repetition must be seen, not resolved.
+ */
+
+/** All values of the field; `name` in lower case. */
+export function valuesOf(rawHeaders: readonly string[], name: string): string[] {
+  const values: string[] = [];
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const key = rawHeaders[at] ?? '';
+    if (key.length === name.length && key.toLowerCase() === name) values.push(rawHeaders[at + 1] ?? '');
+  }
+  return values;
+}
+
+/** Node hands header bytes over as Latin-1; names are UTF-8. Undefined where they are not. */
+export function asText(value: string): string | undefined {
+  if (/^[\x20-\x7e]*$/.test(value)) return value;
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(Buffer.from(value, 'latin1'));
+  } catch {
+    return undefined;
+  }
+}
+
+const nameBytesMax = 256;
+
+/** May this stand for a user or a partition? Non-empty, at most 256 bytes, no control characters. */
+export function isGoodName(name: string): boolean {
+  if (name === '' || name.length > nameBytesMax) return false;
+  if (/[\u0000-\u001f\u007f-\u009f]/.test(name) || !name.isWellFormed()) return false;
+  return Buffer.byteLength(name) <= nameBytesMax;
+}

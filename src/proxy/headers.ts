@@ -1,0 +1,105 @@
+/**
+ * Header fields on their way through: hop-by-hop fields removed (RFC 9110, 7.6.1), nothing that only
+ * onewriter may say taken from outside, everything else in its order, case and number.
+ */
+import type { IncomingMessage } from 'node:http';
+import { plainAddress, type PeerTest } from './peers.ts';
+
+const hopByHop = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'te',
+  'transfer-encoding',
+  'upgrade',
+  'http2-settings',
+]);
+/** Request trailers are not forwarded, so they are not announced; 100 is answered here; Host is the store's. */
+const requestOnly = new Set(['trailer', 'expect', 'host']);
+/** Say where a request came from, or move it to another path behind the classifier's back. */
+const fromTrustedPeersOnly = new Set([
+  'forwarded',
+  'x-real-ip',
+  'x-original-url',
+  'x-rewrite-url',
+  'x-original-host',
+]);
+/** The proxy writes these itself. */
+const rewritten = new Set(['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host']);
+
+export interface RequestHeaderRules {
+  readonly isTrustedProxy: PeerTest;
+  /** Lower-case names by which identity or partition are found: no second spelling of them passes. */
+  readonly guardedNames: ReadonlySet<string>;
+}
+
+/** The flat list to send upstream, without Host and framing that the client library writes. */
+export function requestHeaders(request: IncomingMessage, rules: RequestHeaderRules): string[] {
+  const { rawHeaders, socket } = request;
+  const trusted = rules.isTrustedProxy(socket.remoteAddress);
+  const named = namedByConnection(request.headers.connection);
+  const headers: string[] = [];
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = rawHeaders[at] ?? '';
+    const lower = name.toLowerCase();
+    if (hopByHop.has(lower) || requestOnly.has(lower) || rewritten.has(lower)) continue;
+    if (named !== undefined && named.has(lower) && lower !== 'content-length') continue;
+    if (!trusted && (fromTrustedPeersOnly.has(lower) || lower.startsWith('x-forwarded-'))) continue;
+    // Gateways that map fields to variables (CGI, WSGI, PHP) read Onewriter_User as Onewriter-User.
+    const canonical = lower.includes('_') ? lower.replaceAll('_', '-') : lower;
+    if (canonical.startsWith('onewriter-')) continue;
+    if (canonical !== lower && isGuarded(canonical, rules.guardedNames)) continue;
+    headers.push(name, rawHeaders[at + 1] ?? '');
+  }
+  appendForwarded(request, trusted, headers);
+  return headers;
+}
+
+function isGuarded(canonical: string, guardedNames: ReadonlySet<string>): boolean {
+  return (
+    guardedNames.has(canonical) ||
+    canonical.startsWith('x-forwarded-') ||
+    fromTrustedPeersOnly.has(canonical) ||
+    canonical === 'content-length' ||
+    hopByHop.has(canonical)
+  );
+}
+
+function appendForwarded(request: IncomingMessage, trusted: boolean, headers: string[]): void {
+  const peer = plainAddress(request.socket.remoteAddress ?? '');
+  const before = trusted ? request.headers['x-forwarded-for'] : undefined;
+  const proto = trusted ? request.headers['x-forwarded-proto'] : undefined;
+  const host = (trusted ? request.headers['x-forwarded-host'] : undefined) ?? request.headers.host;
+  headers.push('X-Forwarded-For', before === undefined ? peer : `${String(before)}, ${peer}`);
+  headers.push('X-Forwarded-Proto', proto === undefined ? 'http' : String(proto));
+  if (host !== undefined) headers.push('X-Forwarded-Host', String(host));
+}
+
+/** The flat list to send to the client. Nobody but the proxy says Onewriter-*. */
+export function responseHeaders(rawHeaders: readonly string[]): string[] {
+  let connection: string | undefined;
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = rawHeaders[at] ?? '';
+    if (name.length !== 10 || name.toLowerCase() !== 'connection') continue;
+    connection = connection === undefined ? rawHeaders[at + 1] : `${connection},${rawHeaders[at + 1]}`;
+  }
+  const named = namedByConnection(connection);
+  const headers: string[] = [];
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = rawHeaders[at] ?? '';
+    const lower = name.toLowerCase();
+    if (hopByHop.has(lower) || lower.startsWith('onewriter-')) continue;
+    if (named !== undefined && named.has(lower) && lower !== 'content-length') continue;
+    headers.push(name, rawHeaders[at + 1] ?? '');
+  }
+  return headers;
+}
+
+function namedByConnection(value: string | undefined): Set<string> | undefined {
+  if (value === undefined) return undefined;
+  const lower = value.toLowerCase();
+  if (lower === 'keep-alive' || lower === 'close') return undefined;
+  return new Set(lower.split(',').map((name) => name.trim()));
+}

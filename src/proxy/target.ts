@@ -1,0 +1,63 @@
+/**
+ * The request target, byte for byte: what is classified here is what is forwarded. Targets that an
+ * upstream could read as another path than we do are refused (RFC 9112, 3.2).
+ */
+import { unsafeTarget } from '../core/route.ts';
+
+export type ReadTarget =
+  { readonly target: string; readonly path: string; readonly query: string } | { readonly refused: string };
+
+/** `target` and `host` as the client sent them; an absolute-form target must name the same host. */
+export function readTarget(target: string, host: string | undefined): ReadTarget {
+  let origin = target;
+  if (!target.startsWith('/')) {
+    const absolute = /^https?:\/\/([^/?#]*)(.*)$/is.exec(target);
+    if (absolute === null) return { refused: 'it is neither a path nor a URL' };
+    const [, authority = '', rest = ''] = absolute;
+    if (authority === '' || authority.toLowerCase() !== host?.toLowerCase()) {
+      return { refused: 'it names another host than the Host header' };
+    }
+    origin = rest.startsWith('/') ? rest : `/${rest}`;
+  }
+  const mark = origin.indexOf('?');
+  const path = mark === -1 ? origin : origin.slice(0, mark);
+  const query = mark === -1 ? '' : origin.slice(mark + 1);
+  const unsafe = unsafeTarget(path);
+  if (unsafe !== undefined) return { refused: unsafe };
+  if (/[\u0000-\u0020\u007f#]/.test(query)) return { refused: 'its query holds a control character' };
+  return { target: origin, path, query };
+}
+
+/**
+ * Is this path inside the area where onewriter and the guard talk? Also in spellings that some server would
+ * resolve to it: percent-encoded (even twice), in other letter case, with empty or parametrised segments.
+ * The area counts wherever it stands in the path, because an app can be mounted below a prefix.
+ */
+export function isControlPath(path: string): boolean {
+  if (!/%|onewriter/i.test(path)) return false;
+  let plain = path;
+  for (let round = 0; round < 3 && plain.includes('%'); round += 1) plain = decodeOnce(plain);
+  const segments = plain
+    .toLowerCase()
+    .split(/[/\\]/)
+    .map((segment) => segment.split(';', 1)[0])
+    .filter((segment) => segment !== '' && segment !== '.');
+  return segments.some((segment, at) => segment === '.well-known' && segments[at + 1] === 'onewriter');
+}
+
+/** Sequences that are not valid stay as they are. */
+function decodeOnce(text: string): string {
+  return text.replaceAll(/%([0-9a-f]{2})/gi, (_, hex: string) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  );
+}
+
+/** Does the query name a method override, as several web frameworks read it? */
+export function overridesMethodInQuery(query: string): boolean {
+  if (!/_?method/i.test(query) && !query.includes('%')) return false;
+  return query.split(/[&;]/).some((pair) => {
+    const name = decodeOnce(pair.split('=', 1)[0] ?? '').replaceAll('+', ' ');
+    // PHP reads ".method", " method" and "_method[]" as _method too.
+    return /^\s*[_. ]method(\[|$)/i.test(name);
+  });
+}

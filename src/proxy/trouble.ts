@@ -1,0 +1,100 @@
+/** What the client is told when forwarding failed: by the stage that failed and what may have been sent. */
+import type { Failure } from '../core/failure.ts';
+import type { StoreName } from '../core/ownership.ts';
+import type { Access } from '../core/route.ts';
+import type { FailedStage } from './upstream.ts';
+
+const untouched = 'Nothing was sent and nothing was changed; try again shortly.';
+const unknown =
+  'It may or may not have taken effect; look at the record before you send it again. It was not repeated.';
+
+/** `sending`: bytes may have left. Until then the answer to "was it sent?" is no. */
+export function failureOf(
+  stage: FailedStage,
+  at: { readonly store: StoreName; readonly access: Access; readonly sending: boolean },
+): Failure {
+  const { store, access, sending } = at;
+  const members = { store, stage };
+  const write = access === 'write';
+  const notSent = write ? ({ sent: 'no' } as const) : {};
+  if (!sending) {
+    switch (stage) {
+      case 'pool-full':
+        return {
+          code: 'pool-full',
+          detail: `All connections to ${store} are in use. ${untouched}`,
+          retryAfterSeconds: 1,
+          members,
+          ...notSent,
+        };
+      case 'connect-timeout':
+      case 'timeout':
+        return {
+          code: 'upstream-connect-timeout',
+          detail: `${store} did not accept a connection in time. ${untouched}`,
+          members,
+          ...notSent,
+        };
+      case 'closed':
+        return {
+          code: 'shutting-down',
+          detail: `This proxy is shutting down. ${untouched}`,
+          retryAfterSeconds: 1,
+          members,
+          ...notSent,
+        };
+      case 'refused':
+      case 'broken':
+      case 'cancelled':
+        return {
+          code: 'upstream-refused',
+          detail: `No connection to ${store} could be made. ${untouched}`,
+          members,
+          ...notSent,
+        };
+    }
+  }
+  const late = stage === 'timeout' || stage === 'connect-timeout';
+  if (write) {
+    return {
+      code: late ? 'outcome-unknown-timeout' : 'outcome-unknown',
+      detail: late
+        ? `The write was sent to ${store}, which did not answer in time. ${unknown}`
+        : `The write was sent to ${store}, which broke off before it answered. ${unknown}`,
+      sent: 'unknown',
+      members,
+    };
+  }
+  return {
+    code: late ? 'upstream-timeout' : 'upstream-failed',
+    detail: late
+      ? `${store} did not begin its answer in time. Nothing was changed; try again shortly.`
+      : `${store} broke off before it answered, or answered what is not HTTP. Nothing was changed; try again shortly.`,
+    members,
+  };
+}
+
+/** The total time of the write passed while its body was still being received. */
+export const bodyTooSlow: Failure = {
+  code: 'request-timeout',
+  detail: `The body of the write did not arrive in time. ${untouched}`,
+  sent: 'no',
+};
+
+/** The member's lease lapsed after admission. Before the first byte that is a plain refusal. */
+export function lapsedFailure(store: StoreName, sending: boolean): Failure {
+  if (!sending) {
+    return {
+      code: 'lease-lapsed',
+      detail: `This proxy lost touch with the ledger before it could send the write. ${untouched}`,
+      sent: 'no',
+      retryAfterSeconds: 1,
+    };
+  }
+  return {
+    code: 'outcome-unknown',
+    detail: `This proxy lost touch with the ledger while it sent the write to ${store}, and broke it off. ${unknown}`,
+    sent: 'unknown',
+    members: { store, stage: 'lease-lapsed' },
+  };
+}

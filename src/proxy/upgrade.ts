@@ -1,0 +1,212 @@
+/**
+ * WebSocket upgrades: admitted like a write, carried by http-proxy-middleware, and ended on both sides when
+ * their partition is fenced, so that the client comes back into the hold (RFC 6455, close code 1012).
+ */
+import type { ClientRequest, IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { createProxyMiddleware } from 'http-proxy-middleware';
+import type { Failure } from '../core/failure.ts';
+import type { WriteOutcome } from '../core/member.ts';
+import type { Client, Passage } from './admit.ts';
+import { answerOnSocket } from './answer.ts';
+import type { MatchedRequest } from './classify.ts';
+import type { Identity } from './identify.ts';
+import { countRefusal, decide, type Desk, headersFor, identifyThen, withSent } from './serve.ts';
+import { failureOf } from './trouble.ts';
+
+/** Server to client: FIN, opcode 8, two bytes, 1012 "service restart". */
+const closeFrame = Buffer.from([0x88, 0x02, 0x03, 0xf4]);
+/** To the store a client's frame: the same, masked (RFC 6455, 5.3) with a key of zeros. */
+const maskedCloseFrame = Buffer.from([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xf4]);
+
+interface Upgraded {
+  readonly request: IncomingMessage;
+  readonly client: Duplex;
+  readonly passage: Passage;
+  store: Duplex | undefined;
+  asked: ClientRequest | undefined;
+  stopListening: () => void;
+  over: boolean;
+}
+
+export class Upgrades {
+  readonly #desk: Desk;
+  readonly #open = new Map<IncomingMessage, Upgraded>();
+  readonly #middleware: ReturnType<typeof createProxyMiddleware>;
+
+  constructor(desk: Desk) {
+    this.#desk = desk;
+    this.#middleware = createProxyMiddleware({
+      target: desk.config.stores.legacy.url,
+      router: (request) => {
+        const upgraded = this.#open.get(request);
+        if (upgraded === undefined) throw new Error('an upgrade that was not admitted reached the forwarder');
+        return desk.config.stores[upgraded.passage.store].url;
+      },
+      ws: true,
+      changeOrigin: true,
+      upgradeTimeout: Math.max(
+        desk.config.stores.legacy.writeTimeoutMs,
+        desk.config.stores.app.writeTimeoutMs,
+      ),
+      on: {
+        proxyReqWs: (asked, request) => this.#asked(asked, request),
+        error: (error, request) => this.#failed(request, error),
+      },
+    });
+  }
+
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    socket.on('error', () => socket.destroy());
+    const match = this.#desk.classifier.match(request, true);
+    if (match.match !== 'request') {
+      const detail = 'Nothing can be upgraded at this path. Nothing was forwarded.';
+      this.#refuse(socket, match.match === 'refused' ? match.failure : { code: 'no-route', detail });
+      return;
+    }
+    const matched = match.request;
+    identifyThen(this.#desk, request, matched, (identification) => {
+      if (socket.destroyed) return;
+      if (identification.kind === 'refused') {
+        this.#refuse(socket, withSent(identification.failure, matched));
+        return;
+      }
+      const identity = identification.kind === 'user' ? identification.identity : undefined;
+      decide(this.#desk, request, matched, identity, socketClient(socket), (decision) => {
+        if (decision.decision === 'refuse') this.#refuse(socket, decision.failure);
+        else this.#carry(request, socket, head, matched, identity, decision.passage);
+      });
+    });
+  }
+
+  /** Closes every upgraded connection, because the proxy ends. */
+  endAll(): void {
+    for (const upgraded of this.#open.values()) this.#close(upgraded);
+  }
+
+  #carry(
+    request: IncomingMessage,
+    client: Duplex,
+    head: Buffer,
+    matched: MatchedRequest,
+    identity: Identity | undefined,
+    passage: Passage,
+  ): void {
+    const { partition, store } = passage;
+    const upgraded: Upgraded = {
+      request,
+      client,
+      passage,
+      store: undefined,
+      asked: undefined,
+      stopListening: () => {},
+      over: false,
+    };
+    this.#open.set(request, upgraded);
+    this.#desk.counters.upgraded += 1;
+    if (partition !== undefined) {
+      upgraded.stopListening = this.#desk.gate.onEndLongLived(partition, () => {
+        this.#desk.counters.closedAtFence += 1;
+        this.#close(upgraded);
+      });
+    }
+    client.once('close', () => this.#end(upgraded));
+    const target = this.#desk.prefixes[store] + matched.target;
+    setHeaders(request, headersFor(this.#desk, request, matched, passage, identity, target));
+    request.url = matched.target;
+    this.#middleware.upgrade(request, client as Socket, head);
+  }
+
+  #asked(asked: ClientRequest, request: IncomingMessage): void {
+    const upgraded = this.#open.get(request);
+    if (upgraded === undefined || upgraded.over) {
+      asked.destroy();
+      return;
+    }
+    upgraded.asked = asked;
+    asked.once('upgrade', (_answer, store) => {
+      upgraded.store = store;
+      store.once('close', () => this.#end(upgraded));
+      if (upgraded.over) store.destroy();
+    });
+    asked.once('response', (answer: IncomingMessage) => {
+      answer.once('end', () => this.#settle(upgraded, 'ended'));
+    });
+  }
+
+  /** Before the 101 the client gets an answer; after it, both ends are closed. */
+  #failed(request: IncomingMessage, error: Error): void {
+    const upgraded = this.#open.get(request);
+    if (upgraded === undefined || upgraded.over) return;
+    const { passage, client, store } = upgraded;
+    const refused = 'code' in error && error.code === 'ECONNREFUSED';
+    if (store === undefined && client.writable) {
+      const at = { store: passage.store, access: 'write', sending: !refused } as const;
+      this.#refuse(client, failureOf(refused ? 'refused' : 'broken', at));
+    }
+    if (refused) this.#settle(upgraded, 'not-sent');
+    else this.#end(upgraded);
+  }
+
+  #close(upgraded: Upgraded): void {
+    const { client, store } = upgraded;
+    if (store === undefined) {
+      client.destroy();
+    } else {
+      store.unpipe(client);
+      client.unpipe(store);
+      client.end(closeFrame, () => client.destroy());
+      store.end(maskedCloseFrame, () => store.destroy());
+    }
+    this.#end(upgraded);
+  }
+
+  /** One side is gone: so is the other. What the last frames did is not known. */
+  #end(upgraded: Upgraded): void {
+    const { client, store, asked } = upgraded;
+    this.#settle(upgraded, 'in-doubt');
+    if (store === undefined) asked?.destroy();
+    else if (!store.writableEnded) store.destroy();
+    if (!client.writableEnded) client.destroy();
+  }
+
+  #settle(upgraded: Upgraded, outcome: WriteOutcome): void {
+    if (upgraded.over) return;
+    upgraded.over = true;
+    upgraded.stopListening();
+    this.#open.delete(upgraded.request);
+    this.#desk.counters.upgraded -= 1;
+    const { ticket } = upgraded.passage;
+    if (ticket === undefined) return;
+    if (outcome === 'in-doubt') this.#desk.counters.inDoubt += 1;
+    this.#desk.gate.end(ticket, outcome);
+  }
+
+  #refuse(socket: Duplex, failure: Failure): void {
+    countRefusal(this.#desk, failure);
+    answerOnSocket(socket, failure, this.#desk.challenge);
+  }
+}
+
+function socketClient(socket: Duplex): Client {
+  return {
+    gone: () => socket.destroyed,
+    onGone(listener) {
+      socket.once('close', listener);
+      return () => socket.off('close', listener);
+    },
+  };
+}
+
+/** The forwarder takes its headers from the parsed form: give it what would be sent, and the handshake. */
+function setHeaders(request: IncomingMessage, headers: readonly string[]): void {
+  const parsed: Record<string, string | string[]> = { host: request.headers.host ?? '' };
+  for (let at = 0; at < headers.length; at += 2) {
+    const name = (headers[at] ?? '').toLowerCase();
+    const value = headers[at + 1] ?? '';
+    const before = parsed[name];
+    parsed[name] = before === undefined ? value : [before, value].flat();
+  }
+  request.headers = { ...parsed, connection: 'Upgrade', upgrade: 'websocket' };
+}

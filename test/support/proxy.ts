@@ -1,0 +1,72 @@
+/** A proxy between raw clients and two raw stores, with a gate that the test drives. */
+import { configSchema, type Config } from '../../src/config/schema.ts';
+import type { RecordKey } from '../../src/core/ports.ts';
+import { createProxy, type Proxy, type ProxyLimits } from '../../src/proxy/proxy.ts';
+import { createTestGate, type TestGate } from './gate.ts';
+import { type RawAnswer, RawUpstream } from './raw-http.ts';
+
+export interface ProxyRig {
+  readonly proxy: Proxy;
+  readonly port: number;
+  readonly gate: TestGate;
+  readonly legacy: RawUpstream;
+  readonly app: RawUpstream;
+  readonly rung: RecordKey[];
+  readonly logged: { readonly event: string; readonly fields: Record<string, unknown> }[];
+  stop(): Promise<void>;
+}
+
+export const rigSecret = 'a-secret-of-the-test-rig';
+
+export function configOf(changes: Record<string, unknown> = {}): Config {
+  return configSchema.parse({
+    secret: rigSecret,
+    proxy: { port: 0 },
+    identity: [{ header: 'x-user', from: ['127.0.0.0/8'] }],
+    stores: { legacy: { url: 'http://127.0.0.1:1' }, app: { url: 'http://127.0.0.1:1' } },
+    ...changes,
+  });
+}
+
+export async function startRig(
+  options: {
+    readonly config?: Record<string, unknown>;
+    readonly legacy?: Record<string, unknown>;
+    readonly app?: Record<string, unknown>;
+    readonly answer?: RawAnswer;
+    readonly limits?: Partial<ProxyLimits>;
+  } = {},
+): Promise<ProxyRig> {
+  const [legacy, app] = await Promise.all([
+    RawUpstream.start(options.answer),
+    RawUpstream.start(options.answer),
+  ]);
+  const gate = createTestGate();
+  const rung: RecordKey[] = [];
+  const logged: ProxyRig['logged'] = [];
+  const config = configOf({
+    ...options.config,
+    stores: { legacy: { url: legacy.url, ...options.legacy }, app: { url: app.url, ...options.app } },
+  });
+  const proxy = createProxy({
+    config,
+    gate,
+    doorbell: { ring: (record) => void rung.push(record), flush: async () => {} },
+    log: (_level, event, fields = {}) => void logged.push({ event, fields }),
+    ...(options.limits === undefined ? {} : { limits: options.limits }),
+  });
+  const { port } = await proxy.listen();
+  return {
+    proxy,
+    port,
+    gate,
+    legacy,
+    app,
+    rung,
+    logged,
+    stop: async () => {
+      await proxy.stop();
+      await Promise.all([legacy.stop(), app.stop()]);
+    },
+  };
+}

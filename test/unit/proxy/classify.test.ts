@@ -1,0 +1,183 @@
+/** What a request is and where it belongs. */
+import { IncomingMessage } from 'node:http';
+import { Socket } from 'node:net';
+import { describe, expect, test } from '@jest/globals';
+import {
+  createClassifier,
+  type Classifier,
+  type MatchedRequest,
+  type Place,
+} from '../../../src/proxy/classify.ts';
+import { isControlPath, overridesMethodInQuery, readTarget } from '../../../src/proxy/target.ts';
+import { configOf } from '../../support/proxy.ts';
+
+function requestOf(method: string, url: string, headers: Record<string, string> = {}): IncomingMessage {
+  const request = new IncomingMessage(new Socket());
+  request.method = method;
+  request.url = url;
+  request.headers = { host: 'h', ...headers };
+  request.rawHeaders = Object.entries(request.headers).flatMap(([name, value]) => [name, String(value)]);
+  return request;
+}
+
+function classifierOf(changes: Record<string, unknown>): Classifier {
+  return createClassifier(configOf(changes));
+}
+
+function matchedBy(classifier: Classifier, request: IncomingMessage): MatchedRequest {
+  const match = classifier.match(request, false);
+  if (match.match !== 'request') throw new Error(`not matched: ${match.match}`);
+  return match.request;
+}
+
+function placeOf(
+  classifier: Classifier,
+  request: IncomingMessage,
+  user?: string,
+  claims: Record<string, unknown> = {},
+): Place {
+  const identity = user === undefined ? undefined : { user, claims };
+  return classifier.place(request, matchedBy(classifier, request), identity);
+}
+
+describe('access', () => {
+  const classifier = classifierOf({
+    routes: [
+      { methods: ['POST'], path: '/search', access: 'read' },
+      { methods: ['GET'], path: '/logout', access: 'write' },
+    ],
+  });
+  const accessOf = (method: string, url: string, headers?: Record<string, string>): string =>
+    matchedBy(classifier, requestOf(method, url, headers)).access;
+
+  test('is by method, and a route says otherwise', () => {
+    for (const method of ['GET', 'HEAD', 'OPTIONS', 'PROPFIND', 'REPORT', 'QUERY']) {
+      expect(accessOf(method, '/a')).toBe('read');
+    }
+    for (const method of ['POST', 'PUT', 'PATCH', 'DELETE', 'MOVE', 'MKCALENDAR', 'UNHEARD-OF']) {
+      expect(accessOf(method, '/a')).toBe('write');
+    }
+    expect(accessOf('POST', '/search?q=1')).toBe('read');
+    expect(accessOf('GET', '/logout')).toBe('write');
+  });
+
+  test('is a write wherever a method override is named', () => {
+    for (const name of ['x-http-method-override', 'x-method-override', 'x-http-method']) {
+      expect(accessOf('GET', '/a', { [name]: 'DELETE' })).toBe('write');
+      expect(accessOf('POST', '/search', { [name]: 'PUT' })).toBe('write');
+    }
+    for (const query of [
+      '_method=DELETE',
+      'a=1&_method=put',
+      '%5Fmethod=x',
+      '_METHOD=x',
+      '_method',
+      'a;_method=x',
+    ]) {
+      expect(overridesMethodInQuery(query)).toBe(true);
+      expect(accessOf('GET', `/a?${query}`)).toBe('write');
+    }
+    for (const query of ['', 'method=x', 'a=_method', 'my_method=x']) {
+      expect(overridesMethodInQuery(query)).toBe(false);
+    }
+  });
+});
+
+describe('the partition', () => {
+  test('is the user by default', () => {
+    expect(placeOf(classifierOf({}), requestOf('POST', '/a'), 'ann')).toEqual({
+      place: 'partition',
+      partition: 'ann',
+    });
+  });
+
+  test('comes from the first general rule that yields a value', () => {
+    const classifier = classifierOf({
+      partition: [{ path: '/orgs/:partition/*' }, { header: 'x-org' }, { claim: 'org' }, { by: 'user' }],
+    });
+    const partitionOf = (request: IncomingMessage, claims = {}): unknown =>
+      placeOf(classifier, request, 'ann', claims);
+    const at = (partition: string): unknown => ({ place: 'partition', partition });
+    expect(partitionOf(requestOf('PUT', '/orgs/o%201/x?y'))).toEqual(at('o 1'));
+    expect(partitionOf(requestOf('PUT', '/x', { 'x-org': 'o2' }), { org: 'o3' })).toEqual(at('o2'));
+    expect(partitionOf(requestOf('PUT', '/x'), { org: 'o3' })).toEqual(at('o3'));
+    expect(partitionOf(requestOf('PUT', '/x'))).toEqual(at('ann'));
+  });
+
+  test("that a route names is the route's alone, and never the caller's instead", () => {
+    const classifier = classifierOf({
+      routes: [
+        { path: '/calendars/:owner/*', partition: 'path.owner' },
+        { path: '/by-header', partition: 'header.x-owner' },
+        { path: '/by-claim', partition: 'claim.team' },
+      ],
+    });
+    expect(placeOf(classifier, requestOf('PUT', '/calendars/bob/1'), 'ann')).toEqual({
+      place: 'partition',
+      partition: 'bob',
+    });
+    for (const path of ['/by-header', '/by-claim']) {
+      const place = placeOf(classifier, requestOf('PUT', path), 'ann');
+      expect(place).toMatchObject({ place: 'refused', failure: { code: 'no-partition' } });
+    }
+    const unusable = requestOf('PUT', '/by-claim');
+    expect(placeOf(classifier, unusable, 'ann', { team: { a: 1 } })).toMatchObject({ place: 'refused' });
+  });
+});
+
+describe('a request without identity', () => {
+  const routes = [
+    { path: '/login', store: 'legacy', anonymous: true },
+    { path: '/pinned', store: 'app' },
+  ];
+
+  test('is refused when it writes, and follows anonymousReads when it reads', () => {
+    const classifier = classifierOf({ routes, anonymousReads: 'app' });
+    expect(placeOf(classifier, requestOf('POST', '/a'))).toMatchObject({ failure: { code: 'no-identity' } });
+    expect(placeOf(classifier, requestOf('GET', '/a'))).toEqual({ place: 'store', store: 'app' });
+    const strict = classifierOf({ routes, anonymousReads: 'refuse' });
+    expect(placeOf(strict, requestOf('GET', '/a'))).toMatchObject({ failure: { code: 'no-identity' } });
+  });
+
+  test('passes on a pinned route only where that is anonymous', () => {
+    const classifier = classifierOf({ routes });
+    expect(placeOf(classifier, requestOf('POST', '/login'))).toEqual({ place: 'store', store: 'legacy' });
+    expect(placeOf(classifier, requestOf('GET', '/pinned'))).toMatchObject({
+      failure: { code: 'no-identity' },
+    });
+    expect(placeOf(classifier, requestOf('POST', '/pinned'), 'ann')).toEqual({
+      place: 'store',
+      store: 'app',
+    });
+  });
+});
+
+describe('the target', () => {
+  test('is taken as it is, or refused', () => {
+    expect(readTarget('/a?b#c', 'h')).toHaveProperty('refused');
+    expect(readTarget('*', 'h')).toHaveProperty('refused');
+    expect(readTarget('ftp://h/a', 'h')).toHaveProperty('refused');
+    expect(readTarget('http://other/a', 'h')).toHaveProperty('refused');
+    expect(readTarget('http://user@h/a', 'h')).toHaveProperty('refused');
+    expect(readTarget('http://H?q', 'h')).toEqual({ target: '/?q', path: '/', query: 'q' });
+    expect(readTarget('//a//b?c', 'h')).toEqual({ target: '//a//b?c', path: '//a//b', query: 'c' });
+  });
+
+  test('of the control area is seen in any spelling, and nothing else is', () => {
+    for (const path of [
+      '/.well-known/onewriter/x',
+      '/.WELL-known/%4fnewriter',
+      '/app/.well-known//onewriter/x',
+    ]) {
+      expect(isControlPath(path)).toBe(true);
+    }
+    for (const path of [
+      '/.well-known/onewriter-docs',
+      '/onewriter',
+      '/.well-known/caldav',
+      '/%zz/onewriter',
+    ]) {
+      expect(isControlPath(path)).toBe(false);
+    }
+  });
+});
