@@ -2,267 +2,297 @@
  * The configuration, in one schema. What an operator writes is parsed here once; the rest of the program
  * sees only the frozen result. Parts of the grammar that are not built yet are parsed too, so that
  * src/config/availability.ts can say "not available yet" instead of "unknown key".
+ *
+ * Every key has a description: docs/configuration.md and config/schema.json are made from them.
  */
 import { z } from 'zod';
+import { otherConnector, restConnectorSchema } from './connector.ts';
+import {
+  headerMap,
+  headerName,
+  method,
+  milliseconds,
+  path,
+  port,
+  positiveMilliseconds,
+  scalar,
+  store,
+  url,
+} from './terms.ts';
 
-const milliseconds = z.int().min(0).max(86_400_000);
-const positiveMilliseconds = z.int().min(1).max(86_400_000);
-const port = z.int().min(0).max(65_535);
-const url = z.url({ protocol: /^https?$/, error: 'must be an http or https URL' });
-const headerName = z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, 'must be a header name');
-const headerMap = z.record(headerName, z.string());
-const path = z.string().startsWith('/', 'must start with "/"');
-const store = z.enum(['legacy', 'app']);
-const method = z.string().regex(/^[A-Za-z]+$/, 'must be an HTTP method');
-const scalar = z.union([z.string(), z.number(), z.boolean(), z.null()]);
+export { recordSchema, restConnectorSchema } from './connector.ts';
+export type { RecordConfig, RestConnectorConfig } from './connector.ts';
 
 export const proxySchema = z.strictObject({
   host: z.string().default('127.0.0.1').describe('Address the proxy listens on.'),
   port: port.default(8080).describe('Port the proxy listens on; 0 takes a free one.'),
   processes: z.int().min(1).max(64).default(1).describe('Members on one port.'),
-  mode: z.enum(['enforce', 'observe']).default('enforce'),
+  mode: z
+    .enum(['enforce', 'observe'])
+    .default('enforce')
+    .describe('With observe, everything goes to legacy and decisions are only recorded.'),
   trustedProxies: z
     .array(z.string())
     .default([])
-    .describe('CIDR ranges whose X-Forwarded-* headers are believed.'),
+    .describe('Addresses or CIDR ranges of peers whose X-Forwarded-* headers are believed.'),
   debugHeaders: z.boolean().default(false).describe('Answers carry Onewriter-Store and Onewriter-Epoch.'),
 });
 
 const token = z
   .strictObject({
-    name: z.string().min(1),
-    role: z.enum(['viewer', 'operator', 'approver', 'admin']),
-    token: z.string().min(8, 'must have at least 8 characters').optional(),
+    name: z.string().min(1).describe('Who holds the token; the name stands in the audit log.'),
+    role: z.enum(['viewer', 'operator', 'approver', 'admin']).describe('What the token may do.'),
+    token: z
+      .string()
+      .min(8, 'must have at least 8 characters')
+      .optional()
+      .describe('The token itself; give this or sha256.'),
     sha256: z
       .string()
       .regex(/^[0-9a-fA-F]{64}$/, 'must be 64 hex digits')
-      .optional(),
+      .optional()
+      .describe('SHA-256 of the token, in hex.'),
   })
   .refine((entry) => (entry.token === undefined) !== (entry.sha256 === undefined), {
     error: 'needs exactly one of token and sha256',
   });
 
 export const adminSchema = z.strictObject({
-  host: z.string().default('127.0.0.1'),
-  port: port.default(8081),
+  host: z.string().default('127.0.0.1').describe('Address the admin API listens on.'),
+  port: port.default(8081).describe('Port the admin API listens on; 0 takes a free one.'),
   tokens: z
     .array(token)
     .default([])
     .describe('Bearer tokens with their roles; without any, every call is refused.'),
 });
 
-const listSchema = z.strictObject({
-  path,
-  query: z.record(z.string(), z.string()).default({}),
-  items: z.string().default('').describe('Path to the array in the answer; "" when the body is the array.'),
-  next: z.string().optional().describe('Path to the cursor of the next page.'),
-  paging: z
-    .union([
-      z.strictObject({ page: z.strictObject({ from: z.int().default(1), size: z.int().min(1) }) }),
-      z.strictObject({ offset: z.strictObject({ size: z.int().min(1) }) }),
-      z.literal('link'),
-    ])
-    .optional(),
-});
-
-const call = z.strictObject({
-  method: method.optional(),
-  path,
-  body: z.record(z.string(), z.unknown()).optional(),
-});
-
-const mapRule = z.union([
-  z.string(),
-  z.strictObject({ const: scalar }),
-  z.strictObject({ template: z.string() }),
-  z.strictObject({ drop: z.literal(true) }),
-]);
-
-export const recordSchema = z.strictObject({
-  list: listSchema,
-  get: z.strictObject({ path }).describe('Reads one record; 404 or 410 mean that it is gone.'),
-  create: call.extend({ id: z.string().optional() }).optional(),
-  put: call.optional(),
-  delete: call.optional(),
-  bulk: call.extend({ max: z.int().min(1).max(10_000) }).optional(),
-  id: z.string().min(1),
-  partition: z.string().min(1),
-  version: z.string().optional(),
-  deleted: z.string().optional(),
-  writers: z.string().optional(),
-  map: z.record(z.string(), mapRule).optional(),
-});
-
-export const restConnectorSchema = z.strictObject({
-  kind: z.literal('rest'),
-  headers: headerMap.default({}),
-  auth: z.unknown().optional(),
-  rateLimit: z
-    .strictObject({
-      requests: z.int().min(1),
-      perMs: positiveMilliseconds,
-      reserveForUsers: z.number().min(0).max(0.99).default(0.5),
-    })
-    .optional(),
-  feedDelayMs: milliseconds.default(0).describe('How late the list shows a finished write.'),
-  timeoutMs: positiveMilliseconds.default(10_000).describe('Per call of the connector.'),
-  records: z.record(z.string().regex(/^[A-Za-z0-9_-]+$/), recordSchema),
-  freeze: z.array(call).optional(),
-  unfreeze: z.array(call).optional(),
-});
-
-const otherConnector = z.looseObject({ kind: z.enum(['postgres', 'caldav']) });
-
 const storeFields = {
-  url,
+  url: url.describe("The store's base URL; a path in it is put before every path."),
   writeTimeoutMs: positiveMilliseconds
     .default(10_000)
     .describe('Total time of a write, from its first byte.'),
   readTimeoutMs: positiveMilliseconds
     .default(30_000)
     .describe('Time until the headers of the answer to a read.'),
-  connectTimeoutMs: positiveMilliseconds.default(3_000),
+  connectTimeoutMs: positiveMilliseconds.default(3_000).describe('Time to open a connection.'),
   connections: z.int().min(1).max(10_000).default(256).describe('Upstream connections per proxy process.'),
-  connector: z.union([restConnectorSchema, otherConnector]).optional(),
+  connector: z
+    .discriminatedUnion('kind', [restConnectorSchema, otherConnector])
+    .optional()
+    .describe('How the sync reaches the records of this store.'),
 };
 
+const settleDescription = 'How long a timed-out write may still take effect.';
+const guardDescription = 'The store checks the guard headers; they are sent to it.';
+
 export const storesSchema = z.strictObject({
-  legacy: z.strictObject({
-    ...storeFields,
-    settleMs: milliseconds.default(30_000).describe('How long a timed-out write may still take effect.'),
-    guard: z.boolean().default(false),
-  }),
-  app: z.strictObject({
-    ...storeFields,
-    settleMs: milliseconds.default(0),
-    guard: z.boolean().default(true),
-  }),
+  legacy: z
+    .strictObject({
+      ...storeFields,
+      settleMs: milliseconds.default(30_000).describe(settleDescription),
+      guard: z.boolean().default(false).describe(guardDescription),
+    })
+    .describe('The platform that users move away from.'),
+  app: z
+    .strictObject({
+      ...storeFields,
+      settleMs: milliseconds.default(0).describe(settleDescription),
+      guard: z.boolean().default(true).describe(guardDescription),
+    })
+    .describe('The application that users move to.'),
 });
 
 const jwt = z
   .strictObject({
-    secret: z.string().min(1).optional(),
-    jwksUrl: url.optional(),
-    issuer: z.string().optional(),
-    audience: z.string().optional(),
-    claim: z.string().default('sub'),
-    clockSkewMs: milliseconds.default(5_000),
+    secret: z.string().min(1).optional().describe('Shared secret of HS256 tokens; give this or jwksUrl.'),
+    jwksUrl: url.optional().describe('Where the public keys are.'),
+    issuer: z.string().optional().describe('Value that the claim iss must have.'),
+    audience: z.string().optional().describe('Value that the claim aud must have.'),
+    claim: z.string().default('sub').describe('Claim that names the user.'),
+    clockSkewMs: milliseconds.default(5_000).describe('Tolerance for the times in a token.'),
   })
   .refine((rule) => (rule.secret === undefined) !== (rule.jwksUrl === undefined), {
     error: 'needs exactly one of secret and jwksUrl',
   });
 
-const introspect = z.strictObject({ url, user: z.string() }).optional();
-const identityRule = z.union([
-  z.strictObject({ header: headerName, from: z.array(z.string()).min(1) }),
-  z.strictObject({ jwt, introspect }),
-  z.strictObject({ cookie: z.unknown(), introspect }),
-  z.strictObject({ basic: z.literal(true), introspect }),
-  z.strictObject({ body: z.string(), introspect }),
-  z.strictObject({ bearer: z.literal(true), introspect }),
+const introspect = z
+  .strictObject({
+    url: url.describe('Address that answers who a credential belongs to.'),
+    user: z.string().describe('Path to the user in the answer.'),
+  })
+  .optional()
+  .describe('Asks a service about credentials that say nothing themselves.');
+
+export const identityRule = z.union([
+  z.strictObject({
+    header: headerName.describe('Header that names the user.'),
+    from: z.array(z.string()).min(1).describe('Addresses or CIDR ranges of the peers that may set it.'),
+  }),
+  z.strictObject({ jwt: jwt.describe('A signed token in Authorization: Bearer.'), introspect }),
+  z.strictObject({ cookie: z.unknown().describe('A session cookie.'), introspect }),
+  z.strictObject({ basic: z.literal(true).describe('Authorization: Basic.'), introspect }),
+  z.strictObject({ body: z.string().describe('Field of a JSON body that holds the session.'), introspect }),
+  z.strictObject({ bearer: z.literal(true).describe('An opaque token.'), introspect }),
 ]);
 
-const partitionRule = z.union([
-  z.strictObject({ by: z.literal('user') }),
-  z.strictObject({ header: headerName }),
-  z.strictObject({ claim: z.string().min(1) }),
+export const partitionRule = z.union([
+  z.strictObject({ by: z.literal('user').describe('Every user is a partition.') }),
+  z.strictObject({ header: headerName.describe('Header that names the partition.') }),
+  z.strictObject({ claim: z.string().min(1).describe('Claim of the token that names the partition.') }),
   z.strictObject({
     path: z.string().min(1).describe('A path template with :partition, or a parameter name.'),
   }),
-  z.strictObject({ query: z.string().min(1) }),
-  z.strictObject({ body: z.string().min(1) }),
-  z.strictObject({ directory: z.literal(true) }),
+  z.strictObject({ query: z.string().min(1).describe('Query parameter that names the partition.') }),
+  z.strictObject({ body: z.string().min(1).describe('Field of a JSON body that names the partition.') }),
+  z.strictObject({ directory: z.literal(true).describe('Look-up in the directory of users.') }),
 ]);
 
 export const routeSchema = z.strictObject({
-  path,
-  methods: z.array(method).min(1).optional(),
-  host: z.string().optional(),
-  query: z.record(z.string(), z.string()).optional(),
-  headers: headerMap.optional(),
-  body: z.record(z.string(), z.unknown()).optional(),
-  access: z.enum(['read', 'write']).optional(),
-  store: store.optional(),
-  anonymous: z.boolean().optional(),
-  partition: z.string().optional(),
-  partitions: z.string().optional(),
-  record: z.strictObject({ kind: z.string(), id: z.string() }).optional(),
-  graphql: z.literal(true).optional(),
-  reads: z.enum(['owner', 'copy', 'app']).optional(),
-  maxStalenessMs: milliseconds.optional(),
+  path: path.describe('Path template: ":name" stands for one segment, "/*" at the end for everything below.'),
+  methods: z.array(method).min(1).optional().describe('Methods that match. Left out: all.'),
+  host: z.string().optional().describe('Host that matches.'),
+  query: z.record(z.string(), z.string()).optional().describe('Query parameters that must be there.'),
+  headers: headerMap.optional().describe('Headers that must be there.'),
+  body: z.record(z.string(), z.unknown()).optional().describe('Fields of a JSON body that must be there.'),
+  access: z
+    .enum(['read', 'write'])
+    .optional()
+    .describe('Whether it changes records. Left out: by the method.'),
+  store: store.optional().describe('Always goes to this store and belongs to no partition.'),
+  anonymous: z.boolean().optional().describe('Needs no identity.'),
+  partition: z
+    .string()
+    .optional()
+    .describe('Where the partition stands: user, path.NAME, header.NAME or claim.NAME.'),
+  partitions: z.string().optional().describe('Path to several partitions in a JSON body.'),
+  record: z
+    .strictObject({
+      kind: z.string().describe('Kind of the record, as named under records of the connectors.'),
+      id: z.string().describe('Where its id stands: path.NAME, or response.FIELD of the answer.'),
+    })
+    .optional()
+    .describe('What a successful write has changed, so that it is copied at once.'),
+  graphql: z.literal(true).optional().describe('Requests are GraphQL: a mutation is a write.'),
+  reads: z.enum(['owner', 'copy', 'app']).optional().describe('Which store answers reads.'),
+  maxStalenessMs: milliseconds.optional().describe('Oldest copy that may answer a read.'),
 });
 
 const condition = z.union([
   scalar,
   z.strictObject({
-    eq: scalar.optional(),
-    ne: scalar.optional(),
-    in: z.array(scalar).optional(),
-    gt: z.number().optional(),
-    gte: z.number().optional(),
-    lt: z.number().optional(),
-    lte: z.number().optional(),
+    eq: scalar.optional().describe('Equal to.'),
+    ne: scalar.optional().describe('Not equal to.'),
+    in: z.array(scalar).optional().describe('One of.'),
+    gt: z.number().optional().describe('Greater than.'),
+    gte: z.number().optional().describe('Greater than or equal to.'),
+    lt: z.number().optional().describe('Less than.'),
+    lte: z.number().optional().describe('Less than or equal to.'),
   }),
 ]);
 
 export const cohortSchema = z.union([
-  z.strictObject({ partitions: z.array(z.string().min(1)) }),
-  z.strictObject({ percent: z.number().min(0).max(100), salt: z.string() }),
-  z.strictObject({ where: z.record(z.string(), condition) }),
+  z.strictObject({ partitions: z.array(z.string().min(1)).describe('These partitions.') }),
+  z.strictObject({
+    percent: z.number().min(0).max(100).describe('This share of the known partitions.'),
+    salt: z.string().describe('Another salt selects others.'),
+  }),
+  z.strictObject({
+    where: z
+      .record(z.string(), condition)
+      .describe('Partitions whose attributes have these values or meet these conditions.'),
+  }),
 ]);
 
 export const flipSchema = z.strictObject({
   holdMs: positiveMilliseconds.default(5_000).describe('Longest time that a write is held.'),
-  fenceMs: positiveMilliseconds.default(3_000).describe('Fence deadline.'),
-  drainMs: positiveMilliseconds.default(2_000),
-  maxLagMs: positiveMilliseconds.default(2_000),
-  batch: z.int().min(1).max(1_000).default(100),
-  attempts: z.int().min(1).max(20).default(3),
+  fenceMs: positiveMilliseconds.default(3_000).describe('Fence deadline; then the old owner reopens.'),
+  drainMs: positiveMilliseconds.default(2_000).describe('Time for running writes to end inside the fence.'),
+  maxLagMs: positiveMilliseconds.default(2_000).describe('No fence while the copy is further behind.'),
+  batch: z.int().min(1).max(1_000).default(100).describe('Partitions that move at the same time.'),
+  attempts: z.int().min(1).max(20).default(3).describe('Tries for each partition.'),
   waves: z
     .array(
       z.string().regex(/^([1-9]\d*|(100|[1-9]\d?)%)$/, 'must be a number or a percentage, like "1" or "10%"'),
     )
     .min(1)
-    .default(['1', '10%', '100%']),
+    .default(['1', '10%', '100%'])
+    .describe('Cumulative sizes of the waves: a number of partitions or a share of the cohort.'),
+});
+
+const ledgerSchema = z.strictObject({
+  leaseMs: z.int().min(300).max(600_000).default(10_000).describe('Length of a lease to admit writes.'),
+  onLedgerLoss: z
+    .enum(['refuse', 'serve-last-known'])
+    .default('refuse')
+    .describe('What a process does with writes when its lease has lapsed.'),
+  minReplicas: z
+    .int()
+    .min(0)
+    .max(16)
+    .default(0)
+    .describe('Replicas that must confirm each transition; cover every one that can be promoted.'),
+  acceptLoss: z
+    .boolean()
+    .default(false)
+    .describe('Flips although a failover of Redis could lose a transition.'),
+});
+
+const syncSchema = z.strictObject({
+  pollMs: positiveMilliseconds.default(1_000).describe("Pause between looks at the owner's changes."),
+  rollbackWindow: z
+    .union([z.literal('off'), z.literal('on'), z.boolean()])
+    .default('off')
+    .describe('After a commit, changes are copied back to legacy so that a return stays possible.'),
+  attempts: z.int().min(1).max(50).default(5).describe('Tries before a record becomes a dead letter.'),
 });
 
 export const configSchema = z.strictObject({
-  proxy: proxySchema.prefault({}),
-  admin: adminSchema.prefault({}),
-  redis: z.strictObject({ url: z.string().default('embedded') }).prefault({}),
-  dataDir: z.string().min(1).default('.onewriter'),
-  secret: z.string().min(16, 'must have at least 16 characters').describe('Signs the guard headers.'),
-  ledger: z
+  proxy: proxySchema.prefault({}).describe('The proxy, which takes user traffic.'),
+  admin: adminSchema.prefault({}).describe('The admin API.'),
+  redis: z
     .strictObject({
-      leaseMs: z.int().min(300).max(600_000).default(10_000),
-      onLedgerLoss: z.enum(['refuse', 'serve-last-known']).default('refuse'),
-      minReplicas: z.int().min(0).max(16).default(0),
-      acceptLoss: z.boolean().default(false),
+      url: z
+        .string()
+        .default('embedded')
+        .describe('redis:// or rediss:// URL, or "embedded": a private redis-server under dataDir.'),
     })
-    .prefault({}),
-  stores: storesSchema,
-  identity: z.array(identityRule).min(1),
+    .prefault({})
+    .describe('The Redis of the ledger and the queues.'),
+  dataDir: z
+    .string()
+    .min(1)
+    .default('.onewriter')
+    .describe('Directory for state; relative to the directory the process was started in.'),
+  secret: z.string().min(16, 'must have at least 16 characters').describe('Signs the guard headers.'),
+  ledger: ledgerSchema.prefault({}).describe('The map of which store takes whose writes.'),
+  stores: storesSchema.describe('The two stores.'),
+  identity: z
+    .array(identityRule)
+    .min(1)
+    .describe('How users are recognised; the first rule that applies decides.'),
   partition: z
     .array(partitionRule)
     .min(1)
-    .default([{ by: 'user' }]),
-  anonymousReads: z.enum(['legacy', 'app', 'refuse']).default('legacy'),
-  newPartitions: store.default('legacy'),
-  routes: z.array(routeSchema).default([]),
-  cohorts: z.record(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_.-]*$/), cohortSchema).default({}),
-  flip: flipSchema.prefault({}),
-  sync: z
-    .strictObject({
-      pollMs: positiveMilliseconds.default(1_000),
-      rollbackWindow: z.union([z.literal('off'), z.literal('on'), z.boolean()]).default('off'),
-      attempts: z.int().min(1).max(50).default(5).describe('Tries before a record becomes a dead letter.'),
-    })
-    .prefault({}),
+    .default([{ by: 'user' }])
+    .describe('How the partition of a request is found; the first rule that yields one decides.'),
+  anonymousReads: z
+    .enum(['legacy', 'app', 'refuse'])
+    .default('legacy')
+    .describe('Where reads without an identity go.'),
+  newPartitions: store.default('legacy').describe('Owner of partitions that nobody has seen yet.'),
+  routes: z
+    .array(routeSchema)
+    .default([])
+    .describe('Rules for kinds of requests; the first that matches wins.'),
+  cohorts: z
+    .record(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_.-]*$/), cohortSchema)
+    .default({})
+    .describe('Selections of partitions that move together, by name.'),
+  flip: flipSchema.prefault({}).describe('How cohorts move.'),
+  sync: syncSchema.prefault({}).describe('How the copy is kept up to date.'),
 });
 
 export type ParsedConfig = z.output<typeof configSchema>;
-export type RestConnectorConfig = z.output<typeof restConnectorSchema>;
-export type RecordConfig = z.output<typeof recordSchema>;
 export type IdentityRule = z.output<typeof identityRule>;
 export type PartitionRule = z.output<typeof partitionRule>;
 export type CohortConfig = z.output<typeof cohortSchema>;

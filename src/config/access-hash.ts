@@ -1,0 +1,38 @@
+/** A fingerprint of what decides who may do what: identity, partition and access. */
+import { createHash } from 'node:crypto';
+import type { Config } from './schema.ts';
+
+/**
+ * SHA-256 in hex over canonical JSON (keys sorted, no white space; after RFC 8785, whose rules for numbers
+ * JSON.stringify follows). Two processes with the same hash treat every request alike. Secrets go in only
+ * as hashes of their own.
+ */
+export function accessHash(config: Config): string {
+  const deciding = {
+    identity: config.identity.map((rule) =>
+      'jwt' in rule && rule.jwt.secret !== undefined
+        ? { ...rule, jwt: { ...rule.jwt, secret: sha256(rule.jwt.secret) } }
+        : rule,
+    ),
+    partition: config.partition,
+    routes: config.routes,
+    anonymousReads: config.anonymousReads,
+    newPartitions: config.newPartitions,
+    secret: sha256(config.secret),
+  };
+  return sha256(canonical(deciding));
+}
+
+function canonical(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  const members = Object.entries(value)
+    .filter(([, member]) => member !== undefined)
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .map(([key, member]) => `${JSON.stringify(key)}:${canonical(member)}`);
+  return `{${members.join(',')}}`;
+}
+
+function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}

@@ -1,0 +1,95 @@
+/**
+ * What the configuration can already say, but this version cannot do. It is refused by name: a setting
+ * that is silently ignored would be worse than a missing one.
+ */
+import type { ConfigProblem } from './problems.ts';
+import type { Config } from './schema.ts';
+import type { ReadableConfig } from './sections.ts';
+
+type IdentityRule = Config['identity'][number];
+type PartitionRule = Config['partition'][number];
+type Route = Config['routes'][number];
+type Connector = NonNullable<Config['stores']['legacy']['connector']>;
+
+/** Every place of the configuration that asks for something this version does not have. */
+export function notAvailableYet(config: ReadableConfig): ConfigProblem[] {
+  const { proxy, ledger, sync, stores } = config;
+  const wanted: [path: string, unavailable: boolean, instead: string][] = [
+    ['proxy.mode', proxy.mode === 'observe', 'use enforce'],
+    ['proxy.processes', (proxy.processes ?? 1) > 1, 'use 1, and start more processes side by side'],
+    ['ledger.onLedgerLoss', ledger.onLedgerLoss === 'serve-last-known', 'use refuse'],
+    ['newPartitions', config.newPartitions === 'app', 'use legacy, and flip new partitions in a cohort'],
+    ['sync.rollbackWindow', on(sync.rollbackWindow), 'use off'],
+    ...config.identity.flatMap((rule, at) => identityRows(`identity[${at}]`, rule)),
+    ...config.partition.flatMap((rule, at) => partitionRows(`partition[${at}]`, rule)),
+    ...config.routes.flatMap((route, at) => routeRows(`routes[${at}]`, route)),
+    ...connectorRows('stores.legacy.connector', stores.legacy.connector),
+    ...connectorRows('stores.app.connector', stores.app.connector),
+  ];
+  return wanted
+    .filter(([, unavailable]) => unavailable)
+    .map(([path, , instead]) => ({ path, message: `is not available yet; ${instead}` }));
+}
+
+type Rows = [path: string, unavailable: boolean, instead: string][];
+
+function identityRows(path: string, rule: IdentityRule | undefined): Rows {
+  if (rule === undefined) return [];
+  const instead = 'use a header rule or a jwt rule';
+  return [
+    [`${path}.cookie`, 'cookie' in rule, instead],
+    [`${path}.basic`, 'basic' in rule, instead],
+    [`${path}.body`, 'body' in rule, instead],
+    [`${path}.bearer`, 'bearer' in rule, instead],
+    [`${path}.introspect`, 'introspect' in rule && rule.introspect !== undefined, instead],
+  ];
+}
+
+function partitionRows(path: string, rule: PartitionRule | undefined): Rows {
+  if (rule === undefined) return [];
+  const instead = 'use by: user, header, claim or path';
+  return [
+    [`${path}.query`, 'query' in rule, instead],
+    [`${path}.body`, 'body' in rule, instead],
+    [`${path}.directory`, 'directory' in rule, instead],
+  ];
+}
+
+function routeRows(path: string, route: Route | undefined): Rows {
+  if (route === undefined) return [];
+  const matching = 'match by path and methods';
+  const owner = 'leave it out: the owner answers reads';
+  return [
+    [`${path}.host`, route.host !== undefined, matching],
+    [`${path}.query`, route.query !== undefined, matching],
+    [`${path}.headers`, route.headers !== undefined, matching],
+    [`${path}.body`, route.body !== undefined, matching],
+    [`${path}.partitions`, route.partitions !== undefined, 'name one place with partition'],
+    [`${path}.graphql`, route.graphql !== undefined, 'without it a POST counts as a write'],
+    [`${path}.reads`, route.reads === 'copy' || route.reads === 'app', owner],
+    [`${path}.maxStalenessMs`, route.maxStalenessMs !== undefined, owner],
+  ];
+}
+
+function connectorRows(path: string, connector: Connector | undefined): Rows {
+  if (connector === undefined) return [];
+  if (connector.kind !== 'rest') return [[`${path}.kind`, true, 'use rest']];
+  const records = Object.entries(connector.records);
+  return [
+    [`${path}.auth`, connector.auth !== undefined, 'put the credential into headers'],
+    [`${path}.freeze`, connector.freeze !== undefined, 'leave it out'],
+    [`${path}.unfreeze`, connector.unfreeze !== undefined, 'leave it out'],
+    ...records.flatMap(([kind, record]): Rows => {
+      const place = `${path}.records.${kind}`;
+      return [
+        [`${place}.bulk`, record.bulk !== undefined, 'leave it out: records are written one by one'],
+        [`${place}.writers`, record.writers !== undefined, 'leave it out'],
+        [`${place}.map`, record.map !== undefined, 'leave it out: fields keep their names'],
+      ];
+    }),
+  ];
+}
+
+function on(rollbackWindow: 'on' | 'off' | boolean | undefined): boolean {
+  return rollbackWindow === 'on' || rollbackWindow === true;
+}

@@ -1,0 +1,111 @@
+/** The part of the configuration that says how a store's records are reached over its own API. */
+import { z } from 'zod';
+import { headerMap, method, milliseconds, path, positiveMilliseconds, scalar } from './terms.ts';
+
+const paging = z.union([
+  z.strictObject({
+    page: z
+      .strictObject({
+        from: z.int().default(1).describe('Number of the first page.'),
+        size: z.int().min(1).describe('Records on a full page; a shorter one is the last.'),
+      })
+      .describe('Pages are counted; the query must contain {page}.'),
+  }),
+  z.strictObject({
+    offset: z
+      .strictObject({ size: z.int().min(1).describe('Records on a full page; a shorter one is the last.') })
+      .describe('Records are counted; the query must contain {offset}.'),
+  }),
+  z.literal('link'),
+]);
+
+const listSchema = z.strictObject({
+  path: path.describe('Path of the list.'),
+  query: z
+    .record(z.string(), z.string())
+    .default({})
+    .describe(
+      'Query parameters; {partition}, {since}, {cursor}, {page}, {offset} and {size} are filled in, and a parameter without a value is left out.',
+    ),
+  items: z.string().default('').describe('Path to the array in the answer; "" when the body is the array.'),
+  next: z.string().optional().describe('Path to the cursor of the next page, which {cursor} then carries.'),
+  paging: paging.optional().describe('How pages follow each other where there is no cursor.'),
+});
+
+const call = z.strictObject({
+  method: method.optional().describe('HTTP method.'),
+  path: path.describe('Path of the call; {id} or {partition} is filled in.'),
+  body: z.record(z.string(), z.unknown()).optional().describe('Fixed body of the call.'),
+});
+
+const mapRule = z.union([
+  z.string(),
+  z.strictObject({ const: scalar.describe('The field always has this value.') }),
+  z.strictObject({ template: z.string().describe('The field is made from this text and {fields}.') }),
+  z.strictObject({ drop: z.literal(true).describe('The field is not copied.') }),
+]);
+
+export const recordSchema = z.strictObject({
+  list: listSchema.describe('Reads many records.'),
+  get: z
+    .strictObject({ path: path.describe('Path of one record; {id} is filled in.') })
+    .describe('Reads one record; 404 or 410 mean that it is gone.'),
+  create: call
+    .extend({ id: z.string().optional().describe('Field of the answer that holds the new id.') })
+    .optional()
+    .describe('Creates a record. Left out: put creates, with ids chosen by the caller.'),
+  put: call.optional().describe('Replaces a record.'),
+  delete: call.optional().describe('Deletes a record.'),
+  bulk: call
+    .extend({ max: z.int().min(1).max(10_000).describe('Most records in one call.') })
+    .optional()
+    .describe('Writes many records at once.'),
+  id: z.string().min(1).describe('Path to the id in a record.'),
+  partition: z.string().min(1).describe('Path to the partition in a record.'),
+  version: z
+    .string()
+    .optional()
+    .describe('Path to a field that grows with every change, or "etag". Left out: the content is compared.'),
+  deleted: z
+    .string()
+    .optional()
+    .describe('Path to a field that is set when the record is deleted. Left out: there are no tombstones.'),
+  writers: z.string().optional().describe('Path to the others who can write the record.'),
+  map: z
+    .record(z.string(), mapRule)
+    .optional()
+    .describe("The other store's field names: a name, a constant, a template or nothing."),
+});
+
+export const restConnectorSchema = z.strictObject({
+  kind: z.literal('rest').describe('The kind of connector.'),
+  headers: headerMap.default({}).describe('Headers of every call, for example authorization.'),
+  auth: z.unknown().optional().describe('Credentials that are more than a header.'),
+  rateLimit: z
+    .strictObject({
+      requests: z.int().min(1).describe('Calls that the store allows in each period.'),
+      perMs: positiveMilliseconds.describe('Length of the period in milliseconds.'),
+      reserveForUsers: z
+        .number()
+        .min(0)
+        .max(0.99)
+        .default(0.5)
+        .describe('Share of the calls that the sync leaves to users.'),
+    })
+    .optional()
+    .describe("The store's limit on calls. Left out: calls are not slowed down."),
+  feedDelayMs: milliseconds.default(0).describe('How late the list shows a finished write.'),
+  timeoutMs: positiveMilliseconds.default(10_000).describe('Time of one call of the connector.'),
+  records: z
+    .record(z.string().regex(/^[A-Za-z0-9_-]+$/), recordSchema)
+    .describe('The kinds of records, by name.'),
+  freeze: z.array(call).optional().describe("Calls that take a partition's right to write away."),
+  unfreeze: z.array(call).optional().describe("Calls that give a partition's right to write back."),
+});
+
+export const otherConnector = z.looseObject({
+  kind: z.enum(['postgres', 'caldav']).describe('The kind of connector.'),
+});
+
+export type RestConnectorConfig = z.output<typeof restConnectorSchema>;
+export type RecordConfig = z.output<typeof recordSchema>;

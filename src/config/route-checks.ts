@@ -1,0 +1,112 @@
+/** Routes and partition rules: whether the places they name can exist in a request they match. */
+import type { Reporter } from './checks.ts';
+import type { Config } from './schema.ts';
+import type { ReadableConfig } from './sections.ts';
+
+type Route = Config['routes'][number];
+
+export function routeFindings(config: ReadableConfig, report: Reporter): void {
+  const claims =
+    config.identity.length === 0 || config.identity.some((rule) => rule === undefined || 'jwt' in rule);
+  for (const [at, route] of config.routes.entries()) {
+    if (route === undefined) continue;
+    const place = `routes[${at}]`;
+    checkTemplate(`${place}.path`, route.path, report);
+    checkPartition(place, route, claims, report);
+    checkRecord(place, route, config, report);
+    if (route.store !== undefined && route.partition !== undefined) {
+      report.problem(
+        `${place}.partition`,
+        'cannot stand beside store: a route pinned to a store belongs to no partition',
+      );
+    }
+    if (route.store !== undefined && route.record !== undefined) {
+      report.problem(
+        `${place}.record`,
+        'cannot stand beside store: what a pinned route changes is not copied',
+      );
+    }
+  }
+  for (const [at, rule] of config.partition.entries()) {
+    if (rule === undefined) continue;
+    if ('claim' in rule && !claims) report.problem(`partition[${at}].claim`, withoutClaims);
+    if ('path' in rule) checkPartitionPath(`partition[${at}].path`, rule.path, config, report);
+  }
+}
+
+const withoutClaims = 'needs claims, but no rule of identity is a jwt';
+
+/** What src/core/route.ts understands: `:name` for a whole segment, and `*` as the last one. */
+function checkTemplate(place: string, template: string, report: Reporter): void {
+  if (/[?#]/.test(template)) report.problem(place, 'must not contain "?" or "#": only the path is matched');
+  const segments = template.split('/');
+  if (
+    segments.some((segment, at) => segment.includes('*') && (segment !== '*' || at < segments.length - 1))
+  ) {
+    report.problem(place, 'may have "*" only as its last segment, like /calendars/*');
+  }
+  if (segments.some((segment) => segment.includes(':') && !/^:[A-Za-z_][A-Za-z0-9_]*$/.test(segment))) {
+    report.problem(place, 'may have ":" only before the name of a whole segment, like /calendars/:owner');
+  }
+  const names = parametersOf(template);
+  const repeated = names.find((name, at) => names.indexOf(name) !== at);
+  if (repeated !== undefined) report.problem(place, `has the parameter :${repeated} twice`);
+}
+
+function parametersOf(template: string): string[] {
+  return template
+    .split('/')
+    .filter((segment) => segment.startsWith(':'))
+    .map((segment) => segment.slice(1));
+}
+
+function checkPartition(place: string, route: Route, claims: boolean, report: Reporter): void {
+  if (route.partition === undefined || route.partition === 'user') return;
+  const [, source, name] = /^(path|header|claim)\.(.+)$/.exec(route.partition) ?? [];
+  if (source === undefined || name === undefined) {
+    report.problem(`${place}.partition`, 'must be user, path.NAME, header.NAME or claim.NAME');
+  } else if (source === 'path') {
+    checkParameter(`${place}.partition`, name, route.path, report);
+  } else if (source === 'claim' && !claims) {
+    report.problem(`${place}.partition`, withoutClaims);
+  }
+}
+
+function checkParameter(place: string, name: string, template: string, report: Reporter): void {
+  const names = parametersOf(template);
+  if (names.includes(name)) return;
+  const known = names.length === 0 ? 'it has none' : `it has ${names.map((one) => `:${one}`).join(', ')}`;
+  report.problem(place, `names path.${name}, but the path of the route has no :${name}; ${known}`);
+}
+
+function checkRecord(place: string, route: Route, { stores }: ReadableConfig, report: Reporter): void {
+  if (route.record === undefined) return;
+  const { kind, id } = route.record;
+  const [, source, name] = /^(path|response)\.(.+)$/.exec(id) ?? [];
+  if (source === undefined || name === undefined) {
+    report.problem(`${place}.record.id`, 'must be path.NAME or response.FIELD');
+  } else if (source === 'path') {
+    checkParameter(`${place}.record.id`, name, route.path, report);
+  }
+  const connectors = [stores.legacy.connector, stores.app.connector];
+  const unreadable = stores.legacy === undefined || stores.app === undefined;
+  const rest = connectors.filter((connector) => connector?.kind === 'rest');
+  if (unreadable || rest.some((connector) => Object.hasOwn(connector.records, kind))) return;
+  if (connectors.some((connector) => connector !== undefined && connector.kind !== 'rest')) return;
+  const kinds = [...new Set(rest.flatMap((connector) => Object.keys(connector.records)))];
+  const known = kinds.length === 0 ? 'no connector has records' : `known: ${kinds.join(', ')}`;
+  report.problem(`${place}.record.kind`, `is not a kind of record of a connector; ${known}`);
+}
+
+/** A rule's path is a template with `:partition`, or the name of a parameter that some route has. */
+function checkPartitionPath(place: string, path: string, config: ReadableConfig, report: Reporter): void {
+  if (path.startsWith('/')) {
+    checkTemplate(place, path, report);
+    if (!parametersOf(path).includes('partition')) {
+      report.problem(place, 'must contain the segment :partition, like /orgs/:partition/*');
+    }
+    return;
+  }
+  const known = config.routes.some((route) => route === undefined || parametersOf(route.path).includes(path));
+  if (!known) report.problem(place, `names the parameter :${path.replace(/^:/, '')}, which no route has`);
+}

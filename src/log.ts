@@ -1,0 +1,11 @@
+/** One line of JSON per event, to standard error: time, level, event, and fields. Never a secret. */
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
+export type Log = (level: LogLevel, event: string, fields?: Readonly<Record<string, unknown>>) => void;
+
+export function jsonLog(write: (line: string) => void, lowest: LogLevel = 'info'): Log {
+  const levels: LogLevel[] = ['debug', 'info', 'warn', 'error'];
+  return (level, event, fields = {}) => {
+    if (levels.indexOf(level) < levels.indexOf(lowest)) return;
+    write(`${JSON.stringify({ time: new Date().toISOString(), level, event, ...fields })}\n`);
+  };
+}

@@ -1,0 +1,19 @@
+/**
+ * The share of a platform's rate limit that the sync may use. Stores ask before every HTTP call; who keeps
+ * the count (src/sync/budget.ts does, in Redis, for all processes together) is not their concern.
+ */
+export interface CallBudget {
+  /**
+   * Resolves when one call may be made. Throws StoreFailure `rate-limited` at once while the platform has
+   * asked everybody to wait, and the signal's reason when it ends first.
+   */
+  take(signal: AbortSignal): Promise<void>;
+  /** The platform said 429: nobody calls it for this long, ms. A shorter wait never replaces a longer one. */
+  pause(retryAfterMs: number): Promise<void>;
+}
+
+/** For stores without a configured rate limit: nothing to count, and a 429 concerns only its own call. */
+export const unlimited: CallBudget = {
+  take: () => Promise.resolve(),
+  pause: () => Promise.resolve(),
+};

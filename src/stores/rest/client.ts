@@ -1,0 +1,163 @@
+/**
+ * One HTTP call to a store's API: budget before it, total time and size bounded, guard headers where the
+ * store checks them, and the answer sorted by what the caller should do. Nothing here retries.
+ */
+import { Pool } from 'undici';
+import type { StoreName } from '../../core/ownership.ts';
+import { StoreFailure } from '../../core/ports.ts';
+import type { Json } from '../../core/records.ts';
+import { signGuard } from '../../guard/signature.ts';
+import type { CallBudget } from '../budget.ts';
+import { failureOf, type RawAnswer, type RestAnswer, type RestCall } from './answers.ts';
+
+export interface RestClientSettings {
+  readonly store: StoreName;
+  readonly url: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly timeoutMs: number;
+  readonly connectTimeoutMs: number;
+  /** Present for stores whose guard must be able to check the calls. */
+  readonly guardSecret?: string | undefined;
+  readonly budget: CallBudget;
+  /** Largest answer that is read, bytes. */
+  readonly maxBodyBytes?: number;
+  readonly nowMs?: () => number;
+}
+
+const connections = 16;
+const defaultMaxBodyBytes = 32 * 1024 * 1024;
+
+export class RestClient {
+  readonly store: StoreName;
+  readonly origin: string;
+  /** Of one whole call, ms. */
+  readonly timeoutMs: number;
+  readonly #settings: RestClientSettings;
+  readonly #basePath: string;
+  readonly #pool: Pool;
+
+  constructor(settings: RestClientSettings) {
+    const url = new URL(settings.url);
+    this.store = settings.store;
+    this.origin = url.origin;
+    this.timeoutMs = settings.timeoutMs;
+    this.#settings = settings;
+    this.#basePath = url.pathname.replace(/\/$/, '');
+    this.#pool = new Pool(url.origin, {
+      connections,
+      headersTimeout: settings.timeoutMs,
+      bodyTimeout: settings.timeoutMs,
+      connect: { timeout: settings.connectTimeoutMs },
+    });
+  }
+
+  /** The request target as it goes over the wire. */
+  target(path: string): string {
+    return `${this.#basePath}${path}`;
+  }
+
+  /**
+   * 2xx, 404 and 410 come back; everything else is thrown as StoreFailure. `signal` ends reads at any
+   * time. A write that was sent runs to its end or its timeout, because its outcome is wanted.
+   */
+  async call(call: RestCall, signal: AbortSignal): Promise<RestAnswer> {
+    // A copy is paid for before the ledger is asked whether it may go, so that nothing waits in between.
+    if (call.access !== 'copy') await this.#settings.budget.take(signal);
+    signal.throwIfAborted();
+    const answer = await this.#exchange(call, signal);
+    const failure = failureOf(this.store, call, answer, this.#nowMs());
+    if (failure === undefined) return this.#parsed(call, answer);
+    if (failure.kind === 'rate-limited') await this.#settings.budget.pause(failure.retryAfterMs ?? 1_000);
+    throw failure;
+  }
+
+  close(): Promise<void> {
+    return this.#pool.close();
+  }
+
+  async #exchange(call: RestCall, signal: AbortSignal): Promise<RawAnswer> {
+    const timeout = AbortSignal.timeout(this.#settings.timeoutMs);
+    const target = this.target(call.path);
+    const headers = this.#headers(call, target);
+    try {
+      const response = await this.#pool.request({
+        method: call.method,
+        path: target,
+        headers,
+        body: call.body === undefined ? null : JSON.stringify(call.body),
+        signal: call.access === 'read' ? AbortSignal.any([signal, timeout]) : timeout,
+      });
+      const text = await this.#bounded(call, response.body);
+      return { status: response.statusCode, headers: response.headers, text };
+    } catch (error) {
+      if (error instanceof StoreFailure) throw error;
+      if (signal.aborted && call.access === 'read') throw signal.reason;
+      const what = timeout.aborted
+        ? `did not answer ${call.method} ${target} within ${this.#settings.timeoutMs} ms`
+        : `could not be reached for ${call.method} ${target}`;
+      throw new StoreFailure('unavailable', `${this.store} ${what}`, { cause: error });
+    }
+  }
+
+  #headers(call: RestCall, target: string): Record<string, string> {
+    const { guardSecret, headers } = this.#settings;
+    const signed =
+      guardSecret === undefined
+        ? {}
+        : signGuard({
+            secret: guardSecret,
+            timestampSeconds: Math.floor(this.#nowMs() / 1000),
+            method: call.method,
+            target,
+            user: '',
+            partition: call.stamp.partition,
+            epoch: call.stamp.epoch,
+            access: call.access,
+          });
+    return {
+      accept: 'application/json',
+      ...(call.body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...headers,
+      ...signed,
+    };
+  }
+
+  async #bounded(call: RestCall, body: AsyncIterable<Uint8Array>): Promise<string> {
+    const limit = this.#settings.maxBodyBytes ?? defaultMaxBodyBytes;
+    const chunks: Uint8Array[] = [];
+    let bytes = 0;
+    for await (const chunk of body) {
+      bytes += chunk.byteLength;
+      if (bytes > limit) {
+        throw new StoreFailure(
+          'bad-answer',
+          `${this.store} answered ${call.method} ${call.path} with more than ${limit} bytes; ask for smaller pages`,
+        );
+      }
+      chunks.push(chunk);
+    }
+    return Buffer.concat(chunks).toString('utf8');
+  }
+
+  #parsed(call: RestCall, answer: RawAnswer): RestAnswer {
+    const { status, headers, text } = answer;
+    // What a successful write says about itself is not needed; only reads must be understood.
+    if (status === 404 || status === 410 || text.trim() === '') return { status, headers, body: undefined };
+    try {
+      return { status, headers, body: JSON.parse(text) as Json };
+    } catch (error) {
+      if (call.access === 'copy') return { status, headers, body: undefined };
+      const type = String(headers['content-type'] ?? 'no content type');
+      throw new StoreFailure(
+        'bad-answer',
+        `${this.store} answered ${call.method} ${call.path} with ${status}, but not with JSON (${type}); ` +
+          'nothing was concluded from it; check the path and that no login page answers',
+        { cause: error },
+      );
+    }
+  }
+
+  #nowMs(): number {
+    return (this.#settings.nowMs ?? Date.now)();
+  }
+}

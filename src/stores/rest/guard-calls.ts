@@ -1,0 +1,71 @@
+/** The signed calls to a store's guard (docs/guard.md): what would it say, advance, and seal. */
+import { z } from 'zod';
+import type { GuardAccess } from '../../core/guard.ts';
+import type { StoreName } from '../../core/ownership.ts';
+import { type CopyStamp, type GuardAnswer, type GuardCalls, StoreFailure } from '../../core/ports.ts';
+import type { Json } from '../../core/records.ts';
+import type { RestClient } from './client.ts';
+
+const answerSchema = z.object({
+  epoch: z.int().min(0),
+  accept: z.boolean().optional(),
+  code: z.enum(['stale-epoch', 'legacy-owns', 'app-owns', 'closed-epoch']).optional(),
+});
+
+export class RestGuardCalls implements GuardCalls {
+  readonly #clients: ReadonlyMap<StoreName, RestClient>;
+
+  /** `clients` holds the stores that have a guard; a call for another one is refused. */
+  constructor(clients: ReadonlyMap<StoreName, RestClient>) {
+    this.#clients = clients;
+  }
+
+  async verdict(
+    store: StoreName,
+    stamp: CopyStamp,
+    access: GuardAccess,
+    signal: AbortSignal,
+  ): Promise<GuardAnswer> {
+    const parsed = answerSchema.safeParse(await this.#call(store, 'verdict', stamp, access, signal));
+    if (!parsed.success) {
+      throw new StoreFailure('bad-answer', `the guard of ${store} gave a verdict that says no epoch`, {
+        cause: parsed.error,
+      });
+    }
+    const { epoch, accept, code } = parsed.data;
+    return {
+      epoch,
+      ...(accept === undefined ? {} : { accept }),
+      ...(code === undefined ? {} : { code }),
+    };
+  }
+
+  async advance(store: StoreName, stamp: CopyStamp, signal: AbortSignal): Promise<void> {
+    await this.#call(store, 'advance', stamp, 'copy', signal);
+  }
+
+  async seal(store: StoreName, stamp: CopyStamp, signal: AbortSignal): Promise<void> {
+    await this.#call(store, 'seal', stamp, 'copy', signal);
+  }
+
+  async #call(
+    store: StoreName,
+    name: 'verdict' | 'advance' | 'seal',
+    stamp: CopyStamp,
+    access: GuardAccess,
+    signal: AbortSignal,
+  ): Promise<Json | undefined> {
+    const client = this.#clients.get(store);
+    if (client === undefined) throw new StoreFailure('rejected', `${store} is configured without a guard`);
+    const path = `/.well-known/onewriter/guard/${name}`;
+    const body = { partition: stamp.partition, epoch: stamp.epoch };
+    const answer = await client.call({ method: 'POST', path, body, access, stamp }, signal);
+    if (answer.status === 404 || answer.status === 410) {
+      throw new StoreFailure(
+        'rejected',
+        `${store} does not answer the guard call ${path}; it cannot be flipped to or from without its guard`,
+      );
+    }
+    return answer.body;
+  }
+}

@@ -1,0 +1,135 @@
+/**
+ * How a list continues. A reader holds one Paging per pass; after each page it says which placeholders or
+ * which address the next request takes, or that the list has ended.
+ */
+import { StoreFailure } from '../../core/ports.ts';
+import type { Json } from '../../core/records.ts';
+import type { RecordConfig } from '../../config/schema.ts';
+import type { RestAnswer } from './answers.ts';
+import { placeholdersOf, type PlaceholderValues, valueAt } from './paths.ts';
+
+export type NextPage =
+  | { readonly page: 'placeholders'; readonly values: PlaceholderValues }
+  | { readonly page: 'path'; readonly path: string }
+  | { readonly page: 'none' };
+
+type ListConfig = RecordConfig['list'];
+
+/** What is wrong with a list's paging, as sentences for the operator; empty when nothing is. */
+export function pagingProblems(list: ListConfig): string[] {
+  const given = new Set([list.path, ...Object.values(list.query)].flatMap(placeholdersOf));
+  const problems: string[] = [];
+  const { paging, next } = list;
+  if (next !== undefined && paging !== undefined) {
+    problems.push('list has both "next" and "paging"; keep one of them');
+  }
+  if (next !== undefined && !given.has('cursor')) {
+    problems.push('list.next needs a query parameter with {cursor}, or every page would be the first');
+  }
+  if (typeof paging === 'object' && 'page' in paging && !given.has('page')) {
+    problems.push('paging by page needs a query parameter with {page}, or every page would be the first');
+  }
+  if (typeof paging === 'object' && 'offset' in paging && !given.has('offset')) {
+    problems.push('paging by offset needs a query parameter with {offset}, or every page would be the first');
+  }
+  return problems;
+}
+
+/**
+ * Largest page that one list ever gave. A platform may cap pages below the size that was asked for, so
+ * "shorter than asked" is no proof of the end, but "shorter than a page we have seen" is.
+ */
+export interface PageSizeSeen {
+  records: number;
+}
+
+export class Paging {
+  readonly #list: ListConfig;
+  readonly #origin: string;
+  readonly #seen: PageSizeSeen;
+  readonly #visited = new Set<string>();
+  #pageNumber: number;
+  #offset = 0;
+
+  constructor(list: ListConfig, origin: string, seen: PageSizeSeen) {
+    this.#list = list;
+    this.#origin = origin;
+    this.#seen = seen;
+    this.#pageNumber = typeof list.paging === 'object' && 'page' in list.paging ? list.paging.page.from : 1;
+  }
+
+  first(): PlaceholderValues {
+    const { paging } = this.#list;
+    if (typeof paging !== 'object') return {};
+    return 'page' in paging
+      ? { page: String(this.#pageNumber), size: String(paging.page.size) }
+      : { offset: '0', size: String(paging.offset.size) };
+  }
+
+  /** `url` is the address of the page just read. Throws StoreFailure `bad-answer` for a list that goes in circles. */
+  after(answer: RestAnswer, itemCount: number, url: string): NextPage {
+    const { paging, next } = this.#list;
+    if (paging === 'link') return this.#afterLink(answer, url);
+    if (next !== undefined) return this.#afterCursor(valueAt(answer.body, next));
+    if (paging === undefined) return { page: 'none' };
+    if (this.#isLast(itemCount)) return { page: 'none' };
+    if ('page' in paging) {
+      this.#pageNumber += 1;
+      const values = { page: String(this.#pageNumber), size: String(paging.page.size) };
+      return { page: 'placeholders', values };
+    }
+    this.#offset += itemCount;
+    return {
+      page: 'placeholders',
+      values: { offset: String(this.#offset), size: String(paging.offset.size) },
+    };
+  }
+
+  #isLast(itemCount: number): boolean {
+    if (itemCount === 0 || itemCount < this.#seen.records) return true;
+    this.#seen.records = itemCount;
+    return false;
+  }
+
+  #afterCursor(cursor: Json | undefined): NextPage {
+    if (cursor === undefined || cursor === null || cursor === '' || cursor === false) return { page: 'none' };
+    if (typeof cursor !== 'string' && typeof cursor !== 'number') {
+      throw new StoreFailure('bad-answer', `the cursor at "${this.#list.next}" is neither text nor a number`);
+    }
+    this.#visit(String(cursor), 'cursor');
+    return { page: 'placeholders', values: { cursor: String(cursor) } };
+  }
+
+  #afterLink(answer: RestAnswer, url: string): NextPage {
+    const header = answer.headers['link'];
+    const target = nextLink(Array.isArray(header) ? header.join(', ') : (header ?? ''));
+    if (target === undefined) return { page: 'none' };
+    const next = URL.canParse(target, url) ? new URL(target, url) : undefined;
+    if (next === undefined || next.origin !== this.#origin) {
+      throw new StoreFailure(
+        'bad-answer',
+        'the Link header leads to another host; it was not followed, because credentials would go with it',
+      );
+    }
+    const path = `${next.pathname}${next.search}`;
+    this.#visit(path, 'link');
+    return { page: 'path', path };
+  }
+
+  #visit(place: string, what: string): void {
+    if (this.#visited.has(place)) {
+      throw new StoreFailure('bad-answer', `the list goes in circles: it gave the same ${what} twice`);
+    }
+    this.#visited.add(place);
+  }
+}
+
+/** The target of the first link with rel="next" (RFC 8288; relation types are not case-sensitive). */
+export function nextLink(header: string): string | undefined {
+  for (const match of header.matchAll(/<([^>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:"[^"]*"|[^",;\s]*))?)*)/g)) {
+    const relation = /;\s*rel\s*=\s*(?:"([^"]*)"|([^",;\s]*))/i.exec(match[2] ?? '');
+    const types = (relation?.[1] ?? relation?.[2] ?? '').toLowerCase().split(/\s+/);
+    if (types.includes('next')) return match[1];
+  }
+  return undefined;
+}

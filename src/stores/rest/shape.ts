@@ -1,0 +1,104 @@
+/** How one kind of record looks in a REST store: reading an item of a list, and the shape of a copy. */
+import type { RecordConfig } from '../../config/schema.ts';
+import type { KindCapabilities, RecordProblem, TargetShape } from '../../core/ports.ts';
+import type { CopyForm, Fields, Json, StoreRecord } from '../../core/records.ts';
+import { isSignableName } from '../../guard/signature.ts';
+import { isFields, placeholdersOf, valueAt, withoutPath, withPath } from './paths.ts';
+
+export type ReadItem =
+  { readonly record: StoreRecord } | { readonly problem: RecordProblem } | { readonly skip: true };
+
+/** Longest id that is taken: it becomes part of paths and of Redis keys. */
+const idLengthMax = 512;
+
+/**
+ * Reads one item. Items of other partitions than `partition` are skipped: not every platform honours the
+ * filter it was given.
+ */
+export function readItem(kind: string, config: RecordConfig, item: Json, partition?: string): ReadItem {
+  const problem = (detail: string): ReadItem => ({ problem: { kind, detail } });
+  if (!isFields(item)) return problem('an item of the list is not an object');
+  const id = nameOf(valueAt(item, config.id));
+  if (id === undefined || id.length > idLengthMax) {
+    return problem(`a record without a usable id at "${config.id}"; it cannot be copied`);
+  }
+  const owner = nameOf(valueAt(item, config.partition));
+  if (owner === undefined || !isSignableName(owner)) {
+    return problem(`record ${id} has no usable partition at "${config.partition}"; it cannot be copied`);
+  }
+  if (partition !== undefined && owner !== partition) return { skip: true };
+  const { version: versionPath } = config;
+  const version =
+    versionPath === undefined || versionPath === 'etag' ? undefined : nameOf(valueAt(item, versionPath));
+  return {
+    record: {
+      kind,
+      id,
+      partition: owner,
+      fields: item,
+      deleted: config.deleted !== undefined && isSet(valueAt(item, config.deleted)),
+      ...(version === undefined ? {} : { version }),
+    },
+  };
+}
+
+function nameOf(value: Json | undefined): string | undefined {
+  if (typeof value === 'number') return Number.isFinite(value) ? String(value) : undefined;
+  return typeof value === 'string' && value !== '' ? value : undefined;
+}
+
+function isSet(value: Json | undefined): boolean {
+  return value !== undefined && value !== null && value !== false && value !== '' && value !== 0;
+}
+
+export function shapeOf(config: RecordConfig): TargetShape {
+  return {
+    id: config.id,
+    partition: config.partition,
+    version: config.version === 'etag' ? undefined : config.version,
+    deleted: config.deleted,
+  };
+}
+
+/** The record under the target's names. Id and partition keep their JSON type; version and tombstone stay behind. */
+export function copyFormOf(record: StoreRecord, source: TargetShape, target: TargetShape): CopyForm {
+  const id = valueAt(record.fields, source.id) ?? record.id;
+  const partition = valueAt(record.fields, source.partition) ?? record.partition;
+  let fields: Fields = record.fields;
+  for (const path of [source.id, source.partition]) fields = withoutPath(fields, path);
+  fields = comparable(fields, source, target);
+  fields = withPath(fields, target.id, id);
+  fields = withPath(fields, target.partition, partition);
+  return { kind: record.kind, id: record.id, fields };
+}
+
+/** The fields without what either side keeps for itself: versions and deletion marks. */
+export function comparable(fields: Fields, source: TargetShape, target: TargetShape): Fields {
+  let kept = fields;
+  for (const path of [source.version, source.deleted, target.version, target.deleted]) {
+    if (path !== undefined) kept = withoutPath(kept, path);
+  }
+  return kept;
+}
+
+export function capabilitiesOf(kind: string, config: RecordConfig): KindCapabilities {
+  const inPath = placeholdersOf(config.list.path);
+  const inQuery = Object.values(config.list.query).flatMap(placeholdersOf);
+  const hasVersionField = config.version !== undefined && config.version !== 'etag';
+  const notWritable = whyNotWritable(config);
+  return {
+    kind,
+    byPartition: inPath.includes('partition') || inQuery.includes('partition'),
+    needsPartition: inPath.includes('partition'),
+    since: hasVersionField && (inPath.includes('since') || inQuery.includes('since')),
+    tombstones: config.deleted !== undefined,
+    versions: config.version === undefined ? 'none' : config.version === 'etag' ? 'etag' : 'field',
+    ...(notWritable === undefined ? {} : { notWritable }),
+  };
+}
+
+function whyNotWritable(config: RecordConfig): string | undefined {
+  if (config.put === undefined) return 'the connector has no "put"';
+  if (config.delete === undefined) return 'the connector has no "delete"';
+  return undefined;
+}

@@ -1,0 +1,52 @@
+/** One store reached over HTTP: its reader, its guard's client, and the maker of its writer. */
+import type { Config, RestConnectorConfig } from '../../config/schema.ts';
+import type { StoreName } from '../../core/ownership.ts';
+import type { CopyWriter, StoreReader } from '../../core/ports.ts';
+import type { CallBudget } from '../budget.ts';
+import { RestClient } from './client.ts';
+import { RestReader, type RecordConfigs } from './reader.ts';
+import { RestWriter } from './writer.ts';
+
+export interface RestStore {
+  readonly store: StoreName;
+  readonly reader: StoreReader;
+  readonly client: RestClient;
+  readonly budget: CallBudget;
+  /** Longest that one call can take once it is sent, ms. */
+  readonly timeoutMs: number;
+  /** Called only for stores that copies may go to (src/sync/writers.ts). */
+  makeWriter(): CopyWriter;
+}
+
+const defaultTimeoutMs = 10_000;
+
+/** A store without a connector has no kinds of records: it can be guarded, but nothing of it can be copied. */
+export function createRestStore(store: StoreName, config: Config, budget: CallBudget): RestStore {
+  const settings = config.stores[store];
+  const connector = restConnectorOf(settings.connector);
+  const records = (connector?.records ?? {}) as RecordConfigs;
+  const timeoutMs = connector?.timeoutMs ?? defaultTimeoutMs;
+  const client = new RestClient({
+    store,
+    url: settings.url,
+    headers: connector?.headers ?? {},
+    timeoutMs,
+    connectTimeoutMs: settings.connectTimeoutMs,
+    guardSecret: settings.guard ? config.secret : undefined,
+    budget,
+  });
+  return {
+    store,
+    reader: new RestReader(client, records, connector?.feedDelayMs ?? 0),
+    client,
+    budget,
+    timeoutMs,
+    makeWriter: () => new RestWriter(client, records),
+  };
+}
+
+export function restConnectorOf(connector: unknown): RestConnectorConfig | undefined {
+  const isRest =
+    typeof connector === 'object' && connector !== null && 'kind' in connector && connector.kind === 'rest';
+  return isRest ? (connector as RestConnectorConfig) : undefined;
+}

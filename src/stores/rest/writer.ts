@@ -1,0 +1,113 @@
+/**
+ * The writing side of a REST store. It is made only for stores that copies may go to, and used only by
+ * src/sync/apply.ts. It sends each write once: what became of a lost one is found by reading.
+ */
+import type { RecordConfig } from '../../config/schema.ts';
+import type { StoreName } from '../../core/ownership.ts';
+import { type CopyStamp, type CopyWriter, StoreFailure } from '../../core/ports.ts';
+import type { CopyForm, Fields, Json } from '../../core/records.ts';
+import type { RestAnswer } from './answers.ts';
+import type { RestClient } from './client.ts';
+import { fillPath, isFields, valueAt } from './paths.ts';
+import type { RecordConfigs } from './reader.ts';
+
+interface WriteCall {
+  readonly method: string;
+  readonly template: string;
+  readonly body?: Fields;
+}
+
+export class RestWriter implements CopyWriter {
+  readonly store: StoreName;
+  readonly #client: RestClient;
+  readonly #records: RecordConfigs;
+
+  constructor(client: RestClient, records: RecordConfigs) {
+    this.store = client.store;
+    this.#client = client;
+    this.#records = records;
+  }
+
+  /**
+   * Throws StoreFailure: `unavailable` means that the outcome is unknown; `rejected` and
+   * `refused-by-guard` that nothing was written.
+   */
+  async put(copy: CopyForm, stamp: CopyStamp, exists: boolean, signal: AbortSignal): Promise<void> {
+    const config = this.#configOf(copy.kind);
+    if (!exists && config.create !== undefined) {
+      await this.#create(config, copy, stamp, signal);
+      return;
+    }
+    if (config.put === undefined) throw notConfigured(this.store, copy.kind, 'put');
+    const { method = 'PUT', path } = config.put;
+    const answer = await this.#send({ method, template: path, body: copy.fields }, copy.id, stamp, signal);
+    if (isGone(answer)) {
+      throw new StoreFailure(
+        'rejected',
+        `${this.store} has no ${copy.kind} ${copy.id} to put; if put does not create there, configure "create"`,
+      );
+    }
+  }
+
+  async remove(key: { kind: string; id: string }, stamp: CopyStamp, signal: AbortSignal): Promise<void> {
+    const call = this.#configOf(key.kind).delete;
+    if (call === undefined) throw notConfigured(this.store, key.kind, 'delete');
+    // 404 and 410 are what was wanted.
+    await this.#send({ method: call.method ?? 'DELETE', template: call.path }, key.id, stamp, signal);
+  }
+
+  async #create(config: RecordConfig, copy: CopyForm, stamp: CopyStamp, signal: AbortSignal): Promise<void> {
+    const { method = 'POST', path = '', id = config.id } = config.create ?? {};
+    const answer = await this.#send({ method, template: path, body: copy.fields }, copy.id, stamp, signal);
+    if (isGone(answer)) {
+      throw new StoreFailure(
+        'rejected',
+        `${this.store} has nothing at ${path} to create a ${copy.kind} with`,
+      );
+    }
+    const given = idIn(answer.body, id);
+    if (given === undefined || given === copy.id) return;
+    await this.remove({ kind: copy.kind, id: given }, stamp, signal);
+    throw new StoreFailure(
+      'rejected',
+      `${this.store} gave the copy of ${copy.kind} ${copy.id} an id of its own (${given}); the copy was taken back; ` +
+        'stores that assign ids are not available yet: let "put" create records under the caller\'s id',
+    );
+  }
+
+  #send(call: WriteCall, id: string, stamp: CopyStamp, signal: AbortSignal): Promise<RestAnswer> {
+    const path = fillPath(call.template, { id, partition: stamp.partition }) ?? call.template;
+    return this.#client.call(
+      {
+        method: call.method.toUpperCase(),
+        path,
+        access: 'copy',
+        stamp,
+        ...(call.body === undefined ? {} : { body: call.body }),
+      },
+      signal,
+    );
+  }
+
+  #configOf(kind: string): RecordConfig {
+    const config = this.#records[kind];
+    if (config === undefined) {
+      throw new StoreFailure('rejected', `${this.store} has no records of kind ${kind} to copy to`);
+    }
+    return config;
+  }
+}
+
+function idIn(body: Json | undefined, path: string): string | undefined {
+  if (!isFields(body)) return undefined;
+  const id = valueAt(body, path);
+  return typeof id === 'string' || typeof id === 'number' ? String(id) : undefined;
+}
+
+function isGone(answer: RestAnswer): boolean {
+  return answer.status === 404 || answer.status === 410;
+}
+
+function notConfigured(store: StoreName, kind: string, name: string): StoreFailure {
+  return new StoreFailure('rejected', `the connector of ${store} has no "${name}" for ${kind}`);
+}

@@ -1,0 +1,237 @@
+/**
+ * The only place that writes a copy (I3). Whoever wants to copy opens a session on the partition: it holds
+ * the partition's copy lock, and takes its direction from the ledger. Right before every write the lock is
+ * proven to be held and the ledger is asked again; when anything has moved, nothing is written.
+ */
+import { otherStore, type StoreName } from '../core/ownership.ts';
+import {
+  type CopyStamp,
+  type Ledger,
+  StoreFailure,
+  type StoreReader,
+  type TargetShape,
+} from '../core/ports.ts';
+import {
+  type CopyForm,
+  type CopyHand,
+  decideCopy,
+  differencesOf,
+  type StoreRecord,
+} from '../core/records.ts';
+import type { CallBudget } from '../stores/budget.ts';
+import { comparable } from '../stores/rest/shape.ts';
+import type { CopyLock, HeldLock } from './copy-lock.ts';
+import type { Writers } from './writers.ts';
+
+export interface CopyParts {
+  readonly ledger: Pick<Ledger, 'read'>;
+  readonly readers: Readonly<Record<StoreName, StoreReader>>;
+  readonly writers: Writers;
+  readonly budgets: Readonly<Record<StoreName, CallBudget>>;
+  readonly lock: CopyLock;
+  /** How long a copy whose outcome is unknown may still take effect, ms. */
+  readonly settleMs: Readonly<Record<StoreName, number>>;
+}
+
+export type Applied = 'written' | 'removed' | 'same';
+
+export type CopyRefused = {
+  readonly copied: 'no';
+  readonly because: string;
+  /** `later`: look again soon; `never`: not while the partition stays where it is. */
+  readonly when: 'later' | 'never';
+};
+
+export type SessionResult<T> = { readonly copied: 'yes'; readonly result: T } | CopyRefused;
+
+/** Thrown inside a session and turned into a refusal at its edge. */
+class SessionOver extends Error {
+  readonly refused: CopyRefused;
+  constructor(refused: CopyRefused) {
+    super(refused.because);
+    this.refused = refused;
+  }
+}
+
+/**
+ * Runs `work` with a session on the partition, or says why no copy may be made. Waits for the copy lock
+ * for `lockWaitMs`, or as long as the signal allows. When the promise settles, no write of the session is
+ * under way.
+ */
+export async function withCopySession<T>(
+  parts: CopyParts,
+  partition: string,
+  hand: CopyHand,
+  signal: AbortSignal,
+  work: (session: CopySession) => Promise<T>,
+  lockWaitMs = Number.POSITIVE_INFINITY,
+): Promise<SessionResult<T>> {
+  const early = await mayCopy(parts, partition, hand);
+  if (early.copied === 'no') return early;
+  const held = await parts.lock.acquire(partition, signal, lockWaitMs);
+  if (held === undefined) {
+    return { copied: 'no', because: 'another hand is copying for this partition', when: 'later' };
+  }
+  try {
+    const granted = await mayCopy(parts, partition, hand);
+    if (granted.copied === 'no') return granted;
+    const session = new CopySession(parts, held, partition, hand, granted.result, signal);
+    return { copied: 'yes', result: await work(session) };
+  } catch (error) {
+    if (error instanceof SessionOver) return error.refused;
+    throw error;
+  } finally {
+    await held.release();
+  }
+}
+
+interface Direction {
+  readonly from: StoreName;
+  readonly to: StoreName;
+  readonly epoch: number;
+}
+
+async function mayCopy(
+  parts: CopyParts,
+  partition: string,
+  hand: CopyHand,
+): Promise<SessionResult<Direction>> {
+  const { ownership } = await parts.ledger.read(partition);
+  const decision = decideCopy(ownership, hand, [...parts.writers.keys()]);
+  if (decision.copy === 'yes') return { copied: 'yes', result: decision };
+  const when = ownership.phase === 'open' ? 'never' : 'later';
+  return { copied: 'no', because: decision.because, when };
+}
+
+export class CopySession {
+  readonly partition: string;
+  readonly from: StoreName;
+  readonly to: StoreName;
+  readonly epoch: number;
+  readonly owner: StoreReader;
+  readonly copy: StoreReader;
+  readonly signal: AbortSignal;
+  readonly #parts: CopyParts;
+  readonly #held: HeldLock;
+  readonly #hand: CopyHand;
+
+  constructor(
+    parts: CopyParts,
+    held: HeldLock,
+    partition: string,
+    hand: CopyHand,
+    direction: Direction,
+    signal: AbortSignal,
+  ) {
+    this.partition = partition;
+    this.from = direction.from;
+    this.to = direction.to;
+    this.epoch = direction.epoch;
+    this.owner = parts.readers[direction.from];
+    this.copy = parts.readers[direction.to];
+    this.signal = signal;
+    this.#parts = parts;
+    this.#held = held;
+    this.#hand = hand;
+  }
+
+  /**
+   * Makes the copy of one record equal to the owner's. Both must have been read inside this session, and
+   * an absence must have been told by `get`. Throws StoreFailure as the writer does; after `unavailable`
+   * the outcome is unknown, and only reading again tells.
+   */
+  async apply(
+    key: { readonly kind: string; readonly id: string },
+    ownerRecord: StoreRecord | undefined,
+    copyRecord: StoreRecord | undefined,
+  ): Promise<Applied> {
+    const wanted = wantedCopy(ownerRecord, this.partition, this.owner, this.copy);
+    const foreign = copyRecord !== undefined && copyRecord.partition !== this.partition;
+    if (wanted === undefined) {
+      if (copyRecord === undefined || copyRecord.deleted || foreign) return 'same';
+      await this.#write((writer, stamp) => writer.remove(key, stamp, this.signal));
+      return 'removed';
+    }
+    if (foreign) {
+      throw new StoreFailure(
+        'rejected',
+        `${this.to} holds ${key.kind} ${key.id} for partition ${copyRecord.partition}, ${this.from} for ` +
+          `${this.partition}; it was left alone: it must leave the other partition first`,
+      );
+    }
+    if (copyRecord !== undefined && sameCopy(wanted, copyRecord, this.owner, this.copy)) return 'same';
+    const form = copyRecord?.deleted === true ? revived(wanted, this.copy.shape(key.kind)) : wanted;
+    await this.#write((writer, stamp) => writer.put(form, stamp, copyRecord !== undefined, this.signal));
+    return 'written';
+  }
+
+  /** Ends the session when the lock was lost or the partition has moved since it began. */
+  async ensureMayCopy(): Promise<void> {
+    if (!(await this.#held.stillHeld())) {
+      const because = 'the copy lock was lost; another hand may be copying';
+      throw new SessionOver({ copied: 'no', because, when: 'later' });
+    }
+    const now = await mayCopy(this.#parts, this.partition, this.#hand);
+    if (now.copied === 'no') throw new SessionOver(now);
+    const { from, to, epoch } = now.result;
+    if (from !== this.from || to !== this.to || epoch !== this.epoch) {
+      const because = `the partition moved from epoch ${this.epoch} to ${epoch} in the meantime`;
+      throw new SessionOver({ copied: 'no', because, when: 'later' });
+    }
+  }
+
+  async #write(
+    send: (writer: NonNullable<ReturnType<Writers['get']>>, stamp: CopyStamp) => Promise<void>,
+  ): Promise<void> {
+    const writer = this.#parts.writers.get(this.to);
+    if (writer === undefined) throw new Error(`there is no writer for ${this.to}`);
+    await this.#parts.budgets[this.to].take(this.signal);
+    await this.ensureMayCopy();
+    this.signal.throwIfAborted();
+    try {
+      await send(writer, { partition: this.partition, epoch: this.epoch });
+    } catch (error) {
+      const nothingWritten = error instanceof StoreFailure && error.kind !== 'unavailable';
+      if (!nothingWritten) this.#held.keepAfterRelease(this.#parts.settleMs[this.to]);
+      throw error;
+    }
+  }
+}
+
+/** What the copy of this partition should hold for the record: nothing, where it is gone or lives elsewhere. */
+export function wantedCopy(
+  record: StoreRecord | undefined,
+  partition: string,
+  owner: StoreReader,
+  copy: StoreReader,
+): CopyForm | undefined {
+  if (record === undefined || record.deleted || record.partition !== partition) return undefined;
+  return owner.toCopy(record, copy.shape(record.kind));
+}
+
+/** The copy's record without what either side keeps for itself. */
+export function comparableCopy(record: StoreRecord, owner: StoreReader, copy: StoreReader): StoreRecord {
+  const fields = comparable(record.fields, owner.shape(record.kind), copy.shape(record.kind));
+  return { ...record, fields };
+}
+
+function sameCopy(wanted: CopyForm, held: StoreRecord, owner: StoreReader, copy: StoreReader): boolean {
+  if (held.deleted) return false;
+  return differencesOf([wanted], [comparableCopy(held, owner, copy)], noneIgnored).length === 0;
+}
+
+/** Versions and tombstones are stripped from both sides before the comparison. */
+export const noneIgnored: ReadonlySet<string> = new Set();
+
+function revived(wanted: CopyForm, shape: TargetShape): CopyForm {
+  if (shape.deleted === undefined || shape.deleted.includes('.')) return wanted;
+  return { ...wanted, fields: { ...wanted.fields, [shape.deleted]: null } };
+}
+
+/** The store that a partition's copies are compared with, whoever owns it. */
+export function sidesOf(
+  owner: StoreName,
+  readers: Readonly<Record<StoreName, StoreReader>>,
+): { readonly owner: StoreReader; readonly copy: StoreReader } {
+  return { owner: readers[owner], copy: readers[otherStore(owner)] };
+}

@@ -1,0 +1,147 @@
+/**
+ * What has been rung and not been looked at yet. The queue only wakes the workers; the marks here say what
+ * is owed, so that a lost job is rung again and the lag can be told from the oldest mark.
+ */
+import type { JobsOptions, Queue } from 'bullmq';
+import type { Redis } from 'ioredis';
+import { z } from 'zod';
+import type { RecordKey } from '../core/ports.ts';
+import { letterOf } from './dead-letters.ts';
+import { syncKeys } from './keys.ts';
+
+/**
+ * One job: look at this record, or at the whole partition. It says neither what changed nor which way to
+ * copy; the worker asks the ledger and reads the stores. `epoch` is the newest that the ringer knew.
+ */
+export const jobSchema = z.object({
+  partition: z.string().min(1),
+  /** Both empty: the whole partition. */
+  kind: z.string(),
+  id: z.string(),
+  epoch: z.int().min(0),
+});
+export type CopyJob = z.output<typeof jobSchema>;
+
+export const recordQueueName = 'record';
+export const controlQueueName = 'control';
+
+/** More records of one partition than these are rung as the partition: one pass instead of many jobs. */
+const recordsPerPartitionMax = 5;
+/** With more marks than these nothing new is discovered until the workers have caught up. */
+const marksMax = 20_000;
+
+// KEYS: 1 marks. ARGV: members. Sets each to Redis's time, in ms.
+const markScript = `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for _, member in ipairs(ARGV) do redis.call('ZADD', KEYS[1], now, member) end
+return 0`;
+
+// KEYS: 1 marks. ARGV: 1 member, 2 ms. Removes the mark unless it was renewed after that time.
+const settleScript = `
+local at = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if at and tonumber(at) <= tonumber(ARGV[2]) then return redis.call('ZREM', KEYS[1], ARGV[1]) end
+return 0`;
+
+export interface BacklogSettings {
+  /** Tries before a record becomes a dead letter. */
+  readonly attempts: number;
+  /** The newest epoch of a partition that this process knows. */
+  readonly epochOf: (partition: string) => number;
+}
+
+export class Backlog {
+  readonly #redis: Redis;
+  readonly #queue: Queue;
+  readonly #settings: BacklogSettings;
+
+  constructor(redis: Redis, queue: Queue, settings: BacklogSettings) {
+    this.#redis = redis;
+    this.#queue = queue;
+    this.#settings = settings;
+  }
+
+  /** Resolves when every record is marked and in the queue. */
+  ring(records: readonly RecordKey[]): Promise<void> {
+    return this.ringEach(grouped(records));
+  }
+
+  /** As ring, but never takes a partition for its records: for those that a whole pass could not copy. */
+  async ringEach(keys: readonly RecordKey[]): Promise<void> {
+    if (keys.length === 0) return;
+    await this.#redis.eval(markScript, 1, syncKeys.dirty, ...keys.map(memberOf));
+    await this.#queue.addBulk(keys.map((key) => this.#jobFor(key)));
+  }
+
+  /** Rings again what has been marked for longer than `olderThanMs`: its job may have been lost. */
+  async ringForgotten(nowMs: number, olderThanMs: number): Promise<void> {
+    const members = await this.#redis.zrange(
+      syncKeys.dirty,
+      '-inf',
+      nowMs - olderThanMs,
+      'BYSCORE',
+      'LIMIT',
+      0,
+      200,
+    );
+    if (members.length === 0) return;
+    // Not marked anew: the mark's age is the age of what is owed.
+    await this.#queue.addBulk(members.map((member) => this.#jobFor(keyOf(member))));
+  }
+
+  /** The record was looked at by somebody who began at `startedMs` (Redis's clock). */
+  async settle(record: RecordKey, startedMs: number): Promise<void> {
+    await this.#redis.eval(settleScript, 1, syncKeys.dirty, memberOf(record), startedMs);
+  }
+
+  async isFull(): Promise<boolean> {
+    return (await this.#redis.zcard(syncKeys.dirty)) >= marksMax;
+  }
+
+  count(): Promise<number> {
+    return this.#redis.zcard(syncKeys.dirty);
+  }
+
+  /** When the oldest mark was set, Redis's clock; undefined when nothing is owed. */
+  async oldestMs(): Promise<number | undefined> {
+    const [, score] = await this.#redis.zrange(syncKeys.dirty, 0, 0, 'WITHSCORES');
+    return score === undefined ? undefined : Number(score);
+  }
+
+  #jobFor(key: RecordKey) {
+    const data: CopyJob = { ...key, epoch: this.#settings.epochOf(key.partition) };
+    const opts: JobsOptions = {
+      // Not a job id: that would drop a ring that comes while the job runs.
+      deduplication: { id: letterOf(key), keepLastIfActive: true },
+      attempts: this.#settings.attempts,
+      backoff: { type: 'exponential', delay: 200 },
+      removeOnComplete: true,
+      removeOnFail: 100,
+      stackTraceLimit: 1,
+    };
+    return { name: key.kind === '' ? 'partition' : 'record', data, opts };
+  }
+}
+
+export function wholePartition(partition: string): RecordKey {
+  return { partition, kind: '', id: '' };
+}
+
+function grouped(records: readonly RecordKey[]): RecordKey[] {
+  const byPartition = Map.groupBy(records, ({ partition }) => partition);
+  return [...byPartition].flatMap(([partition, keys]) => {
+    const unique = new Map(keys.map((key) => [memberOf(key), key]));
+    return unique.size > recordsPerPartitionMax ? [wholePartition(partition)] : [...unique.values()];
+  });
+}
+
+function memberOf({ partition, kind, id }: RecordKey): string {
+  return JSON.stringify([partition, kind, id]);
+}
+
+const memberSchema = z.tuple([z.string(), z.string(), z.string()]);
+
+function keyOf(member: string): RecordKey {
+  const [partition, kind, id] = memberSchema.parse(JSON.parse(member));
+  return { partition, kind, id };
+}

@@ -1,0 +1,100 @@
+/**
+ * Does one job: looks at one record, or at a whole partition, and makes the copy equal. Says when the job
+ * should come again; throws StoreFailure where a store failed.
+ */
+import type { Ledger, RecordKey } from '../core/ports.ts';
+import { type CopyParts, type CopyRefused, type CopySession, withCopySession } from './apply.ts';
+import type { Backlog, CopyJob } from './backlog.ts';
+import type { DeadLetters } from './dead-letters.ts';
+import type { SyncDesk } from './desk.ts';
+import type { Log } from './log.ts';
+
+export interface CopierParts {
+  readonly copies: CopyParts & { readonly ledger: Pick<Ledger, 'read'> };
+  readonly desk: SyncDesk;
+  readonly backlog: Backlog;
+  readonly letters: DeadLetters;
+  readonly log: Log;
+}
+
+export type JobOutcome = { readonly done: true } | { readonly done: false; readonly laterMs: number };
+
+const done: JobOutcome = { done: true };
+/** A fence lasts seconds at most, and so does another hand's copying. */
+const laterMs = 300;
+const lockWaitMs = 1_000;
+
+export async function lookAt(parts: CopierParts, job: CopyJob, signal: AbortSignal): Promise<JobOutcome> {
+  const { ownership } = await parts.copies.ledger.read(job.partition);
+  if (job.epoch > ownership.epoch) {
+    const { partition, epoch } = job;
+    parts.log('error', 'sync.ledger-behind', { partition, epoch, ledgerEpoch: ownership.epoch });
+    return { done: false, laterMs: 5_000 };
+  }
+  return job.kind === '' ? lookAtPartition(parts, job.partition, signal) : lookAtRecord(parts, job, signal);
+}
+
+async function lookAtRecord(parts: CopierParts, job: CopyJob, signal: AbortSignal): Promise<JobOutcome> {
+  const { partition, kind, id } = job;
+  const elsewhere: RecordKey[] = [];
+  const session = await withCopySession(
+    parts.copies,
+    partition,
+    { hand: 'sync' },
+    signal,
+    async (held) => {
+      try {
+        await copyRecord(held, { partition, kind, id }, elsewhere);
+      } finally {
+        await parts.backlog.ringEach(elsewhere);
+      }
+    },
+    lockWaitMs,
+  );
+  if (session.copied === 'no') return afterRefusal(session);
+  await parts.letters.resolve(job);
+  return done;
+}
+
+async function copyRecord(session: CopySession, key: RecordKey, elsewhere: RecordKey[]): Promise<void> {
+  const { partition, kind, id } = key;
+  const { owner, copy, signal } = session;
+  const isKnown = [owner, copy].every((side) => side.capabilities.some((known) => known.kind === kind));
+  if (!isKnown) return;
+  const [ownerRead, copyRead] = await Promise.allSettled([
+    owner.get(kind, { id, partition }, signal),
+    copy.get(kind, { id, partition }, signal),
+  ]);
+  if (ownerRead.status === 'rejected') throw ownerRead.reason;
+  if (copyRead.status === 'rejected') throw copyRead.reason;
+  const ownerRecord = ownerRead.value;
+  const copyRecord = copyRead.value;
+  // A record that changed partitions leaves the copy of the old one first, each under its own ledger record.
+  if (ownerRecord !== undefined && ownerRecord.partition !== partition) {
+    elsewhere.push({ partition: ownerRecord.partition, kind, id });
+  } else if (ownerRecord !== undefined && copyRecord !== undefined && copyRecord.partition !== partition) {
+    elsewhere.push({ partition: copyRecord.partition, kind, id });
+  }
+  await session.apply(key, ownerRecord, copyRecord);
+}
+
+async function lookAtPartition(
+  parts: CopierParts,
+  partition: string,
+  signal: AbortSignal,
+): Promise<JobOutcome> {
+  const report = await parts.desk.bringUpFully(partition, signal, lockWaitMs);
+  if (report.refused !== undefined) return afterRefusal(report.refused);
+  const [problem] = report.problems;
+  if (problem !== undefined) {
+    const count = report.problems.length;
+    parts.log('warn', 'sync.unusable-records', { partition, count, first: problem.detail });
+  }
+  // Each gets its own attempts, and its own dead letter when they are used up.
+  await parts.backlog.ringEach(report.failed.map(({ kind, id }) => ({ partition, kind, id })));
+  return done;
+}
+
+function afterRefusal(refused: CopyRefused): JobOutcome {
+  return refused.when === 'later' ? { done: false, laterMs } : done;
+}

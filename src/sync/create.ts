@@ -1,0 +1,212 @@
+/** Puts the sync together. The only face that the rest of the program needs. */
+import { Queue } from 'bullmq';
+import { Redis } from 'ioredis';
+import type { Config } from '../config/schema.ts';
+import { type Ownership, type StoreName, storeNames } from '../core/ownership.ts';
+import type {
+  CopyDesk,
+  Doorbell,
+  GuardCalls,
+  Ledger,
+  LedgerFeed,
+  Registry,
+  StoreReader,
+} from '../core/ports.ts';
+import { connectRedis, type RedisAddress } from '../ledger/connection.ts';
+import { unlimited } from '../stores/budget.ts';
+import type { RestClient } from '../stores/rest/client.ts';
+import { RestGuardCalls } from '../stores/rest/guard-calls.ts';
+import { createRestStore, type RestStore, restConnectorOf } from '../stores/rest/store.ts';
+import type { CopyParts } from './apply.ts';
+import { Backlog, controlQueueName, recordQueueName } from './backlog.ts';
+import { RedisBudget } from './budget.ts';
+import { CopyLock } from './copy-lock.ts';
+import { type DeadLetter, DeadLetters } from './dead-letters.ts';
+import { SyncDesk } from './desk.ts';
+import { BatchingDoorbell } from './doorbell.ts';
+import type { Log } from './log.ts';
+import { Poller } from './poll.ts';
+import { Progress } from './progress.ts';
+import { queueOptions, SyncWorkers } from './worker.ts';
+import { makeWriters } from './writers.ts';
+
+export interface SyncSettings {
+  readonly config: Config;
+  readonly redis: RedisAddress;
+  readonly ledger: Ledger;
+  readonly feed: Pick<LedgerFeed, 'onTransition'>;
+  readonly registry: Registry;
+  readonly log: Log;
+}
+
+export interface DeadLetterDesk {
+  total(): Promise<number>;
+  /** Oldest first. */
+  list(): Promise<DeadLetter[]>;
+  /** Rings for the record again; undefined when there is no such letter. */
+  retry(letter: string): Promise<DeadLetter | undefined>;
+}
+
+export interface Sync {
+  readonly desk: CopyDesk;
+  readonly guardCalls: GuardCalls;
+  readonly doorbell: Doorbell;
+  readonly readers: Readonly<Record<StoreName, StoreReader>>;
+  readonly deadLetters: DeadLetterDesk;
+  /** Records and partitions rung and not looked at yet. */
+  backlog(): Promise<number>;
+  /** Begins to poll and to copy in this process. Without it, only the desk copies. */
+  startWorkers(): Promise<void>;
+  /** Ends within seconds; safe to call twice. */
+  stop(): Promise<void>;
+}
+
+/** The copy lock outlives any call made under it by this much, ms. */
+const lockMarginMs = 5_000;
+const surveyEveryMs = 60_000;
+
+/** Rejects when Redis does not answer. */
+export async function createSync(settings: SyncSettings): Promise<Sync> {
+  const { config, ledger, log } = settings;
+  const redis = await connectRedis(settings.redis);
+  redis.on('error', () => undefined); // it reconnects; whoever needs it meanwhile gets the error
+  const view = await followOwnership(ledger, settings.feed);
+  const stores = eachStore((store) => createRestStore(store, config, budgetOf(redis, store, config)));
+  const readers = eachStore((store) => stores[store].reader);
+  const queues = makeQueues(redis, log);
+  const attempts = config.sync.attempts;
+  const epochOf = (partition: string): number => view.ownershipOf(partition)?.epoch ?? 0;
+  const backlog = new Backlog(redis, queues.record, { attempts, epochOf });
+  const letters = new DeadLetters(redis);
+  const progress = new Progress(redis);
+  const lockMs = Math.max(stores.legacy.timeoutMs, stores.app.timeoutMs) + lockMarginMs;
+  const copies: CopyParts = {
+    ledger,
+    readers,
+    writers: makeWriters(stores, config.sync.rollbackWindow),
+    budgets: eachStore((store) => stores[store].budget),
+    lock: new CopyLock(redis, lockMs),
+    settleMs: eachStore((store) => config.stores[store].settleMs),
+  };
+  const desk = new SyncDesk(copies, letters, () => lagMs(ledger, backlog, progress));
+  const doorbell = new BatchingDoorbell({
+    ringRecords: (records) => backlog.ring(records),
+    onFailure: (error, records) => log('warn', 'sync.doorbell-failed', { records, detail: String(error) }),
+  });
+  const targets = [...copies.writers.keys()];
+  const poller = new Poller({
+    ...{ ledger, readers, targets, backlog, letters, progress, log, surveyEveryMs },
+    registry: settings.registry,
+    ownershipOf: view.ownershipOf,
+  });
+  let workers: SyncWorkers | undefined;
+  let blocking: Redis | undefined;
+  let stopped: Promise<void> | undefined;
+  const stop = async (): Promise<void> => {
+    view.stop();
+    await doorbell.close();
+    await workers?.stop();
+    await Promise.all([queues.record.close(), queues.control.close()]);
+    await Promise.all(Object.values(readers).map((reader) => reader.close()));
+    blocking?.disconnect();
+    redis.disconnect();
+  };
+  return {
+    desk,
+    guardCalls: new RestGuardCalls(guardedClients(stores, config)),
+    doorbell,
+    readers,
+    deadLetters: deadLetterDesk(letters, backlog),
+    backlog: () => backlog.count(),
+    startWorkers: async () => {
+      if (workers !== undefined) return;
+      blocking = connectForWorkers(settings.redis, log);
+      workers = new SyncWorkers({
+        ...{ poller, backlog, letters, ledger, log, attempts },
+        connection: blocking,
+        control: queues.control,
+        copier: { copies, desk, backlog, letters, log },
+        readers: Object.values(readers),
+        pollMs: config.sync.pollMs,
+      });
+      await workers.start();
+    },
+    stop: () => {
+      stopped ??= stop();
+      return stopped;
+    },
+  };
+}
+
+function eachStore<T>(make: (store: StoreName) => T): Readonly<Record<StoreName, T>> {
+  const [legacy, app] = storeNames.map((store) => make(store)) as [T, T];
+  return { legacy, app };
+}
+
+function budgetOf(redis: Redis, store: StoreName, config: Config) {
+  const limit = restConnectorOf(config.stores[store].connector)?.rateLimit;
+  return limit === undefined ? unlimited : new RedisBudget(redis, store, limit);
+}
+
+function guardedClients(
+  stores: Readonly<Record<StoreName, RestStore>>,
+  config: Config,
+): ReadonlyMap<StoreName, RestClient> {
+  const guarded = storeNames.filter((store) => config.stores[store].guard);
+  return new Map(guarded.map((store) => [store, stores[store].client]));
+}
+
+function makeQueues(redis: Redis, log: Log): { readonly record: Queue; readonly control: Queue } {
+  const make = (name: string): Queue => {
+    const queue = new Queue(name, { connection: redis, ...queueOptions });
+    queue.on('error', (error) => log('warn', 'sync.queue-error', { queue: name, detail: error.message }));
+    return queue;
+  };
+  return { record: make(recordQueueName), control: make(controlQueueName) };
+}
+
+/** Workers block on Redis and wait for it without end, as BullMQ asks of their connections. */
+function connectForWorkers(address: RedisAddress, log: Log): Redis {
+  const options = { maxRetriesPerRequest: null };
+  const redis = 'path' in address ? new Redis(address.path, options) : new Redis(address.url, options);
+  redis.on('error', (error) => log('warn', 'sync.redis-error', { detail: error.message }));
+  return redis;
+}
+
+/** What this process has heard of ownership: enough to spare useless jobs, never to decide on a copy. */
+async function followOwnership(ledger: Ledger, feed: Pick<LedgerFeed, 'onTransition'>) {
+  const known = new Map<string, Ownership>();
+  const stop = feed.onTransition(({ partition, after }) => {
+    known.set(partition, after);
+  });
+  for (const [partition, { ownership }] of await ledger.touched()) {
+    const heard = known.get(partition);
+    if (heard === undefined || heard.epoch < ownership.epoch) known.set(partition, ownership);
+  }
+  return { stop, ownershipOf: (partition: string) => known.get(partition) };
+}
+
+async function lagMs(ledger: Ledger, backlog: Backlog, progress: Progress): Promise<number | undefined> {
+  const [nowMs, oldestMs, reachedMs] = await Promise.all([
+    ledger.nowMs(),
+    backlog.oldestMs(),
+    progress.reachedMs(),
+  ]);
+  if (reachedMs === undefined) return undefined;
+  return Math.max(0, nowMs - Math.min(reachedMs, oldestMs ?? nowMs));
+}
+
+function deadLetterDesk(letters: DeadLetters, backlog: Backlog): DeadLetterDesk {
+  return {
+    total: () => letters.total(),
+    list: () => letters.list(),
+    retry: async (name) => {
+      const found = await letters.find(name);
+      if (found === undefined) return undefined;
+      const { partition, kind, id } = found;
+      await backlog.ringEach([{ partition, kind, id }]);
+      await letters.resolve(found);
+      return found;
+    },
+  };
+}

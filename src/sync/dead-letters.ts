@@ -1,0 +1,119 @@
+/**
+ * Records that could not be copied after all attempts, each with the reason: for the operator to see, and
+ * for the preflight of a handoff to stop at. A record has at most one.
+ */
+import { createHash } from 'node:crypto';
+import type { Redis } from 'ioredis';
+import { z } from 'zod';
+import type { RecordKey } from '../core/ports.ts';
+import { syncKeys } from './keys.ts';
+
+const letterSchema = z.object({
+  partition: z.string(),
+  kind: z.string(),
+  id: z.string(),
+  reason: z.string(),
+  atMs: z.number(),
+});
+
+export interface DeadLetter extends RecordKey {
+  readonly letter: string;
+  readonly reason: string;
+  readonly atMs: number;
+}
+
+/** With more than these, the oldest are forgotten; the next full pass finds their records again. */
+const lettersMax = 10_000;
+const reasonLengthMax = 500;
+
+// KEYS: 1 letters, 2 order, 3 counts per partition. ARGV: 1 letter id, 2 its JSON, 3 ms, 4 most letters.
+const addScript = `
+local function drop(id)
+  local old = redis.call('HGET', KEYS[1], id)
+  if not old then return end
+  redis.call('HDEL', KEYS[1], id)
+  redis.call('ZREM', KEYS[2], id)
+  local partition = cjson.decode(old).partition
+  if redis.call('HINCRBY', KEYS[3], partition, -1) <= 0 then redis.call('HDEL', KEYS[3], partition) end
+end
+drop(ARGV[1])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
+redis.call('HINCRBY', KEYS[3], cjson.decode(ARGV[2]).partition, 1)
+while redis.call('ZCARD', KEYS[2]) > tonumber(ARGV[4]) do
+  drop(redis.call('ZRANGE', KEYS[2], 0, 0)[1])
+end
+return 0`;
+
+// KEYS: as above. ARGV: letter ids. Returns how many there were.
+const removeScript = `
+local removed = 0
+for _, id in ipairs(ARGV) do
+  local old = redis.call('HGET', KEYS[1], id)
+  if old then
+    removed = removed + 1
+    redis.call('HDEL', KEYS[1], id)
+    redis.call('ZREM', KEYS[2], id)
+    local partition = cjson.decode(old).partition
+    if redis.call('HINCRBY', KEYS[3], partition, -1) <= 0 then redis.call('HDEL', KEYS[3], partition) end
+  end
+end
+return removed`;
+
+const letterKeys = [syncKeys.deadLetters, syncKeys.deadLetterOrder, syncKeys.deadLetterCounts] as const;
+
+export function letterOf(record: RecordKey): string {
+  const text = JSON.stringify([record.partition, record.kind, record.id]);
+  return createHash('sha256').update(text).digest('hex').slice(0, 32);
+}
+
+export class DeadLetters {
+  readonly #redis: Redis;
+
+  constructor(redis: Redis) {
+    this.#redis = redis;
+  }
+
+  async add(record: RecordKey, reason: string): Promise<void> {
+    const { partition, kind, id } = record;
+    const atMs = Date.now();
+    const letter = JSON.stringify({ partition, kind, id, reason: reason.slice(0, reasonLengthMax), atMs });
+    await this.#redis.eval(addScript, 3, ...letterKeys, letterOf(record), letter, atMs, lettersMax);
+  }
+
+  /** The record was copied after all. */
+  async resolve(record: RecordKey): Promise<void> {
+    await this.#redis.eval(removeScript, 3, ...letterKeys, letterOf(record));
+  }
+
+  /** A whole pass over the partition found everything copied. */
+  async clear(partition: string): Promise<void> {
+    if ((await this.count(partition)) === 0) return;
+    const letters = await this.list(partition);
+    if (letters.length > 0) {
+      await this.#redis.eval(removeScript, 3, ...letterKeys, ...letters.map(({ letter }) => letter));
+    }
+  }
+
+  async count(partition: string): Promise<number> {
+    return Number((await this.#redis.hget(syncKeys.deadLetterCounts, partition)) ?? 0);
+  }
+
+  total(): Promise<number> {
+    return this.#redis.zcard(syncKeys.deadLetterOrder);
+  }
+
+  async find(letter: string): Promise<DeadLetter | undefined> {
+    const text = await this.#redis.hget(syncKeys.deadLetters, letter);
+    return text === null ? undefined : { letter, ...letterSchema.parse(JSON.parse(text)) };
+  }
+
+  /** Oldest first; of one partition where it is named. */
+  async list(partition?: string): Promise<DeadLetter[]> {
+    const all = await this.#redis.hgetall(syncKeys.deadLetters);
+    return Object.entries(all)
+      .map(([letter, text]) => ({ letter, ...letterSchema.parse(JSON.parse(text)) }))
+      .filter((found) => partition === undefined || found.partition === partition)
+      .toSorted((left, right) => left.atMs - right.atMs);
+  }
+}

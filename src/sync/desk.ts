@@ -1,0 +1,171 @@
+/** The sync as the handoff and the operators see it: bring up, catch up under a fence, compare. */
+import type { CaughtUpProof } from '../core/handoff.ts';
+import {
+  type CopyDesk,
+  type CopyReport,
+  type PartitionComparison,
+  type RecordProblem,
+  StoreFailure,
+  type StoreReader,
+} from '../core/ports.ts';
+import { type CopyHand, type Difference, differencesOf } from '../core/records.ts';
+import {
+  comparableCopy,
+  type CopyParts,
+  type CopyRefused,
+  type CopySession,
+  noneIgnored,
+  sidesOf,
+  wantedCopy,
+  withCopySession,
+} from './apply.ts';
+import type { DeadLetters } from './dead-letters.ts';
+import {
+  type Comparison,
+  compareSides,
+  copyPass,
+  type FailedRecord,
+  type PassResult,
+  recordKey,
+} from './passes.ts';
+import { type Patience, readPatiently } from './patience.ts';
+
+const bringUpPassesMax = 5;
+const catchUpPassesMax = 20;
+
+export interface BroughtUp extends CopyReport {
+  readonly failed: readonly FailedRecord[];
+  readonly refused?: CopyRefused;
+}
+
+export class SyncDesk implements CopyDesk {
+  readonly #parts: CopyParts;
+  readonly #letters: DeadLetters;
+  readonly #lagMs: () => Promise<number | undefined>;
+
+  constructor(parts: CopyParts, letters: DeadLetters, lagMs: () => Promise<number | undefined>) {
+    this.#parts = parts;
+    this.#letters = letters;
+    this.#lagMs = lagMs;
+  }
+
+  async bringUp(partition: string, signal: AbortSignal): Promise<CopyReport> {
+    const { failed: _, refused: __, ...report } = await this.bringUpFully(partition, signal);
+    return report;
+  }
+
+  /** As bringUp, and says which records the target would not take. */
+  async bringUpFully(partition: string, signal: AbortSignal, lockWaitMs?: number): Promise<BroughtUp> {
+    let recordsCopied = 0;
+    for (let passes = 1; ; passes += 1) {
+      const session = await this.#pass(partition, { hand: 'sync' }, 'background', signal, lockWaitMs);
+      if (session.copied === 'no') {
+        const problems = [{ kind: '', detail: `nothing was copied: ${session.because}` }];
+        const nothing = { recordsCompared: 0, lastPassMs: 0, failed: [] };
+        return { ...nothing, recordsCopied, passes, problems, refused: session };
+      }
+      const { compared, copied, problems, failed, tookMs } = session.result;
+      recordsCopied += copied;
+      if (copied === 0 || passes === bringUpPassesMax) {
+        if (failed.length === 0) await this.#letters.clear(partition);
+        const all = [...problems, ...failed.map(problemOf)];
+        return {
+          recordsCompared: compared,
+          recordsCopied,
+          passes,
+          lastPassMs: tookMs,
+          problems: all,
+          failed,
+        };
+      }
+    }
+  }
+
+  /**
+   * Throws StoreFailure when the proof cannot be had: a store failed, a record cannot be copied, a copy
+   * ended in doubt, or the fence of `attempt` is gone. Throws the signal's reason when that ends first.
+   */
+  async catchUp(partition: string, attempt: string, signal: AbortSignal): Promise<CaughtUpProof> {
+    let recordsCopied = 0;
+    for (let passes = 1; passes <= catchUpPassesMax; passes += 1) {
+      const session = await this.#pass(partition, { hand: 'handoff', attempt }, 'fence', signal);
+      if (session.copied === 'no')
+        throw new StoreFailure('rejected', `nothing is proven: ${session.because}`);
+      const { compared, copied, problems, failed } = session.result;
+      recordsCopied += copied;
+      const [problem] = problems;
+      if (problem !== undefined) {
+        throw new StoreFailure('bad-answer', `nothing is proven: ${sentenceOf(problem)}`);
+      }
+      if (copied === 0) {
+        const [first] = failed;
+        if (first !== undefined) throw first.failure;
+        return { recordsCompared: compared, recordsCopied, passes };
+      }
+    }
+    throw new StoreFailure(
+      'rejected',
+      `${catchUpPassesMax} passes each found something to copy; somebody writes to ${partition} around the fence`,
+    );
+  }
+
+  async compare(partition: string, signal: AbortSignal): Promise<PartitionComparison> {
+    const { ownership } = await this.#parts.ledger.read(partition);
+    const sides = sidesOf(ownership.owner, this.#parts.readers);
+    const patience: Patience = 'background';
+    const found = await compareSides(sides, { partition, patience, signal });
+    const differences: Difference[] = [];
+    for (const difference of found.differences) {
+      differences.push(...(await confirmed(difference, found, sides, partition, signal)));
+    }
+    return {
+      partition,
+      ownerRecords: found.ownerRecords.size,
+      copyRecords: found.copyRecords.size,
+      differences,
+      problems: found.problems,
+    };
+  }
+
+  lagMs(): Promise<number | undefined> {
+    return this.#lagMs();
+  }
+
+  deadLetters(partition: string): Promise<number> {
+    return this.#letters.count(partition);
+  }
+
+  #pass(partition: string, hand: CopyHand, patience: Patience, signal: AbortSignal, lockWaitMs?: number) {
+    const work = (session: CopySession): Promise<PassResult> => copyPass(session, patience);
+    return withCopySession(this.#parts, partition, hand, signal, work, lockWaitMs);
+  }
+}
+
+/**
+ * A record that the owner's list did not show is extra only if the owner says that it is gone, or has it in
+ * another partition. Else its row had shifted between pages, and it is compared like the others.
+ */
+async function confirmed(
+  difference: Difference,
+  found: Comparison,
+  sides: { readonly owner: StoreReader; readonly copy: StoreReader },
+  partition: string,
+  signal: AbortSignal,
+): Promise<Difference[]> {
+  if (difference.difference !== 'extra') return [difference];
+  const { kind, id } = difference;
+  const { owner, copy } = sides;
+  const record = await readPatiently('background', signal, () => owner.get(kind, { id, partition }, signal));
+  const wanted = wantedCopy(record, partition, owner, copy);
+  const held = found.copyRecords.get(recordKey(difference));
+  if (wanted === undefined || held === undefined) return [difference];
+  return differencesOf([wanted], [comparableCopy(held, owner, copy)], noneIgnored);
+}
+
+function problemOf(failed: FailedRecord): RecordProblem {
+  return { kind: failed.kind, detail: `${recordKey(failed).replace('\n', ' ')}: ${failed.failure.message}` };
+}
+
+function sentenceOf(problem: RecordProblem): string {
+  return problem.kind === '' ? problem.detail : `${problem.kind}: ${problem.detail}`;
+}

@@ -1,0 +1,181 @@
+/** One pass over a partition: read both sides whole, compare, and (in a session) apply what differs. */
+import { type RecordProblem, StoreFailure, type StoreReader } from '../core/ports.ts';
+import { type CopyForm, type Difference, differencesOf, type StoreRecord } from '../core/records.ts';
+import { type CopySession, comparableCopy, noneIgnored, wantedCopy } from './apply.ts';
+import { type Patience, readPatiently } from './patience.ts';
+
+export interface Comparison {
+  readonly ownerRecords: ReadonlyMap<string, StoreRecord>;
+  readonly copyRecords: ReadonlyMap<string, StoreRecord>;
+  readonly differences: readonly Difference[];
+  readonly problems: readonly RecordProblem[];
+}
+
+export interface FailedRecord {
+  readonly kind: string;
+  readonly id: string;
+  readonly failure: StoreFailure;
+}
+
+export interface PassResult {
+  readonly compared: number;
+  /** Copies written or removed. */
+  readonly copied: number;
+  readonly problems: readonly RecordProblem[];
+  readonly failed: readonly FailedRecord[];
+  readonly tookMs: number;
+}
+
+/** How a pass reads: with what patience, and what it checks after every page. */
+export interface Reading {
+  readonly partition: string;
+  readonly patience: Patience;
+  readonly signal: AbortSignal;
+  readonly afterPage?: () => Promise<void>;
+}
+
+export async function compareSides(
+  sides: { readonly owner: StoreReader; readonly copy: StoreReader },
+  reading: Reading,
+): Promise<Comparison> {
+  const { owner, copy } = sides;
+  const ownerRecords = new Map<string, StoreRecord>();
+  const copyRecords = new Map<string, StoreRecord>();
+  const differences: Difference[] = [];
+  const problems: RecordProblem[] = [];
+  if (owner.capabilities.length === 0) {
+    problems.push({
+      kind: '',
+      detail: `${owner.store} has no connector with records; nothing can be compared`,
+    });
+  }
+  for (const { kind } of owner.capabilities) {
+    if (!copy.capabilities.some((capability) => capability.kind === kind)) {
+      problems.push({ kind, detail: `${copy.store} has no records of this kind; they cannot be copied` });
+      continue;
+    }
+    // Both are awaited to their end, so that no read is left running when one of them fails.
+    const [wanted, found] = await Promise.allSettled([
+      listAll(owner, kind, reading),
+      listAll(copy, kind, reading),
+    ]);
+    if (wanted.status === 'rejected') throw wanted.reason;
+    if (found.status === 'rejected') throw found.reason;
+    problems.push(...wanted.value.problems, ...found.value.problems);
+    differences.push(...differencesBetween(wanted.value.records, found.value.records, reading, sides));
+    for (const record of wanted.value.records) ownerRecords.set(recordKey(record), record);
+    for (const record of found.value.records) copyRecords.set(recordKey(record), record);
+  }
+  return { ownerRecords, copyRecords, differences, problems };
+}
+
+function differencesBetween(
+  wanted: readonly StoreRecord[],
+  found: readonly StoreRecord[],
+  reading: Reading,
+  { owner, copy }: { readonly owner: StoreReader; readonly copy: StoreReader },
+): Difference[] {
+  const forms = wanted
+    .map((record) => wantedCopy(record, reading.partition, owner, copy))
+    .filter((form): form is CopyForm => form !== undefined);
+  const held = found.map((record) => comparableCopy(record, owner, copy));
+  return differencesOf(forms, held, noneIgnored);
+}
+
+/** All records of one kind in the partition, each once: rows that shift between pages can come up twice. */
+async function listAll(
+  reader: StoreReader,
+  kind: string,
+  reading: Reading,
+): Promise<{ records: StoreRecord[]; problems: RecordProblem[] }> {
+  const { partition, patience, signal, afterPage } = reading;
+  return readPatiently(patience, signal, async () => {
+    const records = new Map<string, StoreRecord>();
+    const problems: RecordProblem[] = [];
+    for await (const page of reader.pages(kind, { partition }, signal)) {
+      for (const record of page.records) {
+        if (record.partition === partition) records.set(record.id, record);
+      }
+      problems.push(...page.problems);
+      await afterPage?.();
+    }
+    return { records: [...records.values()], problems };
+  });
+}
+
+/**
+ * Compares the session's partition and applies what differs: what is extra first, because a constraint of
+ * the copy (no two at the same time, say) can refuse the new record while the old one still stands.
+ */
+export async function copyPass(session: CopySession, patience: Patience): Promise<PassResult> {
+  const startedMs = performance.now();
+  const { partition, signal } = session;
+  const afterPage = (): Promise<void> => session.ensureMayCopy();
+  const found = await compareSides(session, { partition, patience, signal, afterPage });
+  const extras = found.differences.filter((difference) => difference.difference === 'extra');
+  const others = found.differences.filter((difference) => difference.difference !== 'extra');
+  const failed: FailedRecord[] = [];
+  let copied = 0;
+  const settle = async (difference: Difference): Promise<void> => {
+    const key = difference.difference === 'extra' ? difference : difference.copy;
+    try {
+      if ((await applyDifference(session, difference, found, patience)) !== 'same') copied += 1;
+    } catch (error) {
+      // One record that the target will not take must not stop the others; everything else ends the pass.
+      if (!(error instanceof StoreFailure) || error.kind !== 'rejected') throw error;
+      failed.push({ kind: key.kind, id: key.id, failure: error });
+    }
+  };
+  await eachOf(extras, settle);
+  await eachOf(others, settle);
+  return {
+    compared: found.ownerRecords.size + extras.length,
+    copied,
+    problems: found.problems,
+    failed,
+    tookMs: performance.now() - startedMs,
+  };
+}
+
+async function applyDifference(
+  session: CopySession,
+  difference: Difference,
+  found: Comparison,
+  patience: Patience,
+) {
+  const { partition, signal } = session;
+  const { kind, id } = difference.difference === 'extra' ? difference : difference.copy;
+  const key = recordKey({ kind, id });
+  const get = (reader: StoreReader) =>
+    readPatiently(patience, signal, () => reader.get(kind, { id, partition }, signal));
+  // What a list does not show is not proven absent: a row can have shifted past the reader. Only `get` tells.
+  const ownerRecord = found.ownerRecords.get(key) ?? (await get(session.owner));
+  const copyRecord = found.copyRecords.get(key) ?? (await get(session.copy));
+  return session.apply({ kind, id }, ownerRecord, copyRecord);
+}
+
+const parallelWrites = 6;
+
+/** A few at a time; after the first failure nothing new starts, and it is thrown when the rest have ended. */
+async function eachOf<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const left = items.values();
+  let stopped = false;
+  const worker = async (): Promise<void> => {
+    for (const item of left) {
+      if (stopped) return;
+      try {
+        await work(item);
+      } catch (error) {
+        stopped = true;
+        throw error;
+      }
+    }
+  };
+  const ends = await Promise.allSettled(Array.from({ length: parallelWrites }, worker));
+  const failed = ends.find((end) => end.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+}
+
+export function recordKey(record: { readonly kind: string; readonly id: string }): string {
+  return `${record.kind}\n${record.id}`;
+}

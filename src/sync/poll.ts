@@ -1,0 +1,223 @@
+/**
+ * One look at everything that may have changed in the stores that copies are made from. It only rings;
+ * workers copy. Changes come from a feed where there is one, from a survey of all records where not, and
+ * from going round the partitions where a list exists only by partition.
+ */
+import { otherStore, type Ownership, type StoreName } from '../core/ownership.ts';
+import {
+  type KindCapabilities,
+  type Ledger,
+  type Page,
+  type Registry,
+  type StoreReader,
+} from '../core/ports.ts';
+import type { Backlog } from './backlog.ts';
+import { wholePartition } from './backlog.ts';
+import type { DeadLetters } from './dead-letters.ts';
+import { letterOf } from './dead-letters.ts';
+import type { Log } from './log.ts';
+import type { Progress } from './progress.ts';
+import { surveyKind } from './survey.ts';
+import { lessOverlap, newest } from './versions.ts';
+
+export interface PollParts {
+  readonly ledger: Pick<Ledger, 'nowMs'>;
+  readonly readers: Readonly<Record<StoreName, StoreReader>>;
+  readonly targets: readonly StoreName[];
+  readonly registry: Pick<Registry, 'note' | 'all'>;
+  readonly backlog: Backlog;
+  readonly letters: DeadLetters;
+  readonly progress: Progress;
+  readonly log: Log;
+  /** As far as this process has heard; undefined for a partition that no transition touched. */
+  readonly ownershipOf: (partition: string) => Ownership | undefined;
+  /** Feeds without tombstones show no deletes, so now and then everything is surveyed, ms. */
+  readonly surveyEveryMs: number;
+}
+
+interface Sides {
+  readonly owner: StoreReader;
+  readonly copy: StoreReader;
+}
+
+/** Marks older than this belong to jobs that may have been lost. */
+const forgottenMs = 30_000;
+/** How far behind the newest version a feed is read again, beside its own delay. */
+const overlapMs = 2_000;
+const partitionsPerSweep = 50;
+const notedPartitionsMax = 200_000;
+
+export class Poller {
+  readonly #parts: PollParts;
+  /** Versions rung by the last poll of each feed, so that its overlap is not rung again each time. */
+  readonly #recent = new Map<string, ReadonlyMap<string, string>>();
+  #noted = new Set<string>();
+
+  constructor(parts: PollParts) {
+    this.#parts = parts;
+  }
+
+  /** Throws StoreFailure; what was rung until then stays rung, and no position moves past what was seen. */
+  async poll(signal: AbortSignal): Promise<void> {
+    const { backlog, ledger, progress, readers, targets, log } = this.#parts;
+    const startedMs = await ledger.nowMs();
+    await backlog.ringForgotten(startedMs, forgottenMs);
+    if (await backlog.isFull()) {
+      log('warn', 'sync.backlog-full', { waiting: await backlog.count() });
+      return;
+    }
+    let reachedMs: number | undefined = startedMs;
+    for (const target of targets) {
+      const sides = { owner: readers[otherStore(target)], copy: readers[target] };
+      const reached = await this.#pollStore(sides, startedMs, signal);
+      reachedMs = reached === undefined ? undefined : Math.min(reachedMs ?? reached, reached);
+    }
+    if (reachedMs !== undefined) await progress.saveReached(reachedMs);
+  }
+
+  /** When the look that last reached the end had begun; undefined when none has yet. */
+  async #pollStore(sides: Sides, startedMs: number, signal: AbortSignal): Promise<number | undefined> {
+    let sweeping = false;
+    const failures: unknown[] = [];
+    for (const capability of sides.owner.capabilities) {
+      const inCopy = sides.copy.capabilities.find(({ kind }) => kind === capability.kind);
+      if (inCopy === undefined) continue;
+      if (capability.needsPartition === true || inCopy.needsPartition === true) sweeping = true;
+      else {
+        // One kind that cannot be read must not keep the others waiting.
+        await this.#pollKind(capability, sides, startedMs, signal).catch((error) => failures.push(error));
+      }
+    }
+    if (failures.length > 0) throw failures[0];
+    return sweeping ? this.#sweep(sides, startedMs, signal) : startedMs;
+  }
+
+  async #pollKind(
+    { kind, since }: KindCapabilities,
+    sides: Sides,
+    startedMs: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { progress, surveyEveryMs } = this.#parts;
+    const { store } = sides.owner;
+    const feed = await progress.feed(store, kind);
+    const due = startedMs >= feed.fullPassAtMs + surveyEveryMs;
+    if (since && feed.proven !== undefined && !due) {
+      const seen = await this.#followFeed(kind, sides.owner, feed.proven, signal);
+      await progress.saveFeed(store, kind, {
+        ...feed,
+        proven: newest(feed.proven, feed.seen),
+        seen: newest(feed.seen, seen),
+      });
+      return;
+    }
+    const newestVersion = await this.#survey(kind, sides, signal);
+    if (!since) return;
+    await progress.saveFeed(store, kind, {
+      fullPassAtMs: startedMs,
+      // Seen during the pass is not proven: an older change may have landed on a page already read.
+      proven: newest(feed.proven, feed.seen),
+      seen: newest(feed.seen, newestVersion),
+    });
+  }
+
+  /** Rings what changed at or after the proven version less an overlap; returns the newest version seen. */
+  async #followFeed(
+    kind: string,
+    owner: StoreReader,
+    proven: string,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    const since = lessOverlap(proven, overlapMs + owner.feedDelayMs);
+    const rungBefore = this.#recent.get(kind);
+    const rungNow = new Map<string, string>();
+    let seen: string | undefined;
+    for await (const page of owner.pages(kind, { since }, signal)) {
+      await this.#notePage(page);
+      const fresh = page.records.filter(({ id, version }) => {
+        if (version !== undefined) rungNow.set(id, version);
+        return version === undefined || rungBefore?.get(id) !== version;
+      });
+      await this.#ring(fresh, owner.store);
+      seen = page.records.reduce((last: string | undefined, { version }) => newest(last, version), seen);
+    }
+    this.#recent.set(kind, rungNow);
+    return seen;
+  }
+
+  async #survey(kind: string, sides: Sides, signal: AbortSignal): Promise<string | undefined> {
+    const { letters, log } = this.#parts;
+    const survey = await surveyKind(kind, sides, (partitions) => this.#note(partitions), signal);
+    const [problem] = survey.problems;
+    if (problem !== undefined) {
+      log('warn', 'sync.unusable-records', { kind, count: survey.problems.length, first: problem.detail });
+    }
+    // What is a dead letter already is tried again when it changes, or when an operator asks.
+    const dead = new Set((await letters.list()).map(({ letter }) => letter));
+    await this.#ring(
+      survey.different.filter((key) => !dead.has(letterOf(key))),
+      sides.owner.store,
+    );
+    return survey.newestVersion;
+  }
+
+  /** Rings the next partitions in turn. Returns when the last whole round had begun. */
+  async #sweep(sides: Sides, startedMs: number, signal: AbortSignal): Promise<number | undefined> {
+    const { progress, registry, backlog } = this.#parts;
+    const { store } = sides.owner;
+    const sweep = await progress.sweep(store);
+    const begins = sweep.after === '';
+    if (begins) await this.#discover(sides.owner, signal);
+    const partitions = (await registry.all()).map(({ partition }) => partition).toSorted();
+    const behind = partitions.filter((partition) => partition > sweep.after);
+    const next = behind.slice(0, partitionsPerSweep);
+    await backlog.ring(
+      next
+        .filter((partition) => this.#ownedBy(partition, store))
+        .map((partition) => wholePartition(partition)),
+    );
+    const roundMs = begins ? startedMs : sweep.startedMs;
+    const ended = next.length === behind.length;
+    const reachedMs = ended ? roundMs : sweep.reachedMs;
+    await progress.saveSweep(store, {
+      after: ended ? '' : (next.at(-1) ?? ''),
+      startedMs: roundMs,
+      reachedMs,
+    });
+    return reachedMs;
+  }
+
+  /** Partitions that only the owner's own lists know; where it has none over all, traffic must show them. */
+  async #discover(owner: StoreReader, signal: AbortSignal): Promise<void> {
+    for (const { kind, needsPartition } of owner.capabilities) {
+      if (needsPartition === true) continue;
+      for await (const page of owner.pages(kind, {}, signal)) await this.#notePage(page);
+    }
+  }
+
+  async #ring(
+    keys: readonly { readonly partition: string; readonly kind: string; readonly id: string }[],
+    owner: StoreName,
+  ): Promise<void> {
+    const owned = keys.filter(({ partition }) => this.#ownedBy(partition, owner));
+    await this.#parts.backlog.ring(owned.map(({ partition, kind, id }) => ({ partition, kind, id })));
+  }
+
+  /** Only spares jobs that would copy nothing; whether one may copy, the ledger says when it runs. */
+  #ownedBy(partition: string, store: StoreName): boolean {
+    const ownership = this.#parts.ownershipOf(partition);
+    return ownership === undefined || ownership.owner === store;
+  }
+
+  #notePage(page: Page): Promise<void> {
+    return this.#note(new Set(page.records.map(({ partition }) => partition)));
+  }
+
+  async #note(partitions: ReadonlySet<string>): Promise<void> {
+    const fresh = [...partitions].filter((partition) => !this.#noted.has(partition));
+    if (fresh.length === 0) return;
+    await this.#parts.registry.note(fresh.map((partition) => ({ partition })));
+    if (this.#noted.size > notedPartitionsMax) this.#noted = new Set();
+    for (const partition of fresh) this.#noted.add(partition);
+  }
+}

@@ -1,0 +1,68 @@
+/** Where the polls are. Kept in Redis so that another worker goes on from there; losing it costs a full pass. */
+import type { Redis } from 'ioredis';
+import { z } from 'zod';
+import type { StoreName } from '../core/ownership.ts';
+import { syncKeys } from './keys.ts';
+
+const feedSchema = z.object({
+  /** Every change up to this version has been rung. */
+  proven: z.string().optional(),
+  /** Newest version seen so far; proven once one more poll has begun after it was seen. */
+  seen: z.string().optional(),
+  fullPassAtMs: z.number().default(0),
+});
+export type FeedProgress = z.output<typeof feedSchema>;
+
+const sweepSchema = z.object({
+  /** Partitions in order of their names; the sweep goes on behind this one. */
+  after: z.string().default(''),
+  startedMs: z.number().default(0),
+  /** When the last sweep that reached the end had begun. */
+  reachedMs: z.number().optional(),
+});
+export type SweepProgress = z.output<typeof sweepSchema>;
+
+export class Progress {
+  readonly #redis: Redis;
+
+  constructor(redis: Redis) {
+    this.#redis = redis;
+  }
+
+  async feed(store: StoreName, kind: string): Promise<FeedProgress> {
+    return feedSchema.parse(await this.#read(`feed ${store} ${kind}`));
+  }
+
+  saveFeed(store: StoreName, kind: string, feed: FeedProgress): Promise<void> {
+    return this.#write(`feed ${store} ${kind}`, feed);
+  }
+
+  async sweep(store: StoreName): Promise<SweepProgress> {
+    return sweepSchema.parse(await this.#read(`sweep ${store}`));
+  }
+
+  saveSweep(store: StoreName, sweep: SweepProgress): Promise<void> {
+    return this.#write(`sweep ${store}`, sweep);
+  }
+
+  /** Begin of the last poll that reached the end of everything there is to poll, Redis's clock. */
+  async reachedMs(): Promise<number | undefined> {
+    return z
+      .number()
+      .optional()
+      .parse((await this.#read('reached')) ?? undefined);
+  }
+
+  saveReached(ms: number): Promise<void> {
+    return this.#write('reached', ms);
+  }
+
+  async #read(field: string): Promise<unknown> {
+    const text = await this.#redis.hget(syncKeys.progress, field);
+    return text === null ? (field === 'reached' ? undefined : {}) : JSON.parse(text);
+  }
+
+  async #write(field: string, value: unknown): Promise<void> {
+    await this.#redis.hset(syncKeys.progress, field, JSON.stringify(value));
+  }
+}

@@ -1,0 +1,202 @@
+/**
+ * The workers on the queues: one job at a time per record, polls by one worker at a time. What a queue
+ * holds can be lost; what must not be lost is in the ledger and in the stores.
+ */
+import { DelayedError, type Job, Queue, Worker } from 'bullmq';
+import type { Redis } from 'ioredis';
+import { type Ledger, type RecordKey, StoreFailure, type StoreReader } from '../core/ports.ts';
+import { keyPrefix } from '../ledger/connection.ts';
+import { type Backlog, controlQueueName, type CopyJob, jobSchema, recordQueueName } from './backlog.ts';
+import { type CopierParts, lookAt } from './copier.ts';
+import type { DeadLetters } from './dead-letters.ts';
+import type { Log } from './log.ts';
+import { pause } from './patience.ts';
+import type { Poller } from './poll.ts';
+
+export interface WorkerParts {
+  /** For workers: blocks, and waits for Redis as long as it takes. */
+  readonly connection: Redis;
+  readonly control: Queue;
+  readonly copier: CopierParts;
+  readonly poller: Poller;
+  readonly backlog: Backlog;
+  readonly letters: DeadLetters;
+  readonly readers: readonly StoreReader[];
+  readonly ledger: Pick<Ledger, 'nowMs'>;
+  readonly log: Log;
+  readonly pollMs: number;
+  readonly attempts: number;
+}
+
+const recordConcurrency = 8;
+/** After a store said that it does not let us in, it is asked again only this often. */
+const deniedPauseMs = 30_000;
+const outagePauseMs = 2_000;
+const closeWithinMs = 5_000;
+const longestRestMs = 30_000;
+
+/** Options that queues and workers of one prefix share. */
+export const queueOptions = { prefix: keyPrefix, streams: { events: { maxLen: 100 } } } as const;
+
+export class SyncWorkers {
+  readonly #parts: WorkerParts;
+  readonly #stopping = new AbortController();
+  readonly #workers: Worker[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  #deniedUntilMs = 0;
+  #restUntilMs = 0;
+  #pollFailure = '';
+
+  constructor(parts: WorkerParts) {
+    this.#parts = parts;
+  }
+
+  async start(): Promise<void> {
+    const { connection, pollMs, log } = this.#parts;
+    // A worker that was killed in the middle of a job only delays it; the job is never given up for that.
+    const options = {
+      connection,
+      prefix: keyPrefix,
+      lockDuration: 15_000,
+      stalledInterval: 5_000,
+      maxStalledCount: 1_000,
+    };
+    const records = new Worker(recordQueueName, (job, token) => this.#process(job, token), {
+      ...options,
+      concurrency: recordConcurrency,
+    });
+    const control = new Worker(controlQueueName, () => this.#poll(), options);
+    for (const worker of [records, control]) {
+      worker.on('error', (error) => log('warn', 'sync.worker-error', { detail: error.message }));
+      this.#workers.push(worker);
+    }
+    await Promise.all(this.#workers.map((worker) => worker.waitUntilReady()));
+    // From a timer of this process, not a scheduler in Redis: it survives that Redis loses everything.
+    this.#timer = setInterval(() => void this.#askForPoll(), pollMs);
+    await this.#askForPoll();
+  }
+
+  /** Ends within a few seconds; jobs under way are cut off and come again. */
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    this.#stopping.abort(new Error('the sync is stopping'));
+    await Promise.all(
+      this.#workers.map(async (worker) => {
+        const deadline = new AbortController();
+        const late = pause(closeWithinMs, deadline.signal).then(
+          () => worker.close(true),
+          () => undefined,
+        );
+        await Promise.race([worker.close(), late]);
+        deadline.abort();
+      }),
+    );
+  }
+
+  async #askForPoll(): Promise<void> {
+    try {
+      // At most one poll waits or runs, whichever process asked for it.
+      await this.#parts.control.add(
+        'poll',
+        {},
+        { deduplication: { id: 'poll' }, removeOnComplete: true, removeOnFail: 10 },
+      );
+    } catch (error) {
+      this.#parts.log('warn', 'sync.poll-not-queued', { detail: messageOf(error) });
+    }
+  }
+
+  async #poll(): Promise<void> {
+    const { poller, log } = this.#parts;
+    if (Date.now() < this.#deniedUntilMs || performance.now() < this.#restUntilMs) return;
+    const startedMs = performance.now();
+    try {
+      await poller.poll(this.#stopping.signal);
+      if (this.#pollFailure !== '') log('info', 'sync.poll-recovered', {});
+      this.#pollFailure = '';
+    } catch (error) {
+      if (this.#stopping.signal.aborted) return;
+      if (error instanceof StoreFailure && error.kind === 'denied') this.#pauseForDenied(error);
+      else if (messageOf(error) !== this.#pollFailure) {
+        this.#pollFailure = messageOf(error);
+        log('warn', 'sync.poll-failed', { detail: this.#pollFailure });
+      }
+    } finally {
+      // A pass over a large store must leave it at least as much rest as it took.
+      const endedMs = performance.now();
+      this.#restUntilMs = endedMs + Math.min(longestRestMs, endedMs - startedMs);
+    }
+  }
+
+  async #process(job: Job, token: string | undefined): Promise<void> {
+    const { backlog, copier, ledger, log } = this.#parts;
+    const parsed = jobSchema.safeParse(job.data);
+    if (!parsed.success) {
+      log('error', 'sync.bad-job', { job: job.id, detail: parsed.error.message });
+      return;
+    }
+    const { data } = parsed;
+    if (Date.now() < this.#deniedUntilMs) await later(job, token, this.#deniedUntilMs - Date.now());
+    const startedMs = await ledger.nowMs();
+    let laterMs: number | undefined;
+    try {
+      const outcome = await lookAt(copier, data, this.#stopping.signal);
+      if (!outcome.done) laterMs = outcome.laterMs;
+    } catch (error) {
+      laterMs = await this.#waitAfter(error, job, data, startedMs);
+    }
+    if (laterMs !== undefined) await later(job, token, laterMs);
+    await backlog.settle(data, startedMs);
+  }
+
+  /**
+   * How long to wait where the failure is no fault of the record, ms, without using up an attempt. Else
+   * throws, so that the queue counts the attempt; the last one leaves a dead letter.
+   */
+  async #waitAfter(error: unknown, job: Job, data: CopyJob, startedMs: number): Promise<number | undefined> {
+    if (this.#stopping.signal.aborted) return 0;
+    if (!(error instanceof StoreFailure)) throw error;
+    if (error.kind === 'rate-limited') return Math.max(50, error.retryAfterMs ?? 1_000);
+    if (error.kind === 'denied') {
+      this.#pauseForDenied(error);
+      return deniedPauseMs;
+    }
+    if (job.attemptsMade + 1 < this.#parts.attempts) throw error;
+    if (error.kind === 'unavailable' && (await this.#isOutage())) return outagePauseMs;
+    await this.#bury(data, error, startedMs);
+    throw error;
+  }
+
+  async #bury(data: CopyJob, error: StoreFailure, startedMs: number): Promise<void> {
+    const { partition, kind, id } = data;
+    const key: RecordKey = { partition, kind, id };
+    await this.#parts.letters.add(key, error.message);
+    await this.#parts.backlog.settle(key, startedMs);
+    this.#parts.log('error', 'sync.dead-letter', { partition, kind, id, reason: error.message });
+  }
+
+  /** When a store does not answer its cheapest read either, no record is to blame. */
+  async #isOutage(): Promise<boolean> {
+    const probes = await Promise.allSettled(
+      this.#parts.readers.map((reader) => reader.probe(this.#stopping.signal)),
+    );
+    return probes.some((probe) => probe.status === 'rejected');
+  }
+
+  #pauseForDenied(error: StoreFailure): void {
+    if (Date.now() >= this.#deniedUntilMs) {
+      this.#parts.log('error', 'sync.denied', { detail: error.message, pausedMs: deniedPauseMs });
+    }
+    this.#deniedUntilMs = Date.now() + deniedPauseMs;
+  }
+}
+
+/** Puts the job back, to come again without an attempt counted. Always throws. */
+async function later(job: Job, token: string | undefined, waitMs: number): Promise<never> {
+  await job.moveToDelayed(Date.now() + waitMs, token);
+  throw new DelayedError();
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

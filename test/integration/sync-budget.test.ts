@@ -1,0 +1,82 @@
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import type { Redis } from 'ioredis';
+import { StoreFailure } from '../../src/core/ports.ts';
+import { connectRedis } from '../../src/ledger/connection.ts';
+import { RedisBudget, syncRate } from '../../src/sync/budget.ts';
+import { CopyLock } from '../../src/sync/copy-lock.ts';
+import { copyLockKey } from '../../src/sync/keys.ts';
+import { startRedis, type TestRedis } from '../support/redis.ts';
+
+let server: TestRedis;
+let redis: Redis;
+const never = new AbortController().signal;
+
+beforeAll(async () => {
+  server = await startRedis();
+  redis = await connectRedis({ url: server.url });
+});
+afterEach(() => redis.flushall());
+afterAll(async () => {
+  redis.disconnect();
+  await server.stop();
+});
+
+describe('the rate budget', () => {
+  test('leaves the reserved share to users in every window, bursts included', () => {
+    for (const requests of [1, 2, 3, 10, 50, 1000]) {
+      for (const reserveForUsers of [0, 0.25, 0.5, 0.9]) {
+        const perMs = 1000;
+        const { intervalMs, burst } = syncRate({ requests, perMs, reserveForUsers });
+        const inOneWindow = burst - 1 + Math.ceil(perMs / intervalMs);
+        expect(inOneWindow).toBeLessThanOrEqual(Math.max(1, requests * (1 - reserveForUsers)));
+      }
+    }
+  });
+
+  test('is shared: what one process took, another must wait for', async () => {
+    const limit = { requests: 1, perMs: 3_600_000, reserveForUsers: 0 };
+    await new RedisBudget(redis, 'legacy', limit).take(never);
+    const late = new AbortController();
+    const second = new RedisBudget(redis, 'legacy', limit).take(late.signal);
+    late.abort(new Error('gave up'));
+    await expect(second).rejects.toThrow('gave up');
+    await new RedisBudget(redis, 'app', limit).take(never);
+  });
+
+  test('after a 429 nobody calls before the longest wait that was asked for is over', async () => {
+    const limit = { requests: 100, perMs: 1_000, reserveForUsers: 0 };
+    const [one, other] = [new RedisBudget(redis, 'legacy', limit), new RedisBudget(redis, 'legacy', limit)];
+    await one.pause(60_000);
+    await one.pause(1_000);
+    const failure: unknown = await other.take(never).catch((error: unknown) => error);
+    expect(failure).toBeInstanceOf(StoreFailure);
+    expect((failure as StoreFailure).kind).toBe('rate-limited');
+    expect((failure as StoreFailure).retryAfterMs).toBeGreaterThan(50_000);
+  });
+});
+
+describe('the copy lock', () => {
+  test('has one holder at a time, and whoever lost it learns so before the next write', async () => {
+    const lock = new CopyLock(redis, 60_000);
+    const first = await lock.acquire('ann', never, 0);
+    expect(await lock.acquire('ann', never, 0)).toBeUndefined();
+    expect(await first?.stillHeld()).toBe(true);
+    await redis.del(copyLockKey('ann'));
+    const second = await lock.acquire('ann', never, 0);
+    expect(await first?.stillHeld()).toBe(false);
+    await first?.release();
+    expect(await second?.stillHeld()).toBe(true);
+    await second?.release();
+    expect(await lock.acquire('ann', never, 0)).toBeDefined();
+  });
+
+  test('stays after a write whose outcome is unknown until that write has settled', async () => {
+    const lock = new CopyLock(redis, 60_000);
+    const held = await lock.acquire('ann', never, 0);
+    held?.keepAfterRelease(30_000);
+    await held?.release();
+    const left = await redis.pttl(copyLockKey('ann'));
+    expect(left).toBeGreaterThan(20_000);
+    expect(left).toBeLessThanOrEqual(30_000);
+  });
+});

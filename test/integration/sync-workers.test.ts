@@ -1,0 +1,221 @@
+/** Queues, polls and workers against real stores and a real Redis. */
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { startRedis, type TestRedis } from '../support/redis.ts';
+import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
+import { until } from '../support/until.ts';
+
+let server: TestRedis;
+let rig: SyncRig;
+
+beforeAll(async () => {
+  server = await startRedis();
+});
+afterEach(() => rig.stop());
+afterAll(() => server.stop());
+
+async function start(options: SyncRigOptions = {}): Promise<void> {
+  rig = await startSyncRig(server, options);
+}
+
+function idsInApp(): string[] {
+  return [...rig.app.records.keys()].toSorted();
+}
+
+function copied(...ids: string[]): Promise<true> {
+  return until(`the app holds ${ids.join(', ')}`, () => idsInApp().join() === ids.toSorted().join());
+}
+
+const idle = () => until('nothing waits', async () => (await rig.sync.backlog()) === 0);
+const slowPolls = { sync: { pollMs: 3_600_000 } };
+
+describe('the first copy', () => {
+  test('takes everything over, fills the registry, and ends with little lag', async () => {
+    const records = Array.from({ length: 40 }, (_, at) => appointment(`r${at}`, `user-${at % 5}`));
+    await start({ legacy: { paging: 'cursor', pageSize: 7, records } });
+    expect(await rig.sync.desk.lagMs()).toBeUndefined();
+    await rig.sync.startWorkers();
+    await copied(...records.map(({ id }) => id));
+    expect((await rig.registry.all()).map(({ partition }) => partition).toSorted()).toEqual(
+      [0, 1, 2, 3, 4].map((at) => `user-${at}`),
+    );
+    await until('the lag is small', async () => {
+      const lagMs = await rig.sync.desk.lagMs();
+      return lagMs !== undefined && lagMs < 1_000;
+    });
+    expect(rig.legacy.writes()).toEqual([]);
+  });
+
+  test('survives a restart and a Redis that lost the queue', async () => {
+    await start({ legacy: { records: [appointment('1', 'ann')] } });
+    await rig.sync.startWorkers();
+    await copied('1');
+    await rig.sync.stop();
+    rig.legacy.set(appointment('2', 'ann'));
+    await rig.redis.flushall();
+    await rig.restartSync();
+    await rig.sync.startWorkers();
+    await copied('1', '2');
+    await rig.redis.flushall();
+    rig.legacy.set(appointment('3', 'bob'));
+    await copied('1', '2', '3');
+  });
+
+  test('goes round the partitions where a list exists only by partition', async () => {
+    await start({
+      legacy: { partitionInPath: true, records: [appointment('1', 'ann'), appointment('2', 'bob')] },
+    });
+    await rig.registry.note([{ partition: 'ann' }, { partition: 'bob' }]);
+    await rig.sync.startWorkers();
+    await copied('1', '2');
+    rig.legacy.remove('1');
+    await copied('2');
+    await until('a round has ended', async () => (await rig.sync.desk.lagMs()) !== undefined);
+  });
+});
+
+describe('a poll', () => {
+  test('without a feed finds changes and deletes by comparing', async () => {
+    await start({ legacy: { records: [appointment('1', 'ann'), appointment('2', 'ann')] } });
+    await rig.sync.startWorkers();
+    await copied('1', '2');
+    rig.legacy.set(appointment('1', 'ann', 'changed'));
+    rig.legacy.remove('2');
+    await copied('1');
+    await until('the change arrives', () => rig.app.records.get('1')?.['title'] === 'changed');
+  });
+
+  test('of a feed asks only for what is new, and equal timestamps lose no record', async () => {
+    const at = (seconds: number) => new Date(1_700_000_000_000 + seconds * 1_000).toISOString();
+    const dated = (id: string, updatedAt: string) => ({ ...appointment(id, 'ann'), updated_at: updatedAt });
+    await start({ legacy: { since: true, paging: 'cursor', records: [dated('1', at(0))] } });
+    await rig.sync.startWorkers();
+    await copied('1');
+    const feedCalls = () => rig.legacy.calls.filter(({ query }) => query.has('updated_since'));
+    await until('the feed is followed', () => feedCalls().length > 2);
+    rig.legacy.set(dated('2', at(60)));
+    await copied('1', '2');
+    const before = feedCalls().length;
+    await until('the feed has moved on', () => feedCalls().length > before + 2);
+    rig.legacy.set(dated('3', at(60)));
+    await copied('1', '2', '3');
+    rig.legacy.set(dated('4', at(59)));
+    await copied('1', '2', '3', '4');
+    await idle();
+    const reads = rig.legacy.calls.filter(({ path }) => path.startsWith('/appointments/')).length;
+    const polls = feedCalls().length;
+    await until('more polls', () => feedCalls().length > polls + 3);
+    expect(rig.legacy.calls.filter(({ path }) => path.startsWith('/appointments/'))).toHaveLength(reads);
+  });
+
+  test('of a feed with tombstones copies a delete', async () => {
+    const options = { since: true, softDeletes: true } as const;
+    await start({ legacy: options });
+    rig.legacy.set(appointment('1', 'ann'));
+    rig.legacy.set(appointment('2', 'ann'));
+    await rig.sync.startWorkers();
+    await copied('1', '2');
+    await until('the feed is followed', () =>
+      rig.legacy.calls.some(({ query }) => query.has('updated_since')),
+    );
+    rig.legacy.remove('1');
+    await copied('2');
+  });
+
+  test('that the store does not let in pauses, says so once, and makes no dead letters', async () => {
+    await start({ legacy: { records: [appointment('1', 'ann')] } });
+    rig.legacy.intercept = () => ({ status: 403, body: {} });
+    rig.sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: '1' });
+    await rig.sync.startWorkers();
+    await until('it was logged', () => rig.events.some(({ event }) => event === 'sync.denied'));
+    const calls = rig.legacy.calls.length;
+    expect(calls).toBeLessThan(4);
+    expect(await rig.sync.deadLetters.total()).toBe(0);
+    expect(rig.events.filter(({ event }) => event === 'sync.denied')).toHaveLength(1);
+  });
+});
+
+describe('a ring', () => {
+  test('has the record copied', async () => {
+    await start(slowPolls);
+    await rig.sync.startWorkers();
+    await until('the first poll has ended', async () => (await rig.sync.desk.lagMs()) !== undefined);
+    rig.legacy.set(appointment('1', 'ann'));
+    rig.sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: '1' });
+    await copied('1');
+    rig.legacy.remove('1');
+    rig.sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: '1' });
+    await copied();
+    await idle();
+  });
+
+  test('a job for a partition that the app owns copies nothing', async () => {
+    await start(slowPolls);
+    await rig.flip('ann');
+    rig.legacy.set(appointment('1', 'ann'));
+    rig.app.set(appointment('2', 'ann'));
+    for (const id of ['1', '2']) rig.sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id });
+    await rig.sync.doorbell.flush('ann');
+    expect(await rig.sync.backlog()).toBe(2);
+    await rig.sync.startWorkers();
+    await idle();
+    expect([...rig.app.writes(), ...rig.legacy.writes()]).toEqual([]);
+  });
+
+  test('for a fenced partition waits until the fence is gone', async () => {
+    await start(slowPolls);
+    rig.legacy.set(appointment('1', 'ann'));
+    await rig.order('ann', { kind: 'fence', to: 'app', attempt: 'a', fenceMs: 20_000 });
+    rig.sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: '1' });
+    rig.sync.doorbell.ring({ partition: 'bob', kind: 'appointment', id: '2' });
+    await rig.sync.startWorkers();
+    await until('the others are done', async () => (await rig.sync.backlog()) === 1);
+    expect(rig.app.writes()).toEqual([]);
+    await rig.order('ann', { kind: 'abort', attempt: 'a' });
+    await copied('1');
+  });
+
+  test('for a record that changed partitions moves its copy, one partition at a time', async () => {
+    await start({ ...slowPolls, app: { records: [appointment('1', 'ann')] } });
+    rig.legacy.set(appointment('1', 'bob'));
+    rig.sync.doorbell.ring({ partition: 'bob', kind: 'appointment', id: '1' });
+    await rig.sync.startWorkers();
+    await until('the copy has moved', () => rig.app.records.get('1')?.['owner_id'] === 'bob');
+    await idle();
+    expect(rig.app.writes().map(({ method, headers }) => [method, headers['onewriter-partition']])).toEqual([
+      ['DELETE', undefined],
+      ['PUT', undefined],
+    ]);
+  });
+
+  test('that keeps failing becomes a dead letter with the reason; a retry rings again', async () => {
+    await start({ sync: { pollMs: 3_600_000, attempts: 2 } });
+    rig.legacy.set(appointment('1', 'ann'));
+    rig.legacy.set(appointment('2', 'ann'));
+    rig.app.intercept = ({ method, path }) =>
+      method === 'PUT' && path.endsWith('/1') ? { status: 422, body: { detail: 'too long' } } : undefined;
+    await rig.sync.startWorkers();
+    await until('a dead letter', async () => (await rig.sync.desk.deadLetters('ann')) === 1);
+    await copied('2');
+    await idle();
+    const [letter] = await rig.sync.deadLetters.list();
+    expect(letter).toMatchObject({ partition: 'ann', kind: 'appointment', id: '1' });
+    expect(letter?.reason).toContain('too long');
+    rig.app.intercept = undefined;
+    await rig.sync.deadLetters.retry(letter?.letter ?? '');
+    await copied('1', '2');
+    expect(await rig.sync.desk.deadLetters('ann')).toBe(0);
+    expect(await rig.sync.deadLetters.retry('no-such-letter')).toBeUndefined();
+  });
+
+  test('in an outage of a store waits for its end and makes no dead letter', async () => {
+    await start({ sync: { pollMs: 3_600_000, attempts: 1 } });
+    rig.legacy.set(appointment('1', 'ann'));
+    rig.app.intercept = () => ({ status: 503 });
+    rig.sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: '1' });
+    await rig.sync.startWorkers();
+    await until('the store was probed', () => rig.app.calls.some(({ path }) => path === '/appointments'));
+    rig.app.intercept = undefined;
+    await copied('1');
+    expect(await rig.sync.deadLetters.total()).toBe(0);
+  });
+});

@@ -1,0 +1,231 @@
+/** The admin API on a real port and a real Redis; what flips and copies answer is the test's to say. */
+import { Redis } from 'ioredis';
+import { RedisAuditLog } from '../../src/admin/audit.ts';
+import { createAdmin } from '../../src/admin/server.ts';
+import { resolveCohort } from '../../src/core/cohort.ts';
+import type { FlipDesk, FlipStatus, NamedCohort, OrderRefusal, Plan } from '../../src/core/flip.ts';
+import type { CopyDesk, PartitionComparison } from '../../src/core/ports.ts';
+import { loadedWith } from './config.ts';
+import { openLedger, type TestLedger } from './ledger.ts';
+import type { TestRedis } from './redis.ts';
+
+export const tokens = {
+  viewer: 'viewer-token-1',
+  operator: 'operator-token-1',
+  admin: 'admin-token-1',
+} as const;
+
+export interface AdminRig {
+  readonly url: string;
+  readonly parts: TestLedger;
+  readonly audit: RedisAuditLog;
+  readonly redis: Redis;
+  readonly desk: ScriptedDesk;
+  /** What comparing a partition says; by default both sides are empty and equal. */
+  compare: (partition: string) => PartitionComparison | Promise<PartitionComparison>;
+  readonly logged: string[];
+  call(
+    method: string,
+    path: string,
+    options?: { token?: string | null; body?: unknown; text?: string; type?: string },
+  ): Promise<Answer>;
+  stop(): Promise<void>;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly text: string;
+  readonly body: Record<string, unknown>;
+}
+
+export async function startAdmin(server: TestRedis): Promise<AdminRig> {
+  const parts = await openLedger(server);
+  const redis = new Redis(server.url);
+  await redis.flushall();
+  const audit = new RedisAuditLog(redis);
+  const desk = new ScriptedDesk(parts);
+  const { config } = loadedWith({
+    'admin.port': 0,
+    'admin.tokens': [
+      { name: 'vera', role: 'viewer', token: tokens.viewer },
+      { name: 'olga', role: 'operator', token: tokens.operator },
+      // The SHA-256 of the admin token: the file need not hold the token itself.
+      { name: 'anna', role: 'admin', sha256: sha256OfAdmin },
+    ],
+    cohorts: { pilot: { partitions: ['u1', 'u2'] }, large: { where: { seats: { gt: 100 } } } },
+  });
+  const logged: string[] = [];
+  const copies: CopyDesk = {
+    bringUp: () => Promise.reject(new Error('not part of this test')),
+    catchUp: () => Promise.reject(new Error('not part of this test')),
+    compare: async (partition) => rig.compare(partition),
+    lagMs: async () => 120,
+    deadLetters: async (partition) => (partition === 'u2' ? 3 : 0),
+  };
+  const admin = createAdmin({
+    ...{ config, ledger: parts.ledger, registry: parts.registry, flips: desk, copies, audit },
+    cohorts: {
+      list: async () => desk.made,
+      put: async (name, selection) => {
+        desk.made = [
+          ...desk.made.filter((cohort) => cohort.name !== name),
+          { name, selection, source: 'api' },
+        ];
+      },
+    },
+    log: (_level, event, fields) => logged.push(`${event} ${JSON.stringify(fields)}`),
+    recheckMs: 1,
+  });
+  const { host, port } = await admin.listen();
+  const url = `http://${host}:${port}`;
+  const rig: AdminRig = {
+    ...{ url, parts, audit, redis, desk, logged },
+    compare: nothingDiffers,
+    call: async (method, path, { token = tokens.operator, body, text, type } = {}) => {
+      const response = await fetch(`${url}${path}`, {
+        method,
+        headers: {
+          ...(token === null ? {} : { authorization: `Bearer ${token}` }),
+          ...(body === undefined && text === undefined ? {} : { 'content-type': type ?? 'application/json' }),
+        },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        ...(text === undefined ? {} : { body: text }),
+      });
+      const answer = await response.text();
+      const isJson = response.headers.get('content-type')?.includes('json') === true;
+      return {
+        status: response.status,
+        headers: response.headers,
+        text: answer,
+        body: isJson ? (JSON.parse(answer) as Record<string, unknown>) : {},
+      };
+    },
+    stop: async () => {
+      await admin.stop();
+      audit.close();
+      redis.disconnect();
+      await parts.close();
+    },
+  };
+  return rig;
+}
+
+const sha256OfAdmin = '01a9119ca65b23539bbc977f36d9318334c72052593c35edb34cf3b162ec7136';
+
+export function nothingDiffers(partition: string): PartitionComparison {
+  return { partition, ownerRecords: 2, copyRecords: 2, differences: [], problems: [] };
+}
+
+/** Holds flips in memory and does to them only what the test says. */
+export class ScriptedDesk implements FlipDesk {
+  made: NamedCohort[] = [];
+  /** The next plan or start is refused with this. */
+  refusal: OrderRefusal | undefined;
+  /** Blocks the plan as a whole. */
+  blockers: Plan['blockers'] = [];
+  blocked: Plan['blocked'] = [];
+  /** What a flip becomes as soon as it is asked for after its start. */
+  then: Partial<FlipStatus> = { state: 'completed', committed: 2, pending: 0 };
+  readonly all = new Map<string, FlipStatus>();
+  readonly #parts: TestLedger;
+
+  constructor(parts: TestLedger) {
+    this.#parts = parts;
+  }
+
+  async cohorts(): Promise<NamedCohort[]> {
+    return [
+      { name: 'pilot', selection: { partitions: ['u1', 'u2'] }, source: 'file' },
+      { name: 'large', selection: { where: { seats: { gt: 100 } } }, source: 'file' },
+      ...this.made,
+    ];
+  }
+
+  async partitionsOf(name: string): Promise<string[] | undefined> {
+    const cohort = (await this.cohorts()).find((candidate) => candidate.name === name);
+    return cohort && resolveCohort(cohort.selection, await this.#parts.registry.all());
+  }
+
+  async plan(request: Parameters<FlipDesk['plan']>[0]): Promise<Plan | OrderRefusal> {
+    const refusal = this.#takeRefusal();
+    if (refusal !== undefined) return refusal;
+    const partitions = await this.partitionsOf(request.cohort);
+    if (partitions === undefined) return { refused: 'no-such-cohort', detail: `no cohort ${request.cohort}` };
+    const blocked = new Set(this.blocked.map((entry) => entry.partition));
+    const flip = partitions.filter((partition) => !blocked.has(partition));
+    return {
+      id: 'plan-1',
+      cohort: request.cohort,
+      to: request.to,
+      by: request.by,
+      createdAtMs: 1_000,
+      flip,
+      unchanged: [],
+      blocked: this.blocked,
+      blockers: this.blockers,
+      epochs: Object.fromEntries(flip.map((partition) => [partition, 1])),
+      membershipHash: '00',
+      selection: { partitions },
+      waves: [flip.length],
+      pinnedRoutes: ['/login'],
+    };
+  }
+
+  async start(request: Parameters<FlipDesk['start']>[0]): Promise<FlipStatus | OrderRefusal> {
+    const refusal = this.#takeRefusal();
+    if (refusal !== undefined) return refusal;
+    const total = (await this.partitionsOf(request.cohort))?.length ?? 0;
+    const status: FlipStatus = {
+      id: `flip-${this.all.size + 1}`,
+      cohort: request.cohort,
+      to: request.to,
+      state: 'running',
+      detail: '',
+      by: request.by,
+      reason: request.reason,
+      createdAtMs: 1_000 + this.all.size,
+      ...{ total, committed: 0, aborted: 0, pending: total, blocked: [] },
+    };
+    this.all.set(status.id, status);
+    return status;
+  }
+
+  async flips(): Promise<FlipStatus[]> {
+    return [...this.all.values()];
+  }
+
+  async flip(id: string): Promise<FlipStatus | undefined> {
+    const status = this.all.get(id);
+    if (status?.state === 'running') this.all.set(id, { ...status, ...this.then });
+    return status;
+  }
+
+  pause(id: string, by: string, reason: string): Promise<FlipStatus | OrderRefusal> {
+    return this.#become(id, { state: 'paused', detail: `paused by ${by}: ${reason}` });
+  }
+
+  resume(id: string): Promise<FlipStatus | OrderRefusal> {
+    return this.#become(id, { state: 'running', detail: '' });
+  }
+
+  abort(id: string, by: string, reason: string): Promise<FlipStatus | OrderRefusal> {
+    return this.#become(id, { state: 'aborted', detail: `aborted by ${by}: ${reason}` });
+  }
+
+  async #become(id: string, change: Partial<FlipStatus>): Promise<FlipStatus | OrderRefusal> {
+    const refusal = this.#takeRefusal();
+    if (refusal !== undefined) return refusal;
+    const status = this.all.get(id);
+    if (status === undefined) return { refused: 'no-such-flip', detail: `no flip ${id}` };
+    const next = { ...status, ...change };
+    this.all.set(id, next);
+    return next;
+  }
+
+  #takeRefusal(): OrderRefusal | undefined {
+    const { refusal } = this;
+    this.refusal = undefined;
+    return refusal;
+  }
+}

@@ -1,0 +1,97 @@
+import { describe, expect, test } from '@jest/globals';
+import { loadedWith, problemsWith } from '../../support/config.ts';
+
+const item = 'stores.legacy.connector.records.item';
+const app = 'stores.app.connector';
+
+describe('what this version has', () => {
+  const built: [name: string, changes: Record<string, unknown>][] = [
+    ['a JWT', { identity: [{ jwt: { jwksUrl: 'https://login.example/keys' } }] }],
+    [
+      'every built partition rule',
+      {
+        identity: [{ jwt: { secret: 'x'.repeat(32) } }],
+        partition: [{ path: '/orgs/:partition/*' }, { header: 'x-org' }, { claim: 'org' }, { by: 'user' }],
+      },
+    ],
+    [
+      'routes',
+      {
+        routes: [
+          { path: '/login', store: 'legacy', anonymous: true },
+          { path: '/search', methods: ['POST'], access: 'read' },
+          { path: '/c/:owner/*', partition: 'path.owner' },
+          { path: '/items/:id', partition: 'header.x-owner', record: { kind: 'item', id: 'path.id' } },
+          { path: '/items', partition: 'user', record: { kind: 'item', id: 'response.id' } },
+        ],
+      },
+    ],
+    [
+      'cohorts of all kinds',
+      {
+        cohorts: {
+          a: { partitions: ['x'] },
+          b: { percent: 10, salt: 's' },
+          c: { where: { plan: { in: ['team'] } } },
+        },
+      },
+    ],
+    [
+      'versions, tombstones, pages and a budget',
+      {
+        [`${item}.version`]: 'etag',
+        [`${item}.deleted`]: 'deleted_at',
+        [`${item}.list.paging`]: 'link',
+        'stores.legacy.connector.rateLimit': { requests: 5, perMs: 1000 },
+      },
+    ],
+    ['a Redis of its own', { 'redis.url': 'rediss://:pw@redis:6379/1', 'ledger.minReplicas': 1 }],
+  ];
+  test.each(built)('%s can be configured', (_, changes) => {
+    expect(loadedWith(changes).ok).toBe(true);
+  });
+});
+
+describe('what this version does not have', () => {
+  const missing: [path: string, changes: Record<string, unknown>][] = [
+    ['proxy.mode', { 'proxy.mode': 'observe' }],
+    ['proxy.processes', { 'proxy.processes': 2 }],
+    ['ledger.onLedgerLoss', { 'ledger.onLedgerLoss': 'serve-last-known' }],
+    ['newPartitions', { newPartitions: 'app' }],
+    ['sync.rollbackWindow', { 'sync.rollbackWindow': 'on' }],
+    ['sync.rollbackWindow', { 'sync.rollbackWindow': true }],
+    ['identity[0].cookie', { identity: [{ cookie: 'session' }] }],
+    ['identity[0].basic', { identity: [{ basic: true }] }],
+    ['identity[0].body', { identity: [{ body: '_SessionToken' }] }],
+    ['identity[0].bearer', { identity: [{ bearer: true }] }],
+    [
+      'identity[0].introspect',
+      { identity: [{ jwt: { jwksUrl: 'http://a' }, introspect: { url: 'http://a', user: 'id' } }] },
+    ],
+    ['partition[1].query', { partition: [{ by: 'user' }, { query: 'org' }] }],
+    ['partition[0].body', { partition: [{ body: 'org' }] }],
+    ['partition[0].directory', { partition: [{ directory: true }] }],
+    ['routes[0].host', { routes: [{ path: '/a', host: 'b' }] }],
+    ['routes[0].query', { routes: [{ path: '/a', query: { b: 'c' } }] }],
+    ['routes[0].headers', { routes: [{ path: '/a', headers: { b: 'c' } }] }],
+    ['routes[0].body', { routes: [{ path: '/a', body: { b: 1 } }] }],
+    ['routes[0].partitions', { routes: [{ path: '/a', partitions: 'body.owners' }] }],
+    ['routes[0].graphql', { routes: [{ path: '/a', graphql: true }] }],
+    ['routes[0].reads', { routes: [{ path: '/a', reads: 'copy' }] }],
+    ['routes[0].reads', { routes: [{ path: '/a', reads: 'app' }] }],
+    ['routes[0].maxStalenessMs', { routes: [{ path: '/a', maxStalenessMs: 1 }] }],
+    [`${app}.kind`, { [app]: { kind: 'postgres', tables: {} } }],
+    [`${app}.kind`, { [app]: { kind: 'caldav' } }],
+    [`${app}.auth`, { [`${app}.auth`]: { basic: {} } }],
+    [`${app}.freeze`, { [`${app}.freeze`]: [] }],
+    [`${app}.unfreeze`, { [`${app}.unfreeze`]: [] }],
+    [`${item}.bulk`, { [`${item}.bulk`]: { path: '/bulk', max: 5 } }],
+    [`${item}.writers`, { [`${item}.writers`]: 'attendees' }],
+    [`${item}.map`, { [`${item}.map`]: { title: 'summary' } }],
+  ];
+  test.each(missing)('%s is refused by name', (path, changes) => {
+    expect(problemsWith(changes)).toEqual([
+      { path, message: expect.stringMatching(/^is not available yet; /) },
+    ]);
+  });
+});

@@ -1,0 +1,56 @@
+import { describe, expect, test } from '@jest/globals';
+import fc from 'fast-check';
+import { differencesOf, type Fields } from '../../../src/core/records.ts';
+import { digestOf } from '../../../src/sync/digest.ts';
+import { compareVersions, lessOverlap, newest } from '../../../src/sync/versions.ts';
+
+const leaf = fc.oneof(
+  fc.constantFrom(
+    null,
+    0,
+    1,
+    'a',
+    '',
+    true,
+    '2024-01-01T00:00:00Z',
+    '2024-01-01T01:00:00+01:00',
+    '2024-13-01T00:00:00Z',
+  ),
+  fc.integer(),
+  fc.string(),
+);
+const value = fc.oneof(
+  leaf,
+  fc.array(leaf, { maxLength: 3 }),
+  fc.dictionary(fc.constantFrom('x', 'y'), leaf),
+);
+const fields = fc.dictionary(fc.constantFrom('a', 'b', 'c'), value) as fc.Arbitrary<Fields>;
+
+test('two digests are equal exactly when a comparison of the records finds no difference', () => {
+  fc.assert(
+    fc.property(fields, fields, (wanted, held) => {
+      const copy = { kind: 'k', id: '1', fields: wanted };
+      const found = { kind: 'k', id: '1', partition: 'p', fields: held, deleted: false };
+      const same = differencesOf([copy], [found], new Set()).length === 0;
+      const names = Object.keys(wanted);
+      expect(digestOf(wanted, names) === digestOf(held, names)).toBe(same);
+    }),
+    { numRuns: 2_000 },
+  );
+});
+
+describe('source versions', () => {
+  test('are ordered as instants, as numbers, or as text', () => {
+    expect(compareVersions('2024-01-01T01:00:00+01:00', '2024-01-01T00:00:01Z')).toBeLessThan(0);
+    expect(compareVersions('9', '10')).toBeLessThan(0);
+    expect(compareVersions('b', 'a')).toBeGreaterThan(0);
+    expect(newest(undefined, '3')).toBe('3');
+    expect(newest('12', '3')).toBe('12');
+  });
+
+  test('are asked for again from a little before', () => {
+    expect(lessOverlap('2024-01-01T00:00:05.000Z', 2_000)).toBe('2024-01-01T00:00:03.000Z');
+    expect(lessOverlap('7', 2_000)).toBe('6');
+    expect(lessOverlap('opaque', 2_000)).toBe('opaque');
+  });
+});

@@ -1,0 +1,22 @@
+import { expect, test } from '@jest/globals';
+import type { CopyWriter } from '../../../src/core/ports.ts';
+import { copyTargets, makeWriters } from '../../../src/sync/writers.ts';
+
+test('no writer for legacy is constructed', () => {
+  const made: string[] = [];
+  const storeNamed = (name: 'legacy' | 'app') => ({
+    makeWriter: (): CopyWriter => {
+      made.push(name);
+      return { store: name, put: () => Promise.resolve(), remove: () => Promise.resolve() };
+    },
+  });
+  const stores = { legacy: storeNamed('legacy'), app: storeNamed('app') };
+  for (const off of ['off', false] as const) {
+    expect([...makeWriters(stores, off).keys()]).toEqual(['app']);
+  }
+  for (const on of ['on', true] as const) {
+    expect(() => makeWriters(stores, on)).toThrow('not available yet');
+    expect(() => copyTargets(on)).toThrow('not available yet');
+  }
+  expect(made).toEqual(['app', 'app']);
+});
