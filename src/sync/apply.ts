@@ -217,11 +217,17 @@ export function comparableCopy(record: StoreRecord, owner: StoreReader, copy: St
 
 function sameCopy(wanted: CopyForm, held: StoreRecord, owner: StoreReader, copy: StoreReader): boolean {
   if (held.deleted) return false;
-  return differencesOf([wanted], [comparableCopy(held, owner, copy)], noneIgnored).length === 0;
+  const ignored = matchedAlready(copy.shape(held.kind));
+  return differencesOf([wanted], [comparableCopy(held, owner, copy)], ignored).length === 0;
 }
 
-/** Versions and tombstones are stripped from both sides before the comparison. */
-export const noneIgnored: ReadonlySet<string> = new Set();
+/**
+ * Id and partition have been matched as names before records are compared; one side may hold the number 17
+ * and the other the text "17". Versions and tombstones are stripped from both sides.
+ */
+export function matchedAlready(target: TargetShape): ReadonlySet<string> {
+  return new Set([target.id, target.partition]);
+}
 
 function revived(wanted: CopyForm, shape: TargetShape): CopyForm {
   if (shape.deleted === undefined || shape.deleted.includes('.')) return wanted;

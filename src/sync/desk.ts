@@ -14,7 +14,7 @@ import {
   type CopyParts,
   type CopyRefused,
   type CopySession,
-  noneIgnored,
+  matchedAlready,
   sidesOf,
   wantedCopy,
   withCopySession,
@@ -159,7 +159,7 @@ async function confirmed(
   const wanted = wantedCopy(record, partition, owner, copy);
   const held = found.copyRecords.get(recordKey(difference));
   if (wanted === undefined || held === undefined) return [difference];
-  return differencesOf([wanted], [comparableCopy(held, owner, copy)], noneIgnored);
+  return differencesOf([wanted], [comparableCopy(held, owner, copy)], matchedAlready(copy.shape(held.kind)));
 }
 
 function problemOf(failed: FailedRecord): RecordProblem {

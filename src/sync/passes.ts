@@ -1,7 +1,7 @@
 /** One pass over a partition: read both sides whole, compare, and (in a session) apply what differs. */
 import { type RecordProblem, StoreFailure, type StoreReader } from '../core/ports.ts';
 import { type CopyForm, type Difference, differencesOf, type StoreRecord } from '../core/records.ts';
-import { type CopySession, comparableCopy, noneIgnored, wantedCopy } from './apply.ts';
+import { type CopySession, comparableCopy, matchedAlready, wantedCopy } from './apply.ts';
 import { type Patience, readPatiently } from './patience.ts';
 
 export interface Comparison {
@@ -62,7 +62,7 @@ export async function compareSides(
     if (wanted.status === 'rejected') throw wanted.reason;
     if (found.status === 'rejected') throw found.reason;
     problems.push(...wanted.value.problems, ...found.value.problems);
-    differences.push(...differencesBetween(wanted.value.records, found.value.records, reading, sides));
+    differences.push(...differencesBetween(kind, wanted.value.records, found.value.records, reading, sides));
     for (const record of wanted.value.records) ownerRecords.set(recordKey(record), record);
     for (const record of found.value.records) copyRecords.set(recordKey(record), record);
   }
@@ -70,6 +70,7 @@ export async function compareSides(
 }
 
 function differencesBetween(
+  kind: string,
   wanted: readonly StoreRecord[],
   found: readonly StoreRecord[],
   reading: Reading,
@@ -79,7 +80,7 @@ function differencesBetween(
     .map((record) => wantedCopy(record, reading.partition, owner, copy))
     .filter((form): form is CopyForm => form !== undefined);
   const held = found.map((record) => comparableCopy(record, owner, copy));
-  return differencesOf(forms, held, noneIgnored);
+  return differencesOf(forms, held, matchedAlready(copy.shape(kind)));
 }
 
 /** All records of one kind in the partition, each once: rows that shift between pages can come up twice. */
