@@ -13,6 +13,7 @@ import {
   type HandoffOrder,
   type HandoffSettings,
   type HandoffState,
+  type HandoffStep,
 } from '../core/handoff.ts';
 import type { StoreName } from '../core/ownership.ts';
 import type {
@@ -42,7 +43,13 @@ export interface AttemptRequest {
 }
 
 export type AttemptReport =
-  | { readonly outcome: 'moved'; readonly pauseMs: number; readonly proof: CaughtUpProof }
+  | {
+      readonly outcome: 'moved';
+      readonly pauseMs: number;
+      readonly proof: CaughtUpProof;
+      /** How long each step took, by this process's clock. */
+      readonly stepsMs: Readonly<Partial<Record<HandoffStep, number>>>;
+    }
   | {
       readonly outcome: 'aborted';
       readonly code: HandoffFailure;
@@ -65,6 +72,8 @@ class Attempt {
   readonly #early: MemberAcknowledgement[] = [];
   /** Ends the work inside the fence when the attempt turns to abort. */
   readonly #work = new AbortController();
+  readonly #stepsMs: Partial<Record<HandoffStep, number>> = {};
+  #stepSinceMs = performance.now();
   #notify: () => void = () => undefined;
   #state: HandoffState;
   #orders: readonly HandoffOrder[];
@@ -99,6 +108,7 @@ class Attempt {
           ticks.push(this.#tickAfter(settings.drainMs), this.#tickAfter(settings.fenceMs * 0.9));
         }
         if (move.state.step === 'aborting') this.#work.abort();
+        this.#clockStep(move.state.step);
         this.#state = move.state;
         this.#orders = move.orders;
       }
@@ -111,12 +121,20 @@ class Attempt {
     }
   }
 
+  #clockStep(next: HandoffStep): void {
+    if (next === this.#state.step) return;
+    const nowMs = performance.now();
+    this.#stepsMs[this.#state.step] = Math.round((nowMs - this.#stepSinceMs) * 10) / 10;
+    this.#stepSinceMs = nowMs;
+  }
+
   #report(): AttemptReport {
     const fencedAtMs = this.#fenced?.changedAtMs;
     const reopenedAtMs = this.#reopened?.changedAtMs;
     const pauseMs = fencedAtMs !== undefined && reopenedAtMs !== undefined ? reopenedAtMs - fencedAtMs : 0;
     const { step, proof, failure } = this.#state;
-    if (step === 'done' && proof !== undefined) return { outcome: 'moved', pauseMs, proof };
+    if (step === 'done' && proof !== undefined)
+      return { outcome: 'moved', pauseMs, proof, stepsMs: this.#stepsMs };
     const { code, detail } = failure ?? {
       code: 'commit-refused',
       detail: 'somebody else reopened the partition',

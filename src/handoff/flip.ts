@@ -178,6 +178,7 @@ export class FlipRun {
         to: plan.to,
         pauseMs: report.pauseMs,
         ...report.proof,
+        stepsMs: report.stepsMs,
       });
       return undefined;
     } catch (error) {

@@ -8,6 +8,11 @@ export interface CallBudget {
    * asked everybody to wait, and the signal's reason when it ends first.
    */
   take(signal: AbortSignal): Promise<void>;
+  /**
+   * Waits for `calls` calls at once, ahead of their time. A fence must not wait for a rate (gh-ost #314), so
+   * what will be read under it is paid for before it begins.
+   */
+  prepay(calls: number, signal: AbortSignal): Promise<void>;
   /** The platform said 429: nobody calls it for this long, ms. A shorter wait never replaces a longer one. */
   pause(retryAfterMs: number): Promise<void>;
 }
@@ -15,5 +20,6 @@ export interface CallBudget {
 /** For stores without a configured rate limit: nothing to count, and a 429 concerns only its own call. */
 export const unlimited: CallBudget = {
   take: () => Promise.resolve(),
+  prepay: () => Promise.resolve(),
   pause: () => Promise.resolve(),
 };

@@ -26,6 +26,8 @@ import type { Writers } from './writers.ts';
 export interface CopyParts {
   readonly ledger: Pick<Ledger, 'read'>;
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
+  /** For copies under a fence, which were paid for before it began. */
+  readonly prepaidReaders: Readonly<Record<StoreName, StoreReader>>;
   readonly writers: Writers;
   readonly budgets: Readonly<Record<StoreName, CallBudget>>;
   readonly lock: CopyLock;
@@ -127,8 +129,9 @@ export class CopySession {
     this.from = direction.from;
     this.to = direction.to;
     this.epoch = direction.epoch;
-    this.owner = parts.readers[direction.from];
-    this.copy = parts.readers[direction.to];
+    const readers = hand.hand === 'handoff' ? parts.prepaidReaders : parts.readers;
+    this.owner = readers[direction.from];
+    this.copy = readers[direction.to];
     this.signal = signal;
     this.#parts = parts;
     this.#held = held;
@@ -185,7 +188,7 @@ export class CopySession {
   ): Promise<void> {
     const writer = this.#parts.writers.get(this.to);
     if (writer === undefined) throw new Error(`there is no writer for ${this.to}`);
-    await this.#parts.budgets[this.to].take(this.signal);
+    if (this.#hand.hand === 'sync') await this.#parts.budgets[this.to].take(this.signal);
     await this.ensureMayCopy();
     this.signal.throwIfAborted();
     try {

@@ -84,6 +84,10 @@ export class RedisBudget implements CallBudget {
     }
   }
 
+  async prepay(calls: number, signal: AbortSignal): Promise<void> {
+    for (let paid = 0; paid < calls; paid += 1) await this.take(signal);
+  }
+
   async pause(retryAfterMs: number): Promise<void> {
     await this.#eval(pauseScript, retryAfterMs, 0);
   }

@@ -83,6 +83,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const copies: CopyParts = {
     ledger,
     readers,
+    prepaidReaders: eachStore((store) => stores[store].prepaidReader),
     writers: makeWriters(stores, config.sync.rollbackWindow),
     budgets: eachStore((store) => stores[store].budget),
     lock: new CopyLock(redis, lockMs),

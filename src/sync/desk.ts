@@ -1,5 +1,6 @@
 /** The sync as the handoff and the operators see it: bring up, catch up under a fence, compare. */
 import type { CaughtUpProof } from '../core/handoff.ts';
+import { otherStore } from '../core/ownership.ts';
 import {
   type CopyDesk,
   type CopyReport,
@@ -32,9 +33,13 @@ import { type Patience, readPatiently } from './patience.ts';
 
 const bringUpPassesMax = 5;
 const catchUpPassesMax = 20;
+/** Calls to each store that a catch-up may need beyond its lists: single records read, written, removed. */
+const fewCalls = 4;
 
 export interface BroughtUp extends CopyReport {
   readonly failed: readonly FailedRecord[];
+  /** Of the last pass; absent where none was made. */
+  readonly pages?: Comparison['pages'];
   readonly refused?: CopyRefused;
 }
 
@@ -50,7 +55,8 @@ export class SyncDesk implements CopyDesk {
   }
 
   async bringUp(partition: string, signal: AbortSignal): Promise<CopyReport> {
-    const { failed: _, refused: __, ...report } = await this.bringUpFully(partition, signal);
+    const { failed: _, refused: __, pages, ...report } = await this.bringUpFully(partition, signal);
+    if (pages !== undefined && report.problems.length === 0) await this.#prepay(partition, pages, signal);
     return report;
   }
 
@@ -64,7 +70,7 @@ export class SyncDesk implements CopyDesk {
         const nothing = { recordsCompared: 0, lastPassMs: 0, failed: [] };
         return { ...nothing, recordsCopied, passes, problems, refused: session };
       }
-      const { compared, copied, problems, failed, tookMs } = session.result;
+      const { compared, copied, problems, failed, pages, tookMs } = session.result;
       recordsCopied += copied;
       if (copied === 0 || passes === bringUpPassesMax) {
         if (failed.length === 0) await this.#letters.clear(partition);
@@ -76,6 +82,7 @@ export class SyncDesk implements CopyDesk {
           lastPassMs: tookMs,
           problems: all,
           failed,
+          pages,
         };
       }
     }
@@ -125,6 +132,14 @@ export class SyncDesk implements CopyDesk {
       differences,
       problems: found.problems,
     };
+  }
+
+  /** Two passes, and a few records that are written meanwhile. */
+  async #prepay(partition: string, pages: Comparison['pages'], signal: AbortSignal): Promise<void> {
+    const { budgets, ledger } = this.#parts;
+    const { owner } = (await ledger.read(partition)).ownership;
+    await budgets[owner].prepay(2 * pages.owner + fewCalls, signal);
+    await budgets[otherStore(owner)].prepay(2 * pages.copy + fewCalls, signal);
   }
 
   lagMs(): Promise<number | undefined> {

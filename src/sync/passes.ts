@@ -5,6 +5,8 @@ import { type CopySession, comparableCopy, matchedAlready, wantedCopy } from './
 import { type Patience, readPatiently } from './patience.ts';
 
 export interface Comparison {
+  /** Pages read on each side. */
+  readonly pages: { readonly owner: number; readonly copy: number };
   readonly ownerRecords: ReadonlyMap<string, StoreRecord>;
   readonly copyRecords: ReadonlyMap<string, StoreRecord>;
   readonly differences: readonly Difference[];
@@ -23,6 +25,7 @@ export interface PassResult {
   readonly copied: number;
   readonly problems: readonly RecordProblem[];
   readonly failed: readonly FailedRecord[];
+  readonly pages: Comparison['pages'];
   readonly tookMs: number;
 }
 
@@ -43,6 +46,7 @@ export async function compareSides(
   const copyRecords = new Map<string, StoreRecord>();
   const differences: Difference[] = [];
   const problems: RecordProblem[] = [];
+  const pages = { owner: 0, copy: 0 };
   if (owner.capabilities.length === 0) {
     problems.push({
       kind: '',
@@ -62,11 +66,13 @@ export async function compareSides(
     if (wanted.status === 'rejected') throw wanted.reason;
     if (found.status === 'rejected') throw found.reason;
     problems.push(...wanted.value.problems, ...found.value.problems);
+    pages.owner += wanted.value.pages;
+    pages.copy += found.value.pages;
     differences.push(...differencesBetween(kind, wanted.value.records, found.value.records, reading, sides));
     for (const record of wanted.value.records) ownerRecords.set(recordKey(record), record);
     for (const record of found.value.records) copyRecords.set(recordKey(record), record);
   }
-  return { ownerRecords, copyRecords, differences, problems };
+  return { pages, ownerRecords, copyRecords, differences, problems };
 }
 
 function differencesBetween(
@@ -88,19 +94,21 @@ async function listAll(
   reader: StoreReader,
   kind: string,
   reading: Reading,
-): Promise<{ records: StoreRecord[]; problems: RecordProblem[] }> {
+): Promise<{ records: StoreRecord[]; problems: RecordProblem[]; pages: number }> {
   const { partition, patience, signal, afterPage } = reading;
   return readPatiently(patience, signal, async () => {
     const records = new Map<string, StoreRecord>();
     const problems: RecordProblem[] = [];
+    let pages = 0;
     for await (const page of reader.pages(kind, { partition }, signal)) {
       for (const record of page.records) {
         if (record.partition === partition) records.set(record.id, record);
       }
+      pages += 1;
       problems.push(...page.problems);
       await afterPage?.();
     }
-    return { records: [...records.values()], problems };
+    return { records: [...records.values()], problems, pages };
   });
 }
 
@@ -134,6 +142,7 @@ export async function copyPass(session: CopySession, patience: Patience): Promis
     copied,
     problems: found.problems,
     failed,
+    pages: found.pages,
     tookMs: performance.now() - startedMs,
   };
 }

@@ -12,6 +12,8 @@ export interface RestCall {
   readonly body?: Json;
   readonly access: GuardAccess;
   readonly stamp: CopyStamp;
+  /** The budget was charged before (CallBudget.prepay). */
+  readonly prepaid?: boolean;
 }
 
 export interface RestAnswer {

@@ -62,7 +62,7 @@ export class RestClient {
    */
   async call(call: RestCall, signal: AbortSignal): Promise<RestAnswer> {
     // A copy is paid for before the ledger is asked whether it may go, so that nothing waits in between.
-    if (call.access !== 'copy') await this.#settings.budget.take(signal);
+    if (call.access !== 'copy' && call.prepaid !== true) await this.#settings.budget.take(signal);
     signal.throwIfAborted();
     const answer = await this.#exchange(call, signal);
     const failure = failureOf(this.store, call, answer, this.#nowMs());

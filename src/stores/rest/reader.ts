@@ -29,9 +29,16 @@ export class RestReader implements StoreReader {
   readonly #client: RestClient;
   readonly #records: RecordConfigs;
   readonly #maxPages: number;
+  readonly #prepaid: boolean;
   readonly #pageSizes = new Map<string, PageSizeSeen>();
 
-  constructor(client: RestClient, records: RecordConfigs, feedDelayMs: number, maxPages = defaultMaxPages) {
+  constructor(
+    client: RestClient,
+    records: RecordConfigs,
+    feedDelayMs: number,
+    { maxPages = defaultMaxPages, prepaid = false } = {},
+  ) {
+    this.#prepaid = prepaid;
     this.store = client.store;
     this.feedDelayMs = feedDelayMs;
     this.capabilities = Object.entries(records).map(([kind, config]) => capabilitiesOf(kind, config));
@@ -142,7 +149,7 @@ export class RestReader implements StoreReader {
   }
 
   #read(path: string, partition: string, signal: AbortSignal): Promise<RestAnswer> {
-    return this.#client.call(readCall(path, partition), signal);
+    return this.#client.call({ ...readCall(path, partition), prepaid: this.#prepaid }, signal);
   }
 
   #pageSizeOf(kind: string): PageSizeSeen {

@@ -10,6 +10,8 @@ import { RestWriter } from './writer.ts';
 export interface RestStore {
   readonly store: StoreName;
   readonly reader: StoreReader;
+  /** The same, for reads under a fence, which were paid for before it began. */
+  readonly prepaidReader: StoreReader;
   readonly client: RestClient;
   readonly budget: CallBudget;
   /** Longest that one call can take once it is sent, ms. */
@@ -35,9 +37,11 @@ export function createRestStore(store: StoreName, config: Config, budget: CallBu
     guardSecret: settings.guard ? config.secret : undefined,
     budget,
   });
+  const feedDelayMs = connector?.feedDelayMs ?? 0;
   return {
     store,
-    reader: new RestReader(client, records, connector?.feedDelayMs ?? 0),
+    reader: new RestReader(client, records, feedDelayMs),
+    prepaidReader: new RestReader(client, records, feedDelayMs, { prepaid: true }),
     client,
     budget,
     timeoutMs,

@@ -39,7 +39,7 @@ async function rigOf(
     }),
     connector.records,
     0,
-    50,
+    { maxPages: 50 },
   );
   ends.push(async () => {
     await reader.close();
@@ -199,6 +199,7 @@ describe('an answer', () => {
     const pauses: number[] = [];
     const budget: CallBudget = {
       take: () => Promise.resolve(),
+      prepay: () => Promise.resolve(),
       pause: (ms) => {
         pauses.push(ms);
         return Promise.resolve();
