@@ -5,6 +5,7 @@ import { createAdmin } from '../../src/admin/server.ts';
 import { resolveCohort } from '../../src/core/cohort.ts';
 import type { FlipDesk, FlipStatus, NamedCohort, OrderRefusal, Plan } from '../../src/core/flip.ts';
 import type { CopyDesk, PartitionComparison } from '../../src/core/ports.ts';
+import { RedisLedger } from '../../src/ledger/ledger.ts';
 import { loadedWith } from './config.ts';
 import { openLedger, type TestLedger } from './ledger.ts';
 import type { TestRedis } from './redis.ts';
@@ -29,6 +30,8 @@ export interface AdminRig {
     path: string,
     options?: { token?: string | null; body?: unknown; text?: string; type?: string },
   ): Promise<Answer>;
+  /** Ends what the rig has open beside the admin API, for a test that goes on without Redis. */
+  closeOther(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -41,7 +44,17 @@ export interface Answer {
 
 export async function startAdmin(server: TestRedis): Promise<AdminRig> {
   const parts = await openLedger(server);
-  const redis = new Redis(server.url);
+  // Like the program's connections, but without their time limits: ioredis keeps timers for commands that
+  // it refuses at once and for sockets that are gone, and a test without Redis would end only after them.
+  const redis = new Redis(server.url, {
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    disconnectTimeout: 50,
+  });
+  redis.on('error', () => undefined);
+  await redis.connect();
+  const ledger = new RedisLedger(redis, { defaultOwner: 'legacy', minReplicas: 0 });
   await redis.flushall();
   const audit = new RedisAuditLog(redis);
   const desk = new ScriptedDesk(parts);
@@ -64,7 +77,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     deadLetters: async (partition) => (partition === 'u2' ? 3 : 0),
   };
   const admin = createAdmin({
-    ...{ config, ledger: parts.ledger, registry: parts.registry, flips: desk, copies, audit },
+    ...{ config, ledger, registry: parts.registry, flips: desk, copies, audit },
     cohorts: {
       list: async () => desk.made,
       put: async (name, selection) => {
@@ -79,6 +92,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
   });
   const { host, port } = await admin.listen();
   const url = `http://${host}:${port}`;
+  let closed = false;
   const rig: AdminRig = {
     ...{ url, parts, audit, redis, desk, logged },
     compare: nothingDiffers,
@@ -105,7 +119,11 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
       await admin.stop();
       audit.close();
       redis.disconnect();
-      await parts.close();
+      await rig.closeOther();
+    },
+    closeOther: async () => {
+      if (!closed) await parts.close();
+      closed = true;
     },
   };
   return rig;

@@ -1,0 +1,243 @@
+/** The guard in a real PostgreSQL: the same rule as core's, and no race that lets an old hand in. */
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import * as fc from 'fast-check';
+import { Pool, type PoolClient } from 'pg';
+import {
+  type GuardAccess,
+  guardAdvance,
+  type GuardRow,
+  guardSeal,
+  guardVerdict,
+  unknownToGuard,
+} from '../../src/core/guard.ts';
+import { advanceGuard, guardCheck, installGuard, readVerdict, sealGuard } from '../../src/guard/guard.ts';
+import { startPostgres, type TestPostgres } from '../support/postgres.ts';
+
+let server: TestPostgres;
+let pool: Pool;
+
+beforeAll(async () => {
+  server = await startPostgres();
+  pool = new Pool({ connectionString: server.url, max: 120 });
+  pool.on('error', () => undefined); // the server is stopped under idle connections at the end
+  await installGuard(pool);
+  await installGuard(pool);
+  await pool.query('CREATE TABLE written (partition text, access text, epoch bigint, n bigserial)');
+}, 60_000);
+
+afterAll(async () => {
+  await pool?.end();
+  await server?.stop();
+});
+
+async function inTransaction<Result>(work: (client: PoolClient) => Promise<Result>): Promise<Result> {
+  const client = await pool.connect();
+  try {
+    await client.query('BEGIN');
+    const result = await work(client);
+    await client.query('COMMIT'); // of a refused transaction this is a rollback
+    return result;
+  } catch (error) {
+    await client.query('ROLLBACK');
+    throw error;
+  } finally {
+    client.release();
+  }
+}
+
+/** What an app does: check first, then write, in one transaction. */
+function write(partition: string, access: GuardAccess, epoch: number): Promise<string | undefined> {
+  return inTransaction(async (client) => {
+    const refusal = await guardCheck(client, { partition, access, epoch });
+    if (refusal !== undefined) return refusal;
+    await client.query('INSERT INTO written (partition, access, epoch) VALUES ($1, $2, $3)', [
+      partition,
+      access,
+      epoch,
+    ]);
+    return undefined;
+  });
+}
+
+async function rowOf(partition: string): Promise<GuardRow> {
+  const { epoch, owner, closed } = await readVerdict(pool, { partition, access: 'read', epoch: 0 });
+  return { epoch, owner, closed };
+}
+
+type Call = { readonly call: GuardAccess | 'advance' | 'seal' | 'verdict'; readonly epoch: number };
+const history = fc.array(
+  fc.record<Call>({
+    call: fc.constantFrom('read', 'write', 'write', 'copy', 'copy', 'advance', 'seal', 'verdict'),
+    epoch: fc.nat({ max: 6 }),
+  }),
+  { maxLength: 14 },
+);
+
+describe('the rule in SQL', () => {
+  test('it judges every history as the core does', async () => {
+    let runs = 0;
+    await fc.assert(
+      fc.asyncProperty(history, async (calls) => {
+        runs += 1;
+        const partition = `history-${runs}`;
+        let row = unknownToGuard;
+        for (const { call, epoch } of calls) {
+          if (call === 'advance' || call === 'seal') {
+            row = call === 'advance' ? guardAdvance(row, epoch) : guardSeal(row, epoch);
+            const state = await (call === 'advance' ? advanceGuard : sealGuard)(pool, partition, epoch);
+            expect({ epoch: state.epoch, owner: state.owner, closed: state.closed }).toEqual(row);
+            expect(state.accept).toBe(row.epoch === epoch && row.closed);
+          } else if (call === 'verdict' || call === 'read') {
+            const access = call === 'read' ? 'read' : 'write';
+            const wanted = guardVerdict(row, access, epoch);
+            const state = await readVerdict(pool, { partition, access, epoch });
+            expect([state.accept, state.code]).toEqual([
+              wanted.accept,
+              wanted.accept ? undefined : wanted.code,
+            ]);
+          } else {
+            const wanted = guardVerdict(row, call, epoch);
+            const refusal = await write(partition, call, epoch);
+            expect(refusal).toBe(wanted.accept ? undefined : wanted.code);
+            row = wanted.row;
+          }
+          expect(await rowOf(partition)).toEqual(row);
+        }
+      }),
+      { numRuns: 150, seed: 7 },
+    );
+  });
+
+  test('a read under any epoch passes onewriter.check and leaves no row', async () => {
+    await pool.query("SELECT onewriter.check('reader', 'read', 0)");
+    const { rows } = await pool.query("SELECT 1 FROM onewriter.guard WHERE partition = 'reader'");
+    expect(rows).toHaveLength(0);
+  });
+
+  test('guardCheck refuses to write under the access read', async () => {
+    expect(await write('reader', 'read', 5)).toBe('read-access');
+  });
+
+  test('a refusal overlooked by the caller still writes nothing', async () => {
+    await inTransaction(async (client) => {
+      expect(await guardCheck(client, { partition: 'careless', access: 'write', epoch: 1 })).toBe(
+        'legacy-owns',
+      );
+      await client.query("INSERT INTO written (partition) VALUES ('careless')").catch(() => undefined);
+    });
+    const { rows } = await pool.query("SELECT 1 FROM written WHERE partition = 'careless'");
+    expect(rows).toHaveLength(0);
+  });
+
+  test('an error that is not a refusal of the guard reaches the caller', async () => {
+    const wrong = { partition: 'p', access: 'write', epoch: -1 } as const;
+    await expect(inTransaction((client) => guardCheck(client, wrong))).rejects.toThrow('epoch from 0');
+  });
+});
+
+describe('locks', () => {
+  test('two writers of one epoch run side by side, and an advance waits for both', async () => {
+    await sealGuard(pool, 'side', 2);
+    expect(await write('side', 'write', 4)).toBeUndefined();
+    const [one, two] = [await pool.connect(), await pool.connect()];
+    for (const client of [one, two]) {
+      await client.query('BEGIN');
+      const claims = { partition: 'side', access: 'write', epoch: 4 } as const;
+      expect(await guardCheck(client, claims)).toBeUndefined();
+    }
+    let advanced = false;
+    const advance = advanceGuard(pool, 'side', 5).then((state) => {
+      advanced = true;
+      return state;
+    });
+    await waiting('onewriter.advance');
+    await one.query('COMMIT');
+    await waiting('onewriter.advance');
+    expect(advanced).toBe(false);
+    await two.query('COMMIT');
+    expect(await advance).toMatchObject({ epoch: 5, owner: 'app', closed: true, accept: true });
+    expect(await write('side', 'write', 4)).toBe('stale-epoch');
+    one.release();
+    two.release();
+  });
+
+  test('a copy that waits behind a seal is judged by the sealed row', async () => {
+    expect(await write('behind', 'copy', 2)).toBeUndefined();
+    const client = await pool.connect();
+    await client.query('BEGIN');
+    await sealGuard(client, 'behind', 3);
+    const copy = write('behind', 'copy', 3);
+    await waiting('onewriter.check');
+    await client.query('COMMIT');
+    client.release();
+    expect(await copy).toBe('closed-epoch');
+  });
+
+  test('two first copies of one partition do not deadlock', async () => {
+    for (let round = 0; round < 20; round += 1) {
+      const answers = await Promise.all(
+        Array.from({ length: 8 }, (_, at) => write(`first-${round}`, 'copy', 1 + (at % 2))),
+      );
+      expect(answers.filter((code) => code !== undefined && code !== 'stale-epoch')).toEqual([]);
+    }
+  });
+
+  async function waiting(query: string): Promise<void> {
+    const sql =
+      "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'";
+    const giveUpMs = Date.now() + 10_000;
+    while ((await pool.query(sql, [query])).rows.length === 0) {
+      if (Date.now() > giveUpMs) throw new Error(`nothing waits in ${query}`);
+    }
+  }
+});
+
+describe('races', () => {
+  test('of 100 writers against advances and seals, none gets in against the row', async () => {
+    // written.n is taken inside the writer's transaction and each order notes the sequence while it holds
+    // the row exclusively: whatever an order ended cannot be numbered after it.
+    await pool.query('CREATE TABLE ordered (partition text, kind text, epoch bigint, n bigint)');
+    const order = (partition: string, kind: 'advance' | 'seal', epoch: number): Promise<void> =>
+      inTransaction(async (client) => {
+        const { accept } = await (kind === 'advance' ? advanceGuard : sealGuard)(client, partition, epoch);
+        if (!accept) return;
+        await client.query("INSERT INTO ordered VALUES ($1, $2, $3, nextval('written_n_seq'))", [
+          partition,
+          kind,
+          epoch,
+        ]);
+      });
+    const unexpected: string[] = [];
+    const orders = [['seal', 3], ['advance', 6], ['seal', 9], ['advance', 12]] as const; // prettier-ignore
+    for (let round = 0; round < 4; round += 1) {
+      const partition = `race-${round}`;
+      let attempts = 0;
+      const writer = async (at: number): Promise<void> => {
+        for (let turn = 0; turn < 8; turn += 1) {
+          const access = (at + turn) % 2 === 0 ? 'write' : 'copy';
+          const epochs = access === 'write' ? [2, 4, 5, 6, 10, 11] : [1, 2, 3, 4, 8, 9];
+          // Late turns favour late epochs, so that every order meets writers on both of its sides.
+          const epoch = epochs[Math.min(5, Math.floor(turn / 2) + ((at * 7 + round) % 4))] ?? 1;
+          await write(partition, access, epoch);
+          attempts += 1;
+          const next = orders[Math.floor(attempts / 160)];
+          if (attempts % 160 === 0 && next !== undefined) await order(partition, next[0], next[1]);
+          if (attempts === 60) await order(partition, 'seal', 3);
+        }
+      };
+      const results = await Promise.allSettled(Array.from({ length: 100 }, (_, at) => writer(at)));
+      for (const result of results) if (result.status === 'rejected') unexpected.push(String(result.reason));
+    }
+    expect(unexpected).toEqual([]);
+    const late = await pool.query(`SELECT w.*, o.kind, o.epoch AS ended FROM written w
+      JOIN ordered o USING (partition) WHERE w.n > o.n AND w.epoch <= o.epoch`);
+    expect(late.rows).toEqual([]);
+    const older = await pool.query(`SELECT 1 FROM written w JOIN written v USING (partition)
+      WHERE w.partition LIKE 'race-%' AND w.n > v.n AND w.epoch = v.epoch AND w.access <> v.access`);
+    expect(older.rows).toEqual([]);
+    const accepted = await pool.query(
+      "SELECT access, count(*) FROM written WHERE partition LIKE 'race-%' GROUP BY 1",
+    );
+    expect(accepted.rows).toHaveLength(2); // both kinds had their chance
+  });
+});
