@@ -1,0 +1,81 @@
+/** The Prometheus text format (version 0.0.4) of what the admin process knows. Names no partition. */
+import { takeCensus } from './census.ts';
+import { type AdminParts, censusParts, countDeadLetters } from './parts.ts';
+
+interface Metric {
+  readonly name: string;
+  readonly help: string;
+  readonly samples: readonly { readonly labels?: Readonly<Record<string, string>>; readonly value: number }[];
+}
+
+const freshForMs = 2_000;
+
+/** The text; worked out at most every two seconds, since anybody who reaches the port can ask for it. */
+export function createMetrics(parts: AdminParts): () => Promise<string> {
+  let last: { readonly text: Promise<string>; readonly atMs: number } | undefined;
+  return () => {
+    const nowMs = performance.now();
+    if (last === undefined || nowMs - last.atMs > freshForMs) {
+      last = { text: measure(parts), atMs: nowMs };
+      last.text.catch(() => {
+        last = undefined;
+      });
+    }
+    return last.text;
+  };
+}
+
+async function measure(parts: AdminParts): Promise<string> {
+  const [census, members, flips, deadLetters, lagMs] = await Promise.all([
+    takeCensus(censusParts(parts)),
+    parts.ledger.members(),
+    parts.flips.flips(),
+    countDeadLetters(parts),
+    parts.copies.lagMs(),
+  ]);
+  const partitions = new Map<string, { labels: Record<string, string>; value: number }>();
+  for (const name of census.names()) {
+    const { owner, phase } = census.of(name);
+    const sample = partitions.get(`${owner} ${phase}`) ?? { labels: { owner, phase }, value: 0 };
+    sample.value += 1;
+    partitions.set(`${owner} ${phase}`, sample);
+  }
+  const states = new Map<string, number>();
+  for (const { state } of flips) states.set(state, (states.get(state) ?? 0) + 1);
+  const inDoubt = members.reduce((sum, member) => sum + member.inDoubt, 0);
+  const metrics: Metric[] = [
+    { name: 'partitions', help: 'Partitions by owner and phase.', samples: [...partitions.values()] },
+    { name: 'members', help: 'Proxy processes listed in the ledger.', samples: [{ value: members.length }] },
+    { name: 'writes_in_doubt', help: 'Writes whose outcome is unknown.', samples: [{ value: inDoubt }] },
+    {
+      name: 'flips',
+      help: 'Flips by state.',
+      samples: [...states].map(([state, value]) => ({ labels: { state }, value })),
+    },
+    { name: 'dead_letters', help: 'Records that could not be copied.', samples: [{ value: deadLetters }] },
+    {
+      name: 'copy_lag_seconds',
+      help: 'How late the copies are; absent before the first complete poll.',
+      samples: lagMs === undefined ? [] : [{ value: lagMs / 1_000 }],
+    },
+  ];
+  const counters = Object.entries(parts.counters?.() ?? {});
+  return [
+    ...metrics.flatMap(linesOf),
+    ...counters.map(([name, value]) => `onewriter_${name} ${value}`),
+    '',
+  ].join('\n');
+}
+
+function linesOf({ name, help, samples }: Metric): string[] {
+  const full = `onewriter_${name}`;
+  const lines = samples.map(({ labels = {}, value }) => {
+    const pairs = Object.entries(labels).map(([label, text]) => `${label}="${escaped(text)}"`);
+    return pairs.length === 0 ? `${full} ${value}` : `${full}{${pairs.join(',')}} ${value}`;
+  });
+  return [`# HELP ${full} ${help}`, `# TYPE ${full} gauge`, ...lines];
+}
+
+function escaped(text: string): string {
+  return text.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
+}

@@ -1,0 +1,76 @@
+/**
+ * Every way in which the admin API says no (RFC 9457 problem details). One table, so that a code has one
+ * status and one title; the sentence belongs to the call.
+ */
+import type { OrderRefusal } from '../core/flip.ts';
+
+export const adminProblems = {
+  'invalid-request': { status: 400, title: 'The request is not what this call takes' },
+  'no-token': { status: 401, title: 'The call carries no bearer token' },
+  'bad-token': { status: 401, title: 'The bearer token is not known' },
+  'role-needed': { status: 403, title: 'The token may not do this' },
+  'no-such-path': { status: 404, title: 'Nothing is served at this path' },
+  'no-such-cohort': { status: 404, title: 'There is no such cohort' },
+  'no-such-flip': { status: 404, title: 'There is no such flip' },
+  'no-such-plan': { status: 404, title: 'There is no such plan' },
+  'no-such-partition': { status: 404, title: 'The partition is not known' },
+  'no-such-verification': { status: 404, title: 'There is no such verification' },
+  'method-not-allowed': { status: 405, title: 'The path does not take this method' },
+  'stale-plan': { status: 409, title: 'The ledger has moved on since the plan was made' },
+  'already-running': { status: 409, title: 'A flip of this cohort is running already' },
+  'wrong-state': { status: 409, title: 'The flip is in a state that does not allow this' },
+  'cohort-from-file': { status: 409, title: 'The cohort is defined in the configuration file' },
+  'body-too-large': { status: 413, title: 'The body is larger than 1 MiB' },
+  'unsupported-media-type': { status: 415, title: 'The body has a type that this call does not take' },
+  'nothing-can-move': { status: 422, title: 'Nothing of the cohort can move' },
+  'partition-not-from-user': { status: 422, title: 'The user alone does not name a partition' },
+  'too-many-verifications': { status: 429, title: 'Too many verifications are running' },
+  'too-many-watchers': { status: 503, title: 'Too many clients follow the events' },
+  'internal-error': { status: 500, title: 'The call failed inside onewriter' },
+  'audit-failed': { status: 500, title: 'The change was made but could not be written to the audit log' },
+  'not-available-yet': { status: 501, title: 'This call is not available yet' },
+  'store-failed': { status: 502, title: 'A store did not answer as it should' },
+  'ledger-unreachable': { status: 503, title: 'The ledger cannot be reached' },
+} as const satisfies Record<string, { status: number; title: string }>;
+
+export type AdminProblemCode = keyof typeof adminProblems;
+
+export interface AdminProblem {
+  readonly code: AdminProblemCode;
+  /** One sentence: what happened, what it means, what to do next. */
+  readonly detail: string;
+  /** Further members of the document, for example all blockers. */
+  readonly members?: Readonly<Record<string, unknown>>;
+}
+
+export interface AdminProblemDocument {
+  readonly type: string;
+  readonly title: string;
+  readonly status: number;
+  readonly detail: string;
+  readonly code: AdminProblemCode;
+}
+
+export function adminProblemDocument(problem: AdminProblem): AdminProblemDocument {
+  const { status, title } = adminProblems[problem.code];
+  return {
+    ...problem.members,
+    type: `urn:onewriter:problem:${problem.code}`,
+    title,
+    status,
+    detail: problem.detail,
+    code: problem.code,
+  };
+}
+
+/** The desk's refusal of an order, with everything that stands in its way. */
+export function problemOfRefusal(refusal: OrderRefusal): AdminProblem {
+  return {
+    code: refusal.refused,
+    detail: refusal.detail,
+    members: {
+      ...(refusal.blockers === undefined ? {} : { blockers: refusal.blockers }),
+      ...(refusal.blocked === undefined ? {} : { blocked: refusal.blocked }),
+    },
+  };
+}

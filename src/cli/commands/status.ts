@@ -1,0 +1,143 @@
+/** `status`: where writes go, how far the flips are, and what to do next. */
+import { statusAnswer, type FlipAnswer, type StatusAnswer } from '../../admin/answers.ts';
+import type { AdminClient } from '../client.ts';
+import type { Command, Context } from '../command.ts';
+import { exitCodes, exitOfFlip, type Attempt } from '../exit.ts';
+import { type Output, plain } from '../output.ts';
+import { deadlineOf, poll } from '../wait.ts';
+import { hasEnded } from './follow-flip.ts';
+
+const watchEveryMs = 1_000;
+
+export const status: Command = {
+  name: 'status',
+  summary: 'Show where writes go, of all or of one cohort',
+  positionals: ['[COHORT]'],
+  options: { watch: { type: 'boolean', summary: 'Go on until the flip under way has ended.' } },
+  changes: false,
+  async run(context, given) {
+    const untilMs = deadlineOf(context);
+    const admin = context.admin();
+    if (!admin.ok) return admin.refusal;
+    const [cohort] = given.positionals;
+    if (given.flag('watch')) return watch(context, admin.value, cohort, untilMs);
+    const asked = await ask(admin.value, cohort);
+    if (!asked.ok) return asked.refusal;
+    show(context.output, asked.value, cohort);
+    return exitCodes.done;
+  },
+};
+
+function ask(admin: AdminClient, cohort: string | undefined): Promise<Attempt<StatusAnswer>> {
+  const query = cohort === undefined ? '' : `?cohort=${encodeURIComponent(cohort)}`;
+  return admin.get(`/status${query}`, statusAnswer);
+}
+
+async function watch(context: Context, admin: AdminClient, cohort: string | undefined, untilMs: number) {
+  let shown = '';
+  let following: string | undefined;
+  let last: FlipAnswer | undefined;
+  const watched = await poll(context, {
+    ask: () => ask(admin, cohort),
+    seen: (value) => {
+      following ??= currentFlip(value)?.id;
+      last = value.flips.find((flip) => flip.id === following);
+      const line = firstLine(value);
+      if (line === shown) return;
+      shown = line;
+      if (context.output.json) show(context.output, value, cohort);
+      else context.output.line(line);
+    },
+    ended: () => last !== undefined && hasEnded(last),
+    untilMs,
+    goesOn: 'Nothing was changed by watching.',
+    everyMs: watchEveryMs,
+  });
+  if (!watched.ok) return context.interrupted.aborted ? exitCodes.done : watched.refusal;
+  context.output.line();
+  if (!context.output.json) show(context.output, watched.value, cohort);
+  return last === undefined ? exitCodes.done : exitOfFlip(last);
+}
+
+/** For example `Writes: 40/120 app, 2 fenced (longest 310 ms), 78 legacy — PAUSED (gate: approval)`. */
+export function firstLine(value: Pick<StatusAnswer, 'counts' | 'flips'>): string {
+  const { total, writes, longestFenceMs } = value.counts;
+  const longest = writes.fenced > 0 ? ` (longest ${Math.round(longestFenceMs)} ms)` : '';
+  const counts = `Writes: ${writes.app}/${total} app, ${writes.fenced} fenced${longest}, ${writes.legacy} legacy`;
+  const flip = currentFlip(value);
+  if (flip === undefined) return counts;
+  switch (flip.state) {
+    case 'running':
+      return `${counts} — RUNNING`;
+    case 'awaiting-approval':
+      return `${counts} — PAUSED (gate: approval)`;
+    case 'paused':
+      return `${counts} — PAUSED (${plain(flip.detail)})`;
+    case 'planned':
+    case 'scheduled':
+    case 'completed':
+    case 'aborted':
+    case 'failed':
+      return `${counts} — ${flip.state.toUpperCase()}`;
+  }
+}
+
+function currentFlip({ flips }: Pick<StatusAnswer, 'flips'>): FlipAnswer | undefined {
+  return flips.find((flip) => !hasEnded(flip));
+}
+
+function show(output: Output, value: StatusAnswer, cohort: string | undefined): void {
+  const next = nextSteps(value, cohort);
+  output.event('status', { line: firstLine(value), ...value, next });
+  output.line(firstLine(value));
+  const { byPhase } = value.counts;
+  const rows = [
+    ['phases', `${byPhase.open} open, ${byPhase.fenced} fenced, ${byPhase.committed} committed`],
+    ['copies', value.lagMs === null ? 'no complete poll yet' : `${Math.round(value.lagMs)} ms behind`],
+    ['dead letters', String(value.deadLetters)],
+    ['members', String(value.members)],
+  ];
+  const flip = currentFlip(value) ?? value.flips[0];
+  if (flip !== undefined) {
+    const counts = `${flip.committed}/${flip.total} committed, ${flip.aborted} aborted, ${flip.pending} pending, ${flip.blocked.length - flip.aborted} blocked`;
+    rows.push(['flip', `${flip.id} of ${plain(flip.cohort)} to ${flip.to}: ${flip.state}, ${counts}`]);
+    if (flip.pauseMs !== undefined) {
+      rows.push([
+        'write pause',
+        `p99 ${Math.round(flip.pauseMs.p99)} ms, max ${Math.round(flip.pauseMs.max)} ms`,
+      ]);
+    }
+    const failure = flip.blocked.at(-1);
+    const lastError =
+      failure === undefined ? flip.detail : `${failure.partition}: ${failure.code}: ${failure.detail}`;
+    if (lastError !== '') rows.push(['last error', plain(lastError)]);
+  }
+  for (const gap of value.durabilityGaps) rows.push(['ledger', plain(gap)]);
+  output.table(rows, '  ');
+  if (next.length > 0) output.line('Next:');
+  for (const step of next) output.line(`  ${step}`);
+}
+
+/** Commands that fit the situation; never one that reverses, discards or aborts. */
+export function nextSteps(
+  value: Pick<StatusAnswer, 'counts' | 'flips'>,
+  cohort: string | undefined,
+): string[] {
+  const current = currentFlip(value);
+  if (current !== undefined) {
+    const watching = `onewriter status ${current.cohort} --watch`;
+    return current.state === 'paused'
+      ? [`onewriter resume ${current.id} --reason TEXT`, watching]
+      : [watching];
+  }
+  const ended = value.flips[0];
+  const name = cohort ?? ended?.cohort;
+  const named = name ?? 'NAME';
+  const steps: string[] = [];
+  if (ended !== undefined && ended.committed > 0) steps.push(`onewriter verify ${named}`);
+  const unfinished = cohort === undefined || value.counts.writes.legacy > 0;
+  if (unfinished && (ended === undefined || ended.committed < ended.total || ended.blocked.length > 0)) {
+    steps.push(`onewriter plan --cohort ${named} --to app`);
+  }
+  return steps;
+}

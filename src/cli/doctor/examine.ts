@@ -1,0 +1,40 @@
+/** All checks of `doctor`, in the order in which they are shown. */
+import { loadConfig } from '../../config/load.ts';
+import type { Environment } from '../command.ts';
+import { fail, type Finding, ok, warn } from './finding.ts';
+import { checkNode, checkPorts } from './machine.ts';
+import { checkRedis } from './redis.ts';
+import { checkIdentity, checkListening, checkPinnedRoutes, checkTokens } from './settings.ts';
+import { checkStore } from './stores.ts';
+
+/** Reads only. Where the configuration does not load, its problems are all there is to say. */
+export async function examine(configPath: string, env: Environment): Promise<Finding[]> {
+  const node = checkNode(process.versions.node);
+  const loaded = loadConfig({ path: configPath, env });
+  if (!loaded.ok) {
+    const problems = loaded.problems.map(({ path, message }) =>
+      fail(path === '' ? 'config' : `config ${path}`, message, `Correct it in ${configPath}.`),
+    );
+    return [node, ...problems];
+  }
+  const { config } = loaded;
+  const [redis, legacy, app, ports] = await Promise.all([
+    checkRedis(config, env),
+    checkStore(config, 'legacy'),
+    checkStore(config, 'app'),
+    checkPorts(config),
+  ]);
+  return [
+    node,
+    ok('config', loaded.path),
+    ...loaded.warnings.map((warning) => warn('config', warning, 'See docs/configuration.md.')),
+    checkTokens(config),
+    ...checkListening(config),
+    ...checkIdentity(config),
+    ...checkPinnedRoutes(config),
+    ...redis,
+    ...legacy,
+    ...app,
+    ...ports,
+  ];
+}

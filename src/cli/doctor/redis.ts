@@ -1,0 +1,56 @@
+/** Checks of the ledger's Redis: is it there, is it new enough, could it lose what it has answered. */
+import type { Config } from '../../config/schema.ts';
+import { connectRedis, describe } from '../../ledger/connection.ts';
+import { durabilityGaps } from '../../ledger/durability.ts';
+import { findBinary } from '../../ledger/embedded.ts';
+import type { Environment } from '../command.ts';
+import { fail, type Finding, ok, sentenceOf, warn } from './finding.ts';
+import { checkDataDir } from './machine.ts';
+
+/** Exclusive ranges in XRANGE, which the ledger reads with, came with 6.2. */
+const redisNeeded = [6, 2] as const;
+
+export async function checkRedis(config: Config, env: Environment): Promise<Finding[]> {
+  if (config.redis.url === 'embedded') return [checkBinary(env), checkDataDir(config.dataDir)];
+  const address = { url: config.redis.url };
+  const where = describe(address);
+  let redis;
+  try {
+    redis = await connectRedis(address);
+  } catch (error) {
+    return [fail('redis', sentenceOf(error), 'Start it, or correct redis.url.')];
+  }
+  try {
+    const info = await redis.info('server');
+    const findings = [checkVersion(where, /^redis_version:(\S+)/m.exec(info)?.[1] ?? '0')];
+    const gaps = await durabilityGaps(redis, config.ledger.minReplicas);
+    for (const gap of gaps) {
+      findings.push(
+        config.ledger.acceptLoss
+          ? warn('redis durability', gap, 'Accepted by ledger.acceptLoss; a failover can lose a transition.')
+          : fail('redis durability', gap, 'Flips are refused until this is mended.'),
+      );
+    }
+    if (gaps.length === 0) findings.push(ok('redis durability', 'a confirmed transition cannot be lost'));
+    return findings;
+  } catch (error) {
+    return [fail('redis', `${where} did not answer: ${sentenceOf(error)}`, 'Check its access rules (INFO).')];
+  } finally {
+    redis.disconnect();
+  }
+}
+
+function checkVersion(where: string, version: string): Finding {
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  const enough = major > redisNeeded[0] || (major === redisNeeded[0] && minor >= redisNeeded[1]);
+  if (enough) return ok('redis', `${where} answers, version ${version}`);
+  return fail('redis', `${where} has version ${version}`, `Use ${redisNeeded.join('.')} or newer.`);
+}
+
+function checkBinary(env: Environment): Finding {
+  try {
+    return ok('redis', `embedded, with ${findBinary(env)}`);
+  } catch (error) {
+    return fail('redis', sentenceOf(error), 'Install redis-server, or set redis.url.');
+  }
+}

@@ -1,0 +1,53 @@
+/** Checks of what the configuration says, beyond what makes it invalid. */
+import type { Config } from '../../config/schema.ts';
+import { fail, type Finding, ok, warn } from './finding.ts';
+
+export function checkTokens({ admin }: Config): Finding {
+  const { tokens } = admin;
+  if (tokens.length === 0) {
+    return fail('admin tokens', 'there are none, so every call is refused', 'Add one to admin.tokens.');
+  }
+  const operators = tokens.filter((token) => token.role !== 'viewer');
+  if (operators.length === 0) {
+    return warn('admin tokens', 'all are viewers: nobody can flip', 'Add a token with the role operator.');
+  }
+  return ok('admin tokens', tokens.map(({ name, role }) => `${name} (${role})`).join(', '));
+}
+
+export function checkListening({ admin }: Config): Finding[] {
+  if (isLoopback(admin.host)) return [];
+  const advice = 'Listen on 127.0.0.1, or put a proxy with TLS in front.';
+  return [
+    warn('admin.host', `${admin.host} is reachable from outside, and tokens travel unencrypted`, advice),
+  ];
+}
+
+/** Rules that believe everybody, and rules that can never be reached. */
+export function checkIdentity({ identity }: Config): Finding[] {
+  const findings: Finding[] = [];
+  for (const [at, rule] of identity.entries()) {
+    if (!('header' in rule)) continue;
+    const open = rule.from.filter((range) => /\/0$/.test(range));
+    if (open.length > 0) {
+      findings.push(
+        warn(
+          `identity[${at}]`,
+          `${rule.header} is believed from everybody (${open.join(', ')}): any client can act as any user`,
+          'List only the peers that set the header, and make sure that they remove it from outside.',
+        ),
+      );
+    }
+  }
+  if (findings.length === 0) findings.push(ok('identity', `${identity.length} rules`));
+  return findings;
+}
+
+export function checkPinnedRoutes({ routes }: Config): Finding[] {
+  const pinned = routes.filter((route) => route.store !== undefined).map((route) => route.path);
+  if (pinned.length === 0) return [];
+  return [ok('routes', `outside the promise, always one store: ${pinned.join(', ')}`)];
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || host.startsWith('127.');
+}

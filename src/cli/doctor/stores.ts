@@ -1,0 +1,161 @@
+/** Checks of a store: does it answer, do its lists hold what the configuration says, does its guard answer. */
+import { connect } from 'node:net';
+import type { Config } from '../../config/schema.ts';
+import type { StoreName } from '../../core/ownership.ts';
+import type { KindCapabilities, StoreReader } from '../../core/ports.ts';
+import { unlimited } from '../../stores/budget.ts';
+import { RestGuardCalls } from '../../stores/rest/guard-calls.ts';
+import { createRestStore, type RestStore } from '../../stores/rest/store.ts';
+import { fail, type Finding, lookMs, ok, sentenceOf, warn } from './finding.ts';
+
+/** Reads only: one page of each list, and a verdict that changes nothing. */
+export async function checkStore(config: Config, name: StoreName): Promise<Finding[]> {
+  const { url, connector, guard } = config.stores[name];
+  const setting = `stores.${name}`;
+  const unreachable = await whyUnreachable(url);
+  if (unreachable !== undefined) {
+    return [
+      fail(setting, `${url} cannot be reached (${unreachable})`, `Start it, or correct ${setting}.url.`),
+    ];
+  }
+  const findings = [ok(setting, `${url} accepts connections`)];
+  const store = createRestStore(name, config, unlimited);
+  try {
+    if (connector === undefined) {
+      findings.push(
+        warn(
+          setting,
+          'has no connector: nothing can be copied or flipped',
+          `Configure ${setting}.connector.`,
+        ),
+      );
+    } else {
+      findings.push(...(await checkConnector(setting, config, store.reader)));
+    }
+    if (guard) findings.push(await checkGuard(setting, store));
+    else if (name === 'app') findings.push(withoutGuard(setting));
+  } finally {
+    await store.reader.close();
+  }
+  return findings;
+}
+
+async function checkConnector(setting: string, config: Config, reader: StoreReader): Promise<Finding[]> {
+  try {
+    await reader.probe(AbortSignal.timeout(lookMs));
+  } catch (error) {
+    const advice = 'Check address, credentials (connector.headers) and the list path.';
+    return [fail(`${setting}.connector`, sentenceOf(error), advice)];
+  }
+  const findings = [ok(`${setting}.connector`, 'the list answers and the credentials are accepted')];
+  for (const capability of reader.capabilities) {
+    findings.push(await checkFirstPage(setting, config, reader, capability));
+    findings.push(...limitsOf(setting, reader.store, capability));
+  }
+  return findings;
+}
+
+async function checkFirstPage(
+  setting: string,
+  config: Config,
+  reader: StoreReader,
+  { kind, needsPartition, versions }: KindCapabilities & { readonly needsPartition?: boolean },
+): Promise<Finding> {
+  const check = `${setting} ${kind}`;
+  const scope = needsPartition === true ? { partition: anyPartition(config) } : {};
+  try {
+    for await (const { records, problems } of reader.pages(kind, scope, AbortSignal.timeout(lookMs))) {
+      const [problem] = problems;
+      if (problem !== undefined) {
+        const advice = `Correct connector.records.${kind}: items, id and partition name fields of the answer.`;
+        return fail(check, `${problems.length} records cannot be used: ${problem.detail}`, advice);
+      }
+      if (records.length === 0) {
+        return warn(
+          check,
+          'the list is empty, so its fields could not be checked',
+          'Run doctor with data in it.',
+        );
+      }
+      if (versions === 'field' && records.some((record) => record.version === undefined)) {
+        const advice = `Correct connector.records.${kind}.version, or leave it out: contents are compared then.`;
+        return fail(check, 'records lack the configured version field', advice);
+      }
+      return ok(
+        check,
+        `${records.length} records on the first page, with id, partition and what is configured`,
+      );
+    }
+    return warn(check, 'the list gave no page', `Check connector.records.${kind}.list.`);
+  } catch (error) {
+    return fail(check, sentenceOf(error), `Check connector.records.${kind}.list.`);
+  }
+}
+
+/** What the connector cannot do, in words, and what follows from it. */
+function limitsOf(setting: string, store: StoreName, capability: KindCapabilities): Finding[] {
+  const { kind, byPartition, since, tombstones, notWritable } = capability;
+  const check = `${setting} ${kind}`;
+  const findings: Finding[] = [];
+  if (store === 'app' && notWritable !== undefined) {
+    findings.push(fail(check, `copies cannot be written: ${notWritable}`, 'Nothing can be flipped to it.'));
+  }
+  if (!byPartition) {
+    const advice =
+      'Catching up reads the whole list inside the fence; use {partition} in list.query if it can.';
+    findings.push(warn(check, 'the list cannot be narrowed to one partition', advice));
+  }
+  if (!since) {
+    const advice = 'Every poll reads everything; name version and use {since} in list.query if it can.';
+    findings.push(warn(check, 'the list cannot be asked for changes only', advice));
+  }
+  if (!tombstones) {
+    const advice =
+      'Deletes show only in full passes, each confirmed by a read; name deleted if there is a field.';
+    findings.push(warn(check, 'deleted records are not marked', advice));
+  }
+  return findings;
+}
+
+async function checkGuard(setting: string, store: RestStore): Promise<Finding> {
+  const check = `${setting}.guard`;
+  const calls = new RestGuardCalls(new Map([[store.store, store.client]]));
+  try {
+    const stamp = { partition: 'onewriter-doctor', epoch: 1 };
+    await calls.verdict(store.store, stamp, 'read', AbortSignal.timeout(lookMs));
+    return ok(check, 'answers the signed verdict');
+  } catch (error) {
+    const advice =
+      'Mount the guard in it and give both the same secret (docs/guard.md); without it no flips.';
+    return fail(check, sentenceOf(error), advice);
+  }
+}
+
+function withoutGuard(setting: string): Finding {
+  const detail = 'no guard: writes that go round the proxy, or come late, are not refused';
+  return warn(`${setting}.guard`, detail, 'Mount the guard (docs/guard.md) and set guard to true.');
+}
+
+function anyPartition({ cohorts }: Config): string {
+  for (const cohort of Object.values(cohorts)) {
+    const first = 'partitions' in cohort ? cohort.partitions[0] : undefined;
+    if (first !== undefined) return first;
+  }
+  return 'onewriter-doctor';
+}
+
+/** Undefined where a TCP connection opens. */
+function whyUnreachable(address: string): Promise<string | undefined> {
+  const url = new URL(address);
+  const port = url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port);
+  return new Promise((settle) => {
+    const socket = connect({ host: url.hostname.replace(/^\[|\]$/g, ''), port, timeout: lookMs });
+    const end = (why: string | undefined): void => {
+      socket.destroy();
+      settle(why);
+    };
+    socket.once('connect', () => end(undefined));
+    socket.once('timeout', () => end(`no connection within ${lookMs} ms`));
+    socket.once('error', (error: Error & { code?: string }) => end(error.code ?? error.message));
+  });
+}

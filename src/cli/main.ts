@@ -1,0 +1,29 @@
+/** Entry of `scripts/onewriter`: ties the command line to this process, its signals and its streams. */
+import { runCommandLine } from './run.ts';
+
+const interrupted = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    // The first asks for an orderly end; whoever asks twice does not want to wait.
+    if (interrupted.signal.aborted) process.exit(signal === 'SIGINT' ? 130 : 143);
+    interrupted.abort();
+  });
+}
+
+try {
+  process.exitCode = await runCommandLine({
+    argv: process.argv.slice(2),
+    env: process.env,
+    stdin: process.stdin,
+    stdout: process.stdout,
+    stderr: process.stderr,
+    interrupted: interrupted.signal,
+    composition: () => import('../compose.ts'),
+  });
+} catch (error) {
+  // Whatever arrives here is a bug of ours, and its stack is what we need to see.
+  process.stderr.write(
+    `onewriter: an unexpected error; please report it with what follows.\n${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
+  );
+  process.exitCode = 1;
+}

@@ -1,0 +1,190 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { type CliProcess, runCli, startCli } from '../support/cli.ts';
+import { connectorFor, startRestStore, type TestRestStore } from '../support/rest-store.ts';
+import { until } from '../support/until.ts';
+
+const partitions = ['u1', 'u2', 'u3', 'u4'];
+const token = 'operator-token-1';
+let directory: string;
+let legacy: TestRestStore;
+let app: TestRestStore;
+let up: CliProcess;
+let config: string;
+let adminUrl: string;
+
+function configured(name: string, changes: Record<string, unknown> = {}): string {
+  const path = join(directory, name);
+  const whole = {
+    proxy: { port: 0 },
+    admin: { port: 0, tokens: [{ name: 'ops', role: 'operator', token }] },
+    dataDir: join(directory, 'data'),
+    secret: 'a-secret-of-the-cli-tests',
+    stores: {
+      legacy: { url: legacy.url, settleMs: 0, connector: connectorFor() },
+      app: { url: app.url, guard: false, connector: connectorFor() },
+    },
+    identity: [{ header: 'x-user', from: ['127.0.0.0/8'] }],
+    cohorts: { pilot: { partitions }, nobody: { partitions: [] } },
+    sync: { pollMs: 100 },
+    ...changes,
+  };
+  writeFileSync(path, JSON.stringify(whole));
+  return path;
+}
+
+function cli(...argv: string[]) {
+  return runCli(['--config', config, '--admin', adminUrl, ...argv]);
+}
+
+beforeAll(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'onewriter-up-'));
+  const records = partitions.map((partition) => ({
+    id: `a-${partition}`,
+    owner_id: partition,
+    title: 'one',
+  }));
+  legacy = await startRestStore({ records });
+  app = await startRestStore();
+  config = configured('onewriter.json');
+  up = startCli(['up', '--config', config]);
+  let failed: string | undefined;
+  void up.ended.then(({ stderr }) => (failed = stderr));
+  adminUrl = await until(
+    'the addresses are printed',
+    () => {
+      if (failed !== undefined) throw new Error(failed);
+      return /proxy +http/.test(up.stdout()) && /admin +(http:\S+)/.exec(up.stdout())?.[1];
+    },
+    20_000,
+  );
+});
+
+afterAll(async () => {
+  up.child.kill('SIGTERM');
+  await up.ended;
+  await legacy.stop();
+  await app.stop();
+  rmSync(directory, { recursive: true });
+});
+
+describe('one whole deployment, driven from the command line', () => {
+  test('a cohort is planned, flipped and verified, and explained by who moved it and why', async () => {
+    const before = await cli('status', 'pilot');
+    expect(before.stdout.split('\n')[0]).toBe('Writes: 0/4 app, 0 fenced, 4 legacy');
+    const planned = await cli('plan', '--cohort', 'pilot', '--to', 'app');
+    expect(planned.stdout).toContain('Plan: 4 to flip, 0 blocked, 0 to reverse');
+    expect(planned.exit).toBe(2);
+
+    const flipped = await cli(
+      ...['flip', '--cohort', 'pilot', '--to', 'app', '--reason', 'first users', '--yes', '--json'],
+      ...['--timeout', '25s'],
+    );
+    expect(flipped.events.at(-1)).toMatchObject({ type: 'flip', state: 'completed', committed: 4 });
+    expect(flipped.exit).toBe(0);
+    expect([...app.records.keys()].toSorted()).toEqual(partitions.map((partition) => `a-${partition}`));
+
+    const after = await cli('status', 'pilot');
+    expect(after.stdout.split('\n')[0]).toBe('Writes: 4/4 app, 0 fenced, 0 legacy');
+    expect(await cli('verify', 'pilot')).toMatchObject({ exit: 0 });
+    const explained = await cli('explain', 'u1');
+    expect(explained.stdout).toContain('u1: writes go to app');
+    expect(explained.stdout).toContain('first users');
+
+    const again = await cli('plan', '--cohort', 'pilot', '--to', 'app');
+    expect(again.stdout).toContain('Plan: 0 to flip, 0 blocked, 0 to reverse');
+    expect(again.exit).toBe(0);
+  });
+
+  test('a move back is refused at the plan, since nothing is copied back: exit 8', async () => {
+    const back = await cli('plan', '--cohort', 'pilot', '--to', 'legacy');
+    expect(back.exit).toBe(8);
+    expect(back.stdout).toContain('no-way-back');
+  });
+
+  test('what an operator did is in the audit log', async () => {
+    const answer = await fetch(`${adminUrl}/v1/audit`, { headers: { authorization: `Bearer ${token}` } });
+    const { entries } = (await answer.json()) as { entries: unknown[] };
+    expect(entries).toMatchObject([{ actor: 'ops', action: 'flip.start', reason: 'first users' }]);
+  });
+});
+
+describe('doctor', () => {
+  test('a sound deployment has no failed check: exit 0, and no store was changed', async () => {
+    const writes = legacy.writes().length + app.writes().length;
+    const result = await cli('doctor', '--json');
+    const failed = result.events.filter((event) => event['level'] === 'fail');
+    expect(failed).toEqual([]);
+    expect(result.exit).toBe(0);
+    expect(legacy.writes().length + app.writes().length).toBe(writes);
+  });
+
+  test('every failure is shown with what to do, not the first: exit 1', async () => {
+    const taken = await listening();
+    const { port } = taken.address() as AddressInfo;
+    const broken = configured('broken.json', {
+      proxy: { port },
+      admin: { port: 0 },
+      redis: { url: 'redis://127.0.0.1:1' },
+      identity: [{ header: 'x-user', from: ['0.0.0.0/0'] }],
+      stores: {
+        legacy: { url: 'http://127.0.0.1:1', connector: connectorFor() },
+        app: { url: app.url, connector: connectorFor({}, { id: 'number' }) },
+      },
+    });
+    const result = await runCli(['doctor', '--config', broken, '--json']);
+    await new Promise((resolve) => taken.close(resolve));
+    const at = (level: string): unknown[] =>
+      result.events.filter((event) => event['level'] === level).map((event) => event['check']);
+    expect(result.exit).toBe(1);
+    expect(at('fail')).toEqual([
+      'admin tokens',
+      'redis',
+      'stores.legacy',
+      'stores.app appointment',
+      'stores.app.guard',
+      'proxy.port',
+    ]);
+    expect(at('warn')).toContain('identity[0]');
+  });
+
+  test('a configuration that does not load shows every problem: exit 1', async () => {
+    const bad = configured('bad.json', { secret: 'short', partition: [], extra: 1 });
+    const result = await runCli(['doctor', '--config', bad]);
+    expect(result.exit).toBe(1);
+    for (const key of ['secret', 'partition', 'extra']) expect(result.stdout).toContain(`config ${key}`);
+  });
+});
+
+describe('a role that cannot start', () => {
+  test('an occupied port: exit 1 with the setting to change, and nothing left running', async () => {
+    const taken = await listening();
+    const { port } = taken.address() as AddressInfo;
+    const occupied = configured('occupied.json', {
+      dataDir: join(directory, 'other'),
+      admin: { port, tokens: [{ name: 'ops', role: 'operator', token }] },
+    });
+    const result = await runCli(['up', '--config', occupied]);
+    await new Promise((resolve) => taken.close(resolve));
+    expect(result.exit).toBe(1);
+    expect(result.stderr).toContain('Change admin.port');
+    expect(result.stderr).not.toMatch(/\n\s+at /);
+  });
+
+  test('a bad configuration: exit 1 with all problems', async () => {
+    const bad = configured('bad-up.json', { secret: 'short', partition: [] });
+    const result = await runCli(['proxy', '--config', bad]);
+    expect(result.exit).toBe(1);
+    expect(result.stderr).toMatch(/secret: .*\n.*partition: /s);
+  });
+});
+
+function listening(): Promise<Server> {
+  return new Promise((resolve) => {
+    const server = createServer((socket) => socket.destroy()).listen(0, '127.0.0.1', () => resolve(server));
+  });
+}

@@ -1,0 +1,418 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { type AdminRig, startAdmin, tokens } from '../support/admin.ts';
+import { startRedis, type TestRedis } from '../support/redis.ts';
+import { until } from '../support/until.ts';
+
+let server: TestRedis;
+let rig: AdminRig;
+
+beforeAll(async () => {
+  server = await startRedis();
+});
+afterAll(() => server.stop());
+beforeEach(async () => {
+  rig = await startAdmin(server);
+});
+afterEach(() => rig.stop());
+
+async function auditEntries() {
+  return (await rig.audit.page(undefined, 100)).entries;
+}
+
+async function moveToApp(partition: string): Promise<void> {
+  const attempt = `attempt of ${partition}`;
+  const steps = [
+    { kind: 'fence', to: 'app', attempt, fenceMs: 60_000 },
+    { kind: 'commit', attempt },
+    { kind: 'release', attempt },
+  ] as const;
+  for (const order of steps) {
+    const { result } = await rig.parts.ledger.order({ partition, order, by: 'ops', reason: 'test' });
+    expect(result).toBe('done');
+  }
+}
+
+describe('who may call', () => {
+  test('a call without a token is refused and told how to bring one', async () => {
+    const answer = await rig.call('GET', '/v1/members', { token: null });
+    expect(answer.status).toBe(401);
+    expect(answer.headers.get('www-authenticate')).toBe('Bearer realm="onewriter"');
+    expect(answer.headers.get('content-type')).toContain('application/problem+json');
+    expect(answer.body).toMatchObject({ code: 'no-token', status: 401 });
+  });
+
+  test('a wrong token is refused, and the answer does not repeat it', async () => {
+    const answer = await rig.call('GET', '/v1/members', { token: 'wrong-token-1' });
+    expect(answer.status).toBe(401);
+    expect(answer.headers.get('www-authenticate')).toContain('invalid_token');
+    expect(answer.text).not.toContain('wrong-token-1');
+  });
+
+  test('a token that is configured by its hash is accepted', async () => {
+    expect((await rig.call('GET', '/v1/members', { token: tokens.admin })).status).toBe(200);
+  });
+
+  test('a viewer reads, but orders nothing, and is told which role it takes', async () => {
+    expect((await rig.call('GET', '/v1/flips', { token: tokens.viewer })).status).toBe(200);
+    const body = { cohort: 'pilot', to: 'app', reason: 'try' };
+    const refused = await rig.call('POST', '/v1/flips', { token: tokens.viewer, body });
+    expect(refused.status).toBe(403);
+    expect(refused.body).toMatchObject({ code: 'role-needed', role: 'operator' });
+    expect(rig.desk.all.size).toBe(0);
+  });
+
+  test('an operator defines no cohort; an admin does', async () => {
+    const body = { selection: { percent: 10, salt: 's' }, reason: 'first tenth' };
+    expect((await rig.call('PUT', '/v1/cohorts/tenth', { body })).status).toBe(403);
+    expect((await rig.call('PUT', '/v1/cohorts/tenth', { token: tokens.admin, body })).status).toBe(200);
+    expect(rig.desk.made.map((cohort) => cohort.name)).toEqual(['tenth']);
+  });
+});
+
+describe('what is not there', () => {
+  test('an unknown path is 404 and a wrong method 405, both as problem documents', async () => {
+    expect((await rig.call('GET', '/v1/nothing')).body).toMatchObject({ code: 'no-such-path', status: 404 });
+    const wrong = await rig.call('POST', '/v1/members', { body: {} });
+    expect(wrong.status).toBe(405);
+    expect(wrong.headers.get('allow')).toBe('GET');
+  });
+
+  test.each([
+    ['POST', '/v1/partitions/u1/resolve'],
+    ['POST', '/v1/flips/f/approve'],
+    ['POST', '/v1/flips/f/reject'],
+    ['POST', '/v1/rollbacks'],
+    ['POST', '/v1/freeze'],
+    ['POST', '/v1/unfreeze'],
+    ['GET', '/v1/dead-letters'],
+    ['POST', '/v1/dead-letters/d/retry'],
+    ['GET', '/v1/strays'],
+    ['POST', '/v1/strays/s/resolve'],
+  ])('%s %s says that it is not available yet', async (method, path) => {
+    const answer = await rig.call(method, path, method === 'GET' ? {} : { body: {} });
+    expect(answer.status).toBe(501);
+    expect(answer.body).toMatchObject({ code: 'not-available-yet' });
+  });
+
+  test('an unknown cohort, flip or verification is 404 with its own code', async () => {
+    const body = { cohort: 'nobody', to: 'app', reason: 'x' };
+    expect((await rig.call('GET', '/v1/cohorts/nobody')).body).toMatchObject({ code: 'no-such-cohort' });
+    expect((await rig.call('GET', '/v1/status?cohort=nobody')).body).toMatchObject({
+      code: 'no-such-cohort',
+    });
+    const plan = await rig.call('POST', '/v1/plans', { body: { cohort: 'nobody', to: 'app' } });
+    expect(plan).toMatchObject({ status: 404, body: { code: 'no-such-cohort' } });
+    rig.desk.refusal = { refused: 'no-such-cohort', detail: 'none' };
+    expect((await rig.call('POST', '/v1/flips', { body })).status).toBe(404);
+    expect((await rig.call('GET', '/v1/flips/f')).body).toMatchObject({ code: 'no-such-flip' });
+    const verification = await rig.call('GET', '/v1/verifications/v');
+    expect(verification.body).toMatchObject({ code: 'no-such-verification' });
+  });
+});
+
+describe('what a request must hold', () => {
+  test.each([
+    ['POST', '/v1/flips', { cohort: 'pilot', to: 'app' }],
+    ['POST', '/v1/flips', { cohort: 'pilot', to: 'app', reason: '  ' }],
+    ['POST', '/v1/flips/f/pause', {}],
+    ['POST', '/v1/flips/f/resume', {}],
+    ['POST', '/v1/flips/f/abort', { reason: '' }],
+    ['POST', '/v1/partitions/import', [{ partition: 'u9' }]],
+    ['PUT', '/v1/cohorts/tenth', { selection: { partitions: ['u1'] } }],
+  ])(
+    '%s %s without a reason is refused, naming the field, and changes nothing',
+    async (method, path, body) => {
+      const answer = await rig.call(method, path, { token: tokens.admin, body });
+      expect(answer.status).toBe(400);
+      expect(answer.body['problems']).toContainEqual(expect.objectContaining({ path: 'reason' }));
+      expect(await auditEntries()).toEqual([]);
+      expect(rig.desk.all.size).toBe(0);
+      expect(await rig.parts.registry.count()).toBe(0);
+    },
+  );
+
+  test('every problem of a body is listed, not the first', async () => {
+    const answer = await rig.call('POST', '/v1/flips', { body: { to: 'nowhere', surprise: 1 } });
+    const problems = answer.body['problems'] as { path: string }[];
+    expect(problems.map((problem) => problem.path)).toEqual(
+      expect.arrayContaining(['cohort', 'to', 'reason']),
+    );
+  });
+
+  test('a body that is no JSON, of another type, or larger than 1 MiB is refused', async () => {
+    const broken = await rig.call('POST', '/v1/plans', { text: '{"cohort":' });
+    expect(broken).toMatchObject({ status: 400, body: { code: 'invalid-request' } });
+    const typed = await rig.call('POST', '/v1/plans', { text: 'cohort=pilot', type: 'text/plain' });
+    expect(typed).toMatchObject({ status: 415, body: { code: 'unsupported-media-type' } });
+    const large = await rig.call('POST', '/v1/plans', { body: { cohort: 'x'.repeat(1_100_000), to: 'app' } });
+    expect(large).toMatchObject({ status: 413, body: { code: 'body-too-large' } });
+  });
+});
+
+describe('partitions', () => {
+  test('a user is explained: owner, epoch, cohorts, and that nothing ever touched it', async () => {
+    await rig.parts.registry.note([{ partition: 'u1', attributes: { seats: 200 } }]);
+    const { body } = await rig.call('GET', '/v1/explain?user=u1');
+    expect(body).toMatchObject({ user: 'u1', partition: 'u1', owner: 'legacy', phase: 'open', epoch: 1 });
+    expect(body).toMatchObject({ cohorts: ['pilot', 'large'], known: true, why: { version: 0 } });
+  });
+
+  test('a partition that moved is explained by its last transition', async () => {
+    await moveToApp('u1');
+    const { body } = await rig.call('GET', '/v1/explain?partition=u1');
+    expect(body).toMatchObject({ owner: 'app', phase: 'open', epoch: 4, why: { version: 3 } });
+  });
+
+  test('explain wants a user or a partition, and not both', async () => {
+    expect((await rig.call('GET', '/v1/explain')).status).toBe(400);
+    expect((await rig.call('GET', '/v1/explain?user=u1&partition=u1')).status).toBe(400);
+  });
+
+  test('pages hold every partition once, those of the registry and those that moved', async () => {
+    await rig.parts.registry.note(['u3', 'u1', 'u5', 'u4'].map((partition) => ({ partition })));
+    await moveToApp('u2');
+    const seen: string[] = [];
+    let cursor = '';
+    do {
+      const { body } = await rig.call('GET', `/v1/partitions?limit=2${cursor}`);
+      seen.push(...(body['partitions'] as { partition: string }[]).map((entry) => entry.partition));
+      cursor = typeof body['next'] === 'string' ? `&cursor=${body['next']}` : '';
+    } while (cursor !== '');
+    expect(seen).toEqual(['u1', 'u2', 'u3', 'u4', 'u5']);
+    expect((await rig.call('GET', '/v1/partitions/u2')).body).toMatchObject({ owner: 'app' });
+    expect((await rig.call('GET', '/v1/partitions/u9')).status).toBe(404);
+  });
+
+  test('an import takes an array, an object with its reason, and NDJSON', async () => {
+    const array = [{ partition: 'u1', attributes: { seats: 5 } }, { partition: 'u2' }];
+    const first = await rig.call('POST', '/v1/partitions/import?reason=crm', { body: array });
+    expect(first.body).toEqual({ imported: 2, known: 2 });
+    await rig.call('POST', '/v1/partitions/import', {
+      body: { reason: 'crm', partitions: [{ partition: 'u3' }] },
+    });
+    const text = '{"partition":"u3"}\n\n{"partition":"u4"}\n';
+    const type = 'application/x-ndjson';
+    const last = await rig.call('POST', '/v1/partitions/import?reason=crm', { text, type });
+    expect(last.body).toEqual({ imported: 2, known: 4 });
+    expect((await auditEntries())[0]).toMatchObject({
+      actor: 'olga',
+      action: 'partitions.import',
+      reason: 'crm',
+    });
+    const bad = await rig.call('POST', '/v1/partitions/import?reason=crm', {
+      text: '{"partition":"u9"}\n{',
+      type,
+    });
+    expect(bad.body['problems']).toEqual([{ path: 'line 2', message: 'is not JSON' }]);
+    expect(await rig.parts.registry.count()).toBe(4);
+  });
+});
+
+describe('cohorts', () => {
+  test('a cohort is counted by owner and phase, and lists its members', async () => {
+    await moveToApp('u1');
+    const { body } = await rig.call('GET', '/v1/cohorts/pilot');
+    expect(body).toMatchObject({
+      counts: { total: 2, byOwner: { legacy: 1, app: 1 }, writes: { app: 1, fenced: 0, legacy: 1 } },
+      members: [
+        { partition: 'u1', owner: 'app' },
+        { partition: 'u2', owner: 'legacy' },
+      ],
+    });
+    const all = await rig.call('GET', '/v1/cohorts');
+    expect((all.body['cohorts'] as { name: string }[]).map((cohort) => cohort.name)).toEqual([
+      'large',
+      'pilot',
+    ]);
+  });
+
+  test('a fenced partition counts as fenced, with the age of its fence', async () => {
+    const order = { kind: 'fence', to: 'app', attempt: 'a', fenceMs: 60_000 } as const;
+    await rig.parts.ledger.order({ partition: 'u1', order, by: 'ops', reason: 'test' });
+    const { body } = await rig.call('GET', '/v1/status?cohort=pilot');
+    expect(body).toMatchObject({ counts: { total: 2, writes: { app: 0, fenced: 1, legacy: 1 } } });
+  });
+
+  test('a cohort of the file cannot be redefined', async () => {
+    const body = { selection: { partitions: ['u7'] }, reason: 'mine' };
+    const answer = await rig.call('PUT', '/v1/cohorts/pilot', { token: tokens.admin, body });
+    expect(answer).toMatchObject({ status: 409, body: { code: 'cohort-from-file' } });
+    expect(await auditEntries()).toEqual([]);
+  });
+});
+
+describe('flips', () => {
+  test('a flip is accepted with its id, and stands in the audit log with who and why', async () => {
+    const body = { cohort: 'pilot', to: 'app', reason: 'first users' };
+    const answer = await rig.call('POST', '/v1/flips', { body });
+    expect(answer.status).toBe(202);
+    expect(answer.body).toMatchObject({ id: 'flip-1', state: 'running', by: 'olga', total: 2 });
+    const [entry] = await auditEntries();
+    expect(entry).toMatchObject({
+      actor: 'olga',
+      action: 'flip.start',
+      target: 'flip-1',
+      reason: 'first users',
+    });
+    expect(entry).toMatchObject({ before: null, after: { cohort: 'pilot', state: 'running' } });
+  });
+
+  test('pausing and resuming keep the state before and after', async () => {
+    await rig.call('POST', '/v1/flips', { body: { cohort: 'pilot', to: 'app', reason: 'go' } });
+    rig.desk.then = {};
+    const paused = await rig.call('POST', '/v1/flips/flip-1/pause', { body: { reason: 'lunch' } });
+    expect(paused.body).toMatchObject({ state: 'paused' });
+    await rig.call('POST', '/v1/flips/flip-1/resume', { body: { reason: 'back' } });
+    await rig.call('POST', '/v1/flips/flip-1/abort', { body: { reason: 'enough' } });
+    const entries = (await auditEntries()).toReversed().slice(1);
+    expect(entries.map(({ action, before, after }) => [action, before, after])).toMatchObject([
+      ['flip.pause', { state: 'running' }, { state: 'paused' }],
+      ['flip.resume', { state: 'paused' }, { state: 'running' }],
+      ['flip.abort', { state: 'running' }, { state: 'aborted' }],
+    ]);
+  });
+
+  test.each([
+    ['stale-plan', 409],
+    ['no-such-plan', 404],
+    ['already-running', 409],
+    ['nothing-can-move', 422],
+  ] as const)('the desk refuses with %s: %d, and the audit log stays empty', async (refused, status) => {
+    rig.desk.refusal = {
+      refused,
+      detail: 'because',
+      blockers: [{ code: 'no-members', detail: 'start a proxy' }],
+      blocked: [{ partition: 'u1', code: 'reserved', detail: 'wait' }],
+    };
+    const body = { cohort: 'pilot', to: 'app', reason: 'go', planId: 'p' };
+    const answer = await rig.call('POST', '/v1/flips', { body });
+    expect(answer.status).toBe(status);
+    expect(answer.body).toMatchObject({
+      code: refused,
+      blockers: [{ code: 'no-members' }],
+      blocked: [{ code: 'reserved' }],
+    });
+    expect(await auditEntries()).toEqual([]);
+  });
+
+  test('an order in the wrong state is 409', async () => {
+    await rig.call('POST', '/v1/flips', { body: { cohort: 'pilot', to: 'app', reason: 'go' } });
+    rig.desk.refusal = { refused: 'wrong-state', detail: 'it has ended' };
+    const answer = await rig.call('POST', '/v1/flips/flip-1/pause', { body: { reason: 'x' } });
+    expect(answer).toMatchObject({ status: 409, body: { code: 'wrong-state' } });
+  });
+});
+
+describe('verifications', () => {
+  async function verified(body: object) {
+    const started = await rig.call('POST', '/v1/verifications', { body });
+    expect(started.status).toBe(202);
+    return until('the verification ends', async () => {
+      const { body: now } = await rig.call('GET', `/v1/verifications/${String(started.body['id'])}`);
+      return now['state'] === 'running' ? undefined : now;
+    });
+  }
+
+  test('equal sides are found equal', async () => {
+    const found = await verified({ cohort: 'pilot' });
+    expect(found).toMatchObject({ state: 'done', partitions: 2, compared: 2, records: 4 });
+    expect(found).toMatchObject({ differences: { missing: 0, extra: 0, changed: 0 }, problems: [] });
+  });
+
+  test('a difference that goes away while the copies catch up is not reported', async () => {
+    const seen = new Map<string, number>();
+    rig.compare = (partition) => {
+      const count = (seen.get(partition) ?? 0) + 1;
+      seen.set(partition, count);
+      const extra = { difference: 'extra', kind: 'appointment', id: 'a1' } as const;
+      const differences = count === 1 ? [extra] : [];
+      return { partition, ownerRecords: 1, copyRecords: 1, differences, problems: [] };
+    };
+    expect(await verified({ cohort: 'pilot' })).toMatchObject({ differences: { extra: 0 } });
+  });
+
+  test('what differs is counted, with examples that name fields and hold no values', async () => {
+    rig.compare = (partition) => ({
+      partition,
+      ownerRecords: 1,
+      copyRecords: 1,
+      differences: [
+        {
+          difference: 'changed',
+          copy: { kind: 'appointment', id: 'a1', fields: { title: 'a secret title' } },
+          fields: [{ field: 'title', owner: 'a secret title', copy: 'another' }],
+        },
+      ],
+      problems: [],
+    });
+    const found = await verified({ cohort: 'pilot', sample: 1 });
+    expect(found).toMatchObject({
+      state: 'done',
+      partitions: 1,
+      sampledFrom: 2,
+      differences: { changed: 1 },
+    });
+    expect(JSON.stringify(found)).toContain('"fields":["title"]');
+    expect(JSON.stringify(found)).not.toContain('secret title');
+  });
+
+  test('a partition that cannot be compared makes the verification fail, not disappear', async () => {
+    rig.compare = (partition) => Promise.reject(new Error(`no list for ${partition}`));
+    const found = await verified({ cohort: 'pilot' });
+    expect(found).toMatchObject({ state: 'failed', compared: 0 });
+    expect(found['problems']).toHaveLength(2);
+  });
+});
+
+describe('how things stand', () => {
+  test('status, sync and members answer', async () => {
+    await rig.parts.registry.note([{ partition: 'u1' }, { partition: 'u2' }]);
+    await rig.parts.join();
+    const { body } = await rig.call('GET', '/v1/status');
+    expect(body).toMatchObject({ lagMs: 120, deadLetters: 3, members: 1, counts: { total: 2 } });
+    expect((await rig.call('GET', '/v1/sync')).body).toMatchObject({ lagMs: 120, deadLetters: 3 });
+    const members = await rig.call('GET', '/v1/members');
+    expect(members.body['members']).toMatchObject([{ inFlight: 0, inDoubt: 0 }]);
+  });
+
+  test('health, readiness and metrics are open and tell no secret', async () => {
+    await moveToApp('u1');
+    expect((await rig.call('GET', '/healthz', { token: null })).status).toBe(200);
+    expect((await rig.call('GET', '/readyz', { token: null })).status).toBe(200);
+    expect((await rig.call('GET', '/', { token: null })).text).toContain('/v1');
+    const metrics = await rig.call('GET', '/metrics', { token: null });
+    expect(metrics.text).toContain('onewriter_partitions{owner="app",phase="open"} 1\n');
+    expect(metrics.text).toContain('onewriter_copy_lag_seconds 0.12\n');
+    expect(metrics.text).toContain('# TYPE onewriter_members gauge\n');
+    for (const token of Object.values(tokens)) expect(metrics.text).not.toContain(token);
+  });
+
+  test('the OpenAPI document describes every call that is served', async () => {
+    const { body } = await rig.call('GET', '/v1/openapi.json', { token: tokens.viewer });
+    expect(body['openapi']).toBe('3.1.0');
+    const paths = body['paths'] as Record<string, Record<string, { requestBody?: unknown }>>;
+    expect(Object.keys(paths)).toEqual(
+      expect.arrayContaining(['/v1/explain', '/v1/flips/{id}/pause', '/v1/cohorts/{name}', '/v1/rollbacks']),
+    );
+    expect(JSON.stringify(paths['/v1/flips']?.['post']?.requestBody)).toContain('"reason"');
+    expect(JSON.stringify(paths['/v1/partitions']?.['get'])).toContain('"limit"');
+  });
+});
+
+describe('when Redis is away', () => {
+  test('the process is healthy but not ready, and calls say that the ledger does not answer', async () => {
+    const own = await startRedis();
+    const alone = await startAdmin(own);
+    try {
+      await alone.closeOther();
+      await own.stop();
+      expect((await alone.call('GET', '/healthz', { token: null })).status).toBe(200);
+      expect((await alone.call('GET', '/readyz', { token: null })).status).toBe(503);
+      const answer = await alone.call('GET', '/v1/members');
+      expect(answer).toMatchObject({ status: 503, body: { code: 'ledger-unreachable' } });
+      expect(answer.text).not.toContain('.ts');
+    } finally {
+      await alone.stop();
+    }
+  });
+});

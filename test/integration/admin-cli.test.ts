@@ -1,0 +1,265 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { type AdminRig, startAdmin, tokens } from '../support/admin.ts';
+import { runCli, startCli } from '../support/cli.ts';
+import { startRedis, type TestRedis } from '../support/redis.ts';
+import { until } from '../support/until.ts';
+
+let server: TestRedis;
+let rig: AdminRig;
+let directory: string;
+
+beforeAll(async () => {
+  server = await startRedis();
+  directory = mkdtempSync(join(tmpdir(), 'onewriter-cli-'));
+});
+afterAll(async () => {
+  rmSync(directory, { recursive: true });
+  await server.stop();
+});
+beforeEach(async () => {
+  rig = await startAdmin(server);
+});
+afterEach(() => rig.stop());
+
+function cli(...argv: string[]) {
+  return runCli(['--admin', rig.url, '--token', tokens.operator, ...argv]);
+}
+
+const flipPilot = ['flip', '--cohort', 'pilot', '--to', 'app', '--reason', 'first users', '--yes'];
+
+describe('plan', () => {
+  test('a plan that is not empty exits 2, ends with its sum, and can be written to a file', async () => {
+    const file = join(directory, 'plan.json');
+    const result = await cli('plan', '--cohort', 'pilot', '--to', 'app', '--out', file);
+    expect(result.exit).toBe(2);
+    expect(result.stdout.trimEnd().split('\n').at(-1)).toBe('Plan: 2 to flip, 0 blocked, 0 to reverse');
+    expect(result.stdout).toContain('/login');
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({ cohort: 'pilot', flip: ['u1', 'u2'] });
+  });
+
+  test('all blockers are listed, and nothing can move: exit 8', async () => {
+    rig.desk.blockers = [
+      { code: 'no-members', detail: 'start a proxy' },
+      { code: 'guard-unreachable', detail: 'mount the guard' },
+    ];
+    const result = await cli('plan', '--cohort', 'pilot', '--to', 'app');
+    expect(result.exit).toBe(8);
+    expect(result.stdout).toContain('no-members: start a proxy');
+    expect(result.stdout).toContain('guard-unreachable: mount the guard');
+  });
+
+  test('with --json the first line is the version', async () => {
+    const { events } = await cli('plan', '--cohort', 'pilot', '--to', 'app', '--json');
+    expect(events.map((event) => event['type'])).toEqual(['version', 'plan']);
+  });
+});
+
+describe('flip', () => {
+  test('plans, starts, follows to the end and prints what moved: exit 0', async () => {
+    rig.desk.then = {
+      state: 'completed',
+      committed: 2,
+      pending: 0,
+      pauseMs: { p50: 40.2, p99: 90, max: 91 },
+    };
+    const result = await cli(...flipPilot);
+    expect(result).toMatchObject({ exit: 0, stderr: '' });
+    expect(result.stdout).toMatch(/committed +2\n/);
+    expect(result.stdout).toContain('p50 40 ms, p99 90 ms, max 91 ms');
+    expect(rig.desk.all.get('flip-1')).toMatchObject({ by: 'olga', reason: 'first users' });
+  });
+
+  test('without a terminal and without --yes nothing is started: exit 1', async () => {
+    const result = await cli(...flipPilot.slice(0, -1));
+    expect(result.exit).toBe(1);
+    expect(result.stderr).toContain('--yes');
+    expect(rig.desk.all.size).toBe(0);
+  });
+
+  test('without a reason nothing is started: exit 1', async () => {
+    const result = await cli('flip', '--cohort', 'pilot', '--to', 'app', '--yes');
+    expect(result).toMatchObject({ exit: 1 });
+    expect(result.stderr).toContain('--reason');
+    expect(rig.desk.all.size).toBe(0);
+  });
+
+  test('partitions that were aborted are named: exit 4', async () => {
+    const blocked = [{ partition: 'u2', code: 'drain-timeout', detail: 'no acknowledgement' }];
+    rig.desk.then = { state: 'completed', committed: 1, aborted: 1, pending: 0, blocked };
+    const result = await cli(...flipPilot);
+    expect(result.exit).toBe(4);
+    expect(result.stdout).toMatch(/u2 +drain-timeout +no acknowledgement/);
+  });
+
+  test('a paused flip waits for somebody: exit 3, with the command that goes on', async () => {
+    rig.desk.then = { state: 'paused', detail: 'paused by ops: lunch' };
+    const result = await cli(...flipPilot);
+    expect(result.exit).toBe(3);
+    expect(result.stdout).toContain('onewriter resume flip-1');
+  });
+
+  test('time is up: exit 5, and the flip goes on', async () => {
+    rig.desk.then = {};
+    const result = await cli(...flipPilot, '--timeout', '300ms');
+    expect(result.exit).toBe(5);
+    expect(result.stderr).toContain('goes on');
+    expect(rig.desk.all.get('flip-1')?.state).toBe('running');
+  });
+
+  test('--no-wait returns at once', async () => {
+    rig.desk.then = {};
+    expect(await cli(...flipPilot, '--no-wait')).toMatchObject({ exit: 0 });
+  });
+
+  test('nothing that can move: exit 8; nothing to change: exit 0', async () => {
+    rig.desk.blockers = [{ code: 'no-members', detail: 'start a proxy' }];
+    expect(await cli(...flipPilot)).toMatchObject({ exit: 8 });
+    rig.desk.blockers = [];
+    const none = await cli('flip', '--cohort', 'large', '--to', 'app', '--reason', 'r', '--yes');
+    expect(none.exit).toBe(0);
+    expect(none.stdout).toContain('Nothing to change.');
+    expect(rig.desk.all.size).toBe(0);
+  });
+
+  test('an interrupt ends the waiting, not the flip', async () => {
+    rig.desk.then = {};
+    const running = startCli(['--admin', rig.url, '--token', tokens.operator, ...flipPilot]);
+    await until('the flip is followed', () => running.stdout().includes('0/2 committed'));
+    running.child.kill('SIGINT');
+    const result = await running.ended;
+    expect(result.exit).toBe(1);
+    expect(result.stderr).toContain('goes on');
+    expect(rig.desk.all.get('flip-1')?.state).toBe('running');
+  });
+});
+
+describe('refusals', () => {
+  test('a wrong token and a missing role are denied: exit 7, and the token is not printed', async () => {
+    const wrong = await runCli(['--admin', rig.url, '--token', 'wrong-token-1', 'status']);
+    expect(wrong.exit).toBe(7);
+    expect(wrong.stderr + wrong.stdout).not.toContain('wrong-token-1');
+    const viewer = await runCli([
+      '--admin',
+      rig.url,
+      '--token',
+      tokens.viewer,
+      'pause',
+      'f',
+      '--reason',
+      'r',
+    ]);
+    expect(viewer.exit).toBe(7);
+    expect(viewer.stderr).toContain('operator');
+  });
+
+  test('a stale plan is exit 6, an unknown cohort exit 1', async () => {
+    rig.desk.refusal = { refused: 'stale-plan', detail: 'u1 has moved on' };
+    expect(await cli('plan', '--cohort', 'pilot', '--to', 'app')).toMatchObject({ exit: 6 });
+    const unknown = await cli('plan', '--cohort', 'nobody', '--to', 'app', '--json');
+    expect(unknown.exit).toBe(1);
+    expect(unknown.events.at(-1)).toMatchObject({ type: 'error', code: 'no-such-cohort', exit: 1 });
+  });
+
+  test('an admin that is not there is one sentence: exit 1, no stack', async () => {
+    const result = await runCli(['--admin', 'http://127.0.0.1:1', '--token', 't', 'status']);
+    expect(result.exit).toBe(1);
+    expect(result.stderr).toContain('No admin API answers at http://127.0.0.1:1');
+    expect(result.stderr).not.toMatch(/\n\s+at /);
+  });
+
+  test.each([['frobnicate'], ['rollback'], ['status', '--nope'], []])('%s %s: exit 1', async (...argv) => {
+    expect(await runCli(argv)).toMatchObject({ exit: 1 });
+  });
+});
+
+describe('status, explain and steering', () => {
+  test('status says first where writes go', async () => {
+    const result = await cli('status', 'pilot');
+    expect(result.exit).toBe(0);
+    expect(result.stdout.split('\n')[0]).toBe('Writes: 0/2 app, 0 fenced, 2 legacy');
+    expect(result.stdout).toContain('onewriter plan --cohort pilot --to app');
+  });
+
+  test('a watched flip that ends, ends the watching with its exit code', async () => {
+    rig.desk.then = { state: 'aborted', detail: 'aborted by ops: enough' };
+    await rig.call('POST', '/v1/flips', { body: { cohort: 'pilot', to: 'app', reason: 'go' } });
+    const watching = startCli(['--admin', rig.url, '--token', tokens.viewer, 'status', 'pilot', '--watch']);
+    await until('the first line', () => watching.stdout().includes('RUNNING'));
+    await rig.desk.flip('flip-1');
+    expect((await watching.ended).exit).toBe(4);
+  });
+
+  test('explain names store, cohorts and reason', async () => {
+    const result = await cli('explain', 'u1', '--no-color');
+    expect(result.exit).toBe(0);
+    expect(result.stdout).toContain('u1: writes go to legacy\n');
+    expect(result.stdout).toMatch(/cohorts +pilot\n/);
+    expect(await cli('explain')).toMatchObject({ exit: 1 });
+  });
+
+  test('a flip is paused by id, and aborted by its cohort', async () => {
+    rig.desk.then = {};
+    await rig.call('POST', '/v1/flips', { body: { cohort: 'pilot', to: 'app', reason: 'go' } });
+    expect(await cli('pause', 'flip-1', '--reason', 'lunch')).toMatchObject({ exit: 0 });
+    expect(rig.desk.all.get('flip-1')?.detail).toBe('paused by olga: lunch');
+    expect(await cli('abort', '--cohort', 'pilot', '--reason', 'enough')).toMatchObject({ exit: 0 });
+    expect(rig.desk.all.get('flip-1')?.state).toBe('aborted');
+    expect(await cli('abort', '--cohort', 'pilot', '--reason', 'again')).toMatchObject({ exit: 1 });
+  });
+});
+
+describe('verify and import', () => {
+  test('equal sides: exit 0; a difference: exit 8, with an example', async () => {
+    expect(await cli('verify', 'pilot')).toMatchObject({ exit: 0 });
+    rig.compare = (partition) => ({
+      partition,
+      ...{ ownerRecords: 1, copyRecords: 2, problems: [] },
+      differences: [{ difference: 'extra', kind: 'appointment', id: 'a7' }],
+    });
+    const result = await cli('verify', '--cohort', 'pilot', '--sample', '1');
+    expect(result.exit).toBe(8);
+    expect(result.stdout).toMatch(/only in the copy +1\n/);
+    expect(result.stdout).toContain('appointment a7');
+  });
+
+  test('what could not be compared is an error: exit 1', async () => {
+    rig.compare = () => Promise.reject(new Error('the list is gone'));
+    const result = await cli('verify', 'pilot');
+    expect(result.exit).toBe(1);
+    expect(result.stdout).toContain('the list is gone');
+  });
+
+  test('an import larger than one call goes in several, from a file or from standard input', async () => {
+    const note = 'x'.repeat(900);
+    const lines = Array.from({ length: 2_000 }, (_, at) => ({ partition: `p${at}`, attributes: { note } }));
+    const file = join(directory, 'partitions.json');
+    writeFileSync(file, JSON.stringify(lines));
+    const result = await cli('partitions', 'import', file, '--reason', 'crm');
+    expect(result).toMatchObject({ exit: 0, stdout: 'Imported 2000 partitions; the registry knows 2000.\n' });
+    const piped = await runCli(
+      ['--admin', rig.url, '--token', tokens.operator, 'partitions', 'import', '-', '--reason', 'crm'],
+      { input: '{"partition":"q1"}\n' },
+    );
+    expect(piped.stdout).toBe('Imported 1 partitions; the registry knows 2001.\n');
+    expect(await cli('partitions', 'import', '/nowhere', '--reason', 'crm')).toMatchObject({ exit: 1 });
+  });
+});
+
+test('a reader that goes away does not crash the command', async () => {
+  rig.desk.then = {};
+  const running = startCli(['--admin', rig.url, '--token', tokens.operator, ...flipPilot]);
+  await until('something is printed', () => running.stdout() !== '');
+  running.child.stdout?.destroy();
+  await until('the flip is there', () => rig.desk.all.has('flip-1'));
+  rig.desk.all.set('flip-1', {
+    ...rig.desk.all.get('flip-1')!,
+    state: 'completed',
+    committed: 2,
+    pending: 0,
+  });
+  const { stderr } = await running.ended;
+  expect(stderr).not.toMatch(/EPIPE|\n\s+at /);
+});
