@@ -16,6 +16,7 @@ import { feedBlockMs, parseTransition, StreamFeed } from './ledger/feed.ts';
 import { RedisLedger } from './ledger/ledger.ts';
 import { Membership } from './ledger/membership.ts';
 import type { Log } from './log.ts';
+import { flatCounters } from './proxy/counters.ts';
 import { createProxy } from './proxy/proxy.ts';
 import { restConnectorOf } from './stores/rest/store.ts';
 import { createSync, type Sync } from './sync/create.ts';
@@ -54,8 +55,11 @@ export async function startRole(role: Role, request: RoleRequest): Promise<Runni
     const base = await openBase(request, address, stops);
     const addresses: Record<string, string> = {};
     if (role === 'worker' || role === 'up') await base.sync.startWorkers();
-    if (role === 'admin' || role === 'up') addresses['admin'] = await startAdmin(request, base, stops);
-    if (role === 'proxy' || role === 'up') addresses['proxy'] = await startProxy(request, base, stops);
+    const proxy = role === 'proxy' || role === 'up' ? await startProxy(request, base, stops) : undefined;
+    if (proxy !== undefined) addresses['proxy'] = proxy.address;
+    if (role === 'admin' || role === 'up') {
+      addresses['admin'] = await startAdmin(request, base, stops, proxy?.counters);
+    }
     return { addresses, stop, failed: died };
   } catch (error) {
     await stop();
@@ -112,7 +116,12 @@ async function openBase(request: RoleRequest, address: RedisAddress, stops: Stop
   return { redis, ledger, registry, feed, sync, openFeed };
 }
 
-async function startProxy(request: RoleRequest, base: Base, stops: Stops): Promise<string> {
+interface StartedProxy {
+  readonly address: string;
+  readonly counters: () => Record<string, number>;
+}
+
+async function startProxy(request: RoleRequest, base: Base, stops: Stops): Promise<StartedProxy> {
   const { config, configHash, log } = request;
   const { leaseMs } = config.ledger;
   const writeTimeoutMs = Math.max(...storeNames.map((store) => config.stores[store].writeTimeoutMs));
@@ -132,10 +141,15 @@ async function startProxy(request: RoleRequest, base: Base, stops: Stops): Promi
     await member.leave(Math.max(config.stores.legacy.settleMs, config.stores.app.settleMs));
   });
   const { host, port } = await proxy.listen();
-  return urlOf(host, port);
+  return { address: urlOf(host, port), counters: () => flatCounters(proxy.counters()) };
 }
 
-async function startAdmin(request: RoleRequest, base: Base, stops: Stops): Promise<string> {
+async function startAdmin(
+  request: RoleRequest,
+  base: Base,
+  stops: Stops,
+  counters: (() => Record<string, number>) | undefined,
+): Promise<string> {
   const { config, log } = request;
   const { redis, ledger, registry, sync } = base;
   const audit = new RedisAuditLog(redis);
@@ -151,6 +165,7 @@ async function startAdmin(request: RoleRequest, base: Base, stops: Stops): Promi
   await desk.resumeAll();
   const admin = createAdmin({
     ...{ config, ledger, registry, audit, log, flips: desk, copies: sync.desk },
+    ...(counters === undefined ? {} : { counters }),
     readers: Object.values(sync.readers),
     deadLetters: () => sync.deadLetters.total(),
     cohorts: {

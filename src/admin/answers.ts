@@ -115,6 +115,7 @@ export const verificationAnswer = z.object({
   partitions: count,
   sampledFrom: count.describe('Size of the cohort; larger than `partitions` where a sample was asked for.'),
   compared: count,
+  notCopied: count.describe('Partitions whose owner is not copied from any more; nothing to compare.'),
   records: count,
   differences: z.object({
     missing: count,

@@ -62,6 +62,7 @@ export class Verifications {
       partitions: chosen.length,
       sampledFrom: partitions.length,
       compared: 0,
+      notCopied: 0,
       records: 0,
       differences: { missing: 0, extra: 0, changed: 0, examples: [] },
       problems: [],
@@ -101,7 +102,8 @@ export class Verifications {
   async #compareOne(verification: Running, partition: string): Promise<void> {
     try {
       const { comparison, differences } = await this.#settled(partition);
-      verification.compared += 1;
+      if (comparison.notCopied === undefined) verification.compared += 1;
+      else verification.notCopied += 1;
       verification.records += comparison.ownerRecords;
       for (const difference of differences) note(verification, partition, difference);
       for (const { kind, detail } of comparison.problems) {

@@ -229,6 +229,8 @@ export interface GuardCalls {
 
 export interface PartitionComparison {
   readonly partition: string;
+  /** Why there is nothing to compare: the owner's records are not copied to the other store any more. */
+  readonly notCopied?: string;
   readonly ownerRecords: number;
   readonly copyRecords: number;
   readonly differences: readonly Difference[];

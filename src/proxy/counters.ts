@@ -46,6 +46,28 @@ export function newCounters(): ProxyCounters {
   };
 }
 
+/** Flat, by the rest of a Prometheus name: `requests_total{store="app",access="write",status="2xx"}`. */
+export function flatCounters(counters: ProxyCounters): Record<string, number> {
+  const flat: Record<string, number> = {
+    held_writes_total: counters.held,
+    abandoned_holds_total: counters.abandonedHolds,
+    in_doubt_writes_total: counters.inDoubt,
+    closed_at_fence_total: counters.closedAtFence,
+    held_writes: counters.holding,
+    requests_under_way: counters.underWay,
+    upgraded_connections: counters.upgraded,
+  };
+  for (const [store, accesses] of Object.entries(counters.requests)) {
+    for (const [access, classes] of Object.entries(accesses)) {
+      for (const [status, count] of Object.entries(classes)) {
+        flat[`requests_total{store="${store}",access="${access}",status="${status}"}`] = count;
+      }
+    }
+  }
+  for (const [code, count] of Object.entries(counters.refused)) flat[`refused_total{code="${code}"}`] = count;
+  return flat;
+}
+
 export function statusClass(status: number): StatusClass {
   if (status < 100) return 'broken';
   if (status < 200) return '1xx';

@@ -162,7 +162,10 @@ export class SyncWorkers {
       return deniedPauseMs;
     }
     if (job.attemptsMade + 1 < this.#parts.attempts) throw error;
-    if (error.kind === 'unavailable' && (await this.#isOutage())) return outagePauseMs;
+    if (error.kind === 'unavailable' && (await this.#isOutage())) {
+      this.#parts.log('warn', 'sync.outage', { detail: error.message, pausedMs: outagePauseMs });
+      return outagePauseMs;
+    }
     await this.#bury(data, error, startedMs);
     throw error;
   }

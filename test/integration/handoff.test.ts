@@ -206,6 +206,7 @@ describe('a coordinator that dies', () => {
     const member = await ledger.join();
     const order = { kind: 'fence', to: 'app', attempt: 'dead', fenceMs: 300 } as const;
     await ledger.ledger.order({ partition, order, by, reason });
+    await until('the fence', () => member.ownershipOf(partition).phase === 'fenced');
     await until('reopened', () => member.admit(partition).verdict === 'admit');
     expect((await ledger.ledger.read(partition)).ownership).toEqual({
       phase: 'open',
@@ -219,6 +220,7 @@ describe('a coordinator that dies', () => {
     const fence = { kind: 'fence', to: 'app', attempt: 'dead', fenceMs: 300 } as const;
     await ledger.ledger.order({ partition, order: fence, by, reason });
     await ledger.ledger.order({ partition, order: { kind: 'commit', attempt: 'dead' }, by, reason });
+    await until('the commit', () => member.ownershipOf(partition).phase === 'committed');
     await until('released', () => member.admit(partition).verdict === 'admit');
     expect((await ledger.ledger.read(partition)).ownership).toEqual({
       phase: 'open',
@@ -284,6 +286,7 @@ describe('the ledger', () => {
     const member = await lost.join({ leaseMs: 600 });
     const fence = { kind: 'fence', to: 'app', attempt: 'x', fenceMs: 100 } as const;
     await lost.ledger.order({ partition, order: fence, by, reason });
+    await until('the fence', () => member.ownershipOf(partition).phase === 'fenced');
     await until('reopened', () => member.admit(partition).verdict === 'admit');
     const { connectRedis } = await import('../../src/ledger/connection.ts');
     const redis = await connectRedis({ url: own.url });

@@ -213,7 +213,7 @@ describe('a ring', () => {
     rig.app.intercept = () => ({ status: 503 });
     rig.sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: '1' });
     await rig.sync.startWorkers();
-    await until('the store was probed', () => rig.app.calls.some(({ path }) => path === '/appointments'));
+    await until('the outage was noticed', () => rig.events.some(({ event }) => event === 'sync.outage'));
     rig.app.intercept = undefined;
     await copied('1');
     expect(await rig.sync.deadLetters.total()).toBe(0);

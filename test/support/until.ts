@@ -7,7 +7,8 @@ export async function until<Value>(
   const end = performance.now() + withinMs;
   for (;;) {
     const value = await condition();
-    if (value !== undefined && value !== null && value !== false) return value as Exclude<Value, false | null | undefined>;
+    if (value !== undefined && value !== null && value !== false)
+      return value as Exclude<Value, false | null | undefined>;
     if (performance.now() > end) throw new Error(`not within ${withinMs} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }

@@ -57,11 +57,20 @@ function exitOf({ state, differences }: VerificationAnswer): ExitCode {
 
 function show(output: Output, verification: VerificationAnswer): void {
   output.event('verification', verification);
-  const { cohort, partitions, sampledFrom, compared, records, differences, problems } = verification;
+  const { cohort, partitions, sampledFrom, compared, notCopied, records, differences, problems } =
+    verification;
   const sampled = sampledFrom > partitions ? ` (a sample of ${sampledFrom})` : '';
   output.table([
     ['cohort', plain(cohort)],
     ['partitions', `${compared}/${partitions} compared${sampled}`],
+    ...(notCopied === 0
+      ? []
+      : [
+          [
+            'not compared',
+            `${notCopied}: the app owns them, and nothing is copied to legacy any more`,
+          ] as const,
+        ]),
     ['records', String(records)],
     ['missing in the copy', String(differences.missing)],
     ['only in the copy', String(differences.extra)],
