@@ -2,7 +2,8 @@
  * Reads the evidence of a run from the outside (the users' journal, both stores' own logs and contents, the
  * ledger's stream of transitions) and prints it as a table.
  */
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import type { AcceptedWrite, Appointment } from './appointment.ts';
 import { checkJournal, type Evidence, type OwnerSpan, parseJournal } from './check.ts';
@@ -32,13 +33,17 @@ export async function checkRun(scene: Scene): Promise<RunEvidence> {
     (ownership[partition] ??= []).push({ owner: after.owner, fromMs: after.changedAtMs });
   }
   const journal = parseJournal(await readFile(scene.journal, 'utf8'));
-  const evidence = checkJournal({
-    ...{ journal, ownership },
-    legacyDump: await ask<Appointment[]>(scene.witnesses.legacy, '/_dump'),
-    appDump: await ask<Appointment[]>(scene.witnesses.app, '/_dump'),
-    legacyLog: await ask<AcceptedWrite[]>(scene.witnesses.legacy, '/_log'),
-    appLog: await ask<AcceptedWrite[]>(scene.witnesses.app, '/_log'),
-  });
+  const [legacyDump, appDump, legacyLog, appLog] = await Promise.all([
+    ask<Appointment[]>(scene.witnesses.legacy, '/_dump'),
+    ask<Appointment[]>(scene.witnesses.app, '/_dump'),
+    ask<AcceptedWrite[]>(scene.witnesses.legacy, '/_log'),
+    ask<AcceptedWrite[]>(scene.witnesses.app, '/_log'),
+  ]);
+  // Kept beside the journal, so that a broken promise can be traced after everything has ended.
+  for (const [name, content] of Object.entries({ legacyDump, appDump, legacyLog, appLog, transitions })) {
+    await writeFile(join(scene.directory, `${name}.json`), JSON.stringify(content));
+  }
+  const evidence = checkJournal({ journal, ownership, legacyDump, appDump, legacyLog, appLog });
   return { ...evidence, ...failuresByProxy(journal, scene.killedProxy()), ...handoffsOf(transitions) };
 }
 
