@@ -127,6 +127,8 @@ export interface KindCapabilities {
   /** `list` can be read only by partition: it has no form over all of them. */
   readonly needsPartition?: boolean;
   readonly since: boolean;
+  /** The list is read page by page; else one answer is taken for all of it. */
+  readonly paged: boolean;
   readonly tombstones: boolean;
   readonly versions: 'field' | 'etag' | 'none';
   /** Why copies into this store cannot work; undefined where they can. */

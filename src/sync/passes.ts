@@ -160,8 +160,20 @@ async function applyDifference(
     readPatiently(patience, signal, () => reader.get(kind, { id, partition }, signal));
   // What a list does not show is not proven absent: a row can have shifted past the reader. Only `get` tells.
   const ownerRecord = found.ownerRecords.get(key) ?? (await get(session.owner));
+  const listed = difference.difference !== 'extra';
+  if (patience === 'fence' && !listed && isLive(ownerRecord, partition)) {
+    // Nobody writes under a fence, so no row has shifted: the list itself is not complete.
+    throw new StoreFailure(
+      'bad-answer',
+      `the list of ${kind} in ${session.from} does not show ${id}, which is there: look at its paging and feedDelayMs`,
+    );
+  }
   const copyRecord = found.copyRecords.get(key) ?? (await get(session.copy));
   return session.apply({ kind, id }, ownerRecord, copyRecord);
+}
+
+function isLive(record: StoreRecord | undefined, partition: string): boolean {
+  return record !== undefined && !record.deleted && record.partition === partition;
 }
 
 const parallelWrites = 6;

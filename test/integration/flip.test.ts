@@ -61,7 +61,14 @@ const guards: GuardCalls = {
 let reachable: boolean;
 function reader(store: 'legacy' | 'app'): StoreReader {
   const capabilities: KindCapabilities[] = [
-    { kind: 'appointment', byPartition: true, since: false, tombstones: false, versions: 'none' },
+    {
+      kind: 'appointment',
+      byPartition: true,
+      since: false,
+      paged: true,
+      tombstones: false,
+      versions: 'none',
+    },
   ];
   return {
     store,

@@ -200,6 +200,16 @@ describe('under a fence', () => {
     expect(idsInApp()).toEqual(['1', 'late-1', 'late-2']);
   });
 
+  test('a list that does not show a record which is there proves nothing', async () => {
+    await start(legacyWith(appointment('1', 'ann'), appointment('2', 'ann')));
+    await rig.sync.desk.bringUp('ann', never);
+    await rig.order('ann', fence);
+    rig.legacy.intercept = ({ path }) =>
+      path === '/appointments' ? { status: 200, body: { data: [appointment('1', 'ann')] } } : undefined;
+    await expect(rig.sync.desk.catchUp('ann', 'the-attempt', never)).rejects.toThrow('does not show 2');
+    expect(idsInApp()).toEqual(['1', '2']);
+  });
+
   test('a rate limit ends the attempt at once', async () => {
     await start(legacyWith(appointment('1', 'ann')));
     await rig.order('ann', fence);

@@ -68,7 +68,7 @@ test('records of json-server are copied with their integer ids, and follow chang
         appointment: {
           list: {
             path: '/appointments',
-            query: { owner_id: '{partition}', _page: '1', _limit: '2' },
+            query: { owner_id: '{partition}', _page: '{page}', _limit: '2' },
             paging: 'link',
           },
           get: { path: '/appointments/{id}' },

@@ -94,7 +94,7 @@ async function checkFirstPage(
 
 /** What the connector cannot do, in words, and what follows from it. */
 function limitsOf(setting: string, store: StoreName, capability: KindCapabilities): Finding[] {
-  const { kind, byPartition, since, tombstones, notWritable } = capability;
+  const { kind, byPartition, paged, since, tombstones, notWritable } = capability;
   const check = `${setting} ${kind}`;
   const findings: Finding[] = [];
   if (store === 'app' && notWritable !== undefined) {
@@ -104,6 +104,11 @@ function limitsOf(setting: string, store: StoreName, capability: KindCapabilitie
     const advice =
       'Catching up reads the whole list inside the fence; use {partition} in list.query if it can.';
     findings.push(warn(check, 'the list cannot be narrowed to one partition', advice));
+  }
+  if (!paged) {
+    const advice =
+      'If the platform limits how many it answers, the rest is never copied: configure next or paging.';
+    findings.push(warn(check, 'one answer is taken for the whole list', advice));
   }
   if (!since) {
     const advice = 'Every poll reads everything; name version and use {since} in list.query if it can.';

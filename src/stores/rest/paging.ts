@@ -60,6 +60,8 @@ export class Paging {
 
   first(): PlaceholderValues {
     const { paging } = this.#list;
+    // Without its page parameter a platform may answer with one short page and no link: a silent loss.
+    if (paging === 'link') return { page: '1', offset: '0' };
     if (typeof paging !== 'object') return {};
     return 'page' in paging
       ? { page: String(this.#pageNumber), size: String(paging.page.size) }

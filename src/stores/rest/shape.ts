@@ -91,6 +91,7 @@ export function capabilitiesOf(kind: string, config: RecordConfig): KindCapabili
     byPartition: inPath.includes('partition') || inQuery.includes('partition'),
     needsPartition: inPath.includes('partition'),
     since: hasVersionField && (inPath.includes('since') || inQuery.includes('since')),
+    paged: config.list.next !== undefined || config.list.paging !== undefined,
     tombstones: config.deleted !== undefined,
     versions: config.version === undefined ? 'none' : config.version === 'etag' ? 'etag' : 'field',
     ...(notWritable === undefined ? {} : { notWritable }),
