@@ -129,6 +129,11 @@ async function startProxy(request: RoleRequest, base: Base, stops: Stops): Promi
     ...{ ledger: base.ledger, redis: base.redis, registry: base.registry, openFeed: base.openFeed, log },
     settings: {
       ...{ leaseMs, marginMs: leaseMs / 10, writeTimeoutMs, configHash },
+      rememberMs: Math.max(
+        600_000,
+        2 * base.sync.readers.legacy.feedDelayMs,
+        2 * base.sync.readers.app.feedDelayMs,
+      ),
       settleMs: { legacy: config.stores.legacy.settleMs, app: config.stores.app.settleMs },
       defaultOwner: config.newPartitions,
     },

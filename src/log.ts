@@ -9,3 +9,12 @@ export function jsonLog(write: (line: string) => void, lowest: LogLevel = 'info'
     write(`${JSON.stringify({ time: new Date().toISOString(), level, event, ...fields })}\n`);
   };
 }
+
+/** What an error says, with what caused it: "the list could not be read: connect ECONNREFUSED". */
+export function sentenceOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const own = error.message === '' ? error.name : error.message;
+  if (error.cause === undefined) return own;
+  const cause = sentenceOf(error.cause);
+  return own.includes(cause) ? own : `${own}: ${cause}`;
+}

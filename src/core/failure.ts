@@ -42,7 +42,7 @@ export const failureKinds = {
   fenced: { status: 503, title: 'The account is being moved', retry: true },
   'commit-not-durable': {
     status: 503,
-    title: 'The account has moved, but the move is not durable yet',
+    title: 'Who owns the account is not confirmed yet',
     retry: true,
   },
   'hold-full': { status: 503, title: 'Too many writes wait for accounts being moved', retry: true },

@@ -45,13 +45,22 @@ export type HandoffOrder =
   | { readonly order: 'reread' };
 
 export type HandoffEvent =
-  /** The fence is in the ledger; `members` are all that were listed after it was. */
-  | { readonly event: 'fenced'; readonly epoch: number; readonly members: readonly string[] }
+  /**
+   * The fence is in the ledger; `members` are all that were listed after it was. A member that left took
+   * what it knew of finished writes with it, so they may be as young as its departure.
+   */
+  | {
+      readonly event: 'fenced';
+      readonly epoch: number;
+      readonly members: readonly string[];
+      readonly lastDepartureAgeMs: number;
+    }
   | {
       readonly event: 'acknowledged';
       readonly member: string;
       readonly answer: DrainAnswer;
       readonly lastWriteAgeMs: number;
+      readonly settlesInMs: number;
     }
   /** A transition removed the member from the ledger: proven gone, its writes have settled. */
   | { readonly event: 'member-gone'; readonly member: string }
@@ -62,7 +71,12 @@ export type HandoffEvent =
   | { readonly event: 'released' }
   | { readonly event: 'aborted' }
   /** The order before failed in the named way; nothing of it took effect, or it does not matter. */
-  | { readonly event: 'failed'; readonly failure: HandoffFailure; readonly detail: string }
+  | {
+      readonly event: 'failed';
+      readonly failure: HandoffFailure;
+      readonly detail: string;
+      readonly retryAfterMs?: number;
+    }
   | { readonly event: 'transition-unknown' }
   | { readonly event: 'stop'; readonly detail: string }
   | { readonly event: 'tick' };
@@ -92,13 +106,21 @@ export interface HandoffState {
   readonly to: StoreName;
   /** Epoch of the fence; 0 until it is in the ledger. */
   readonly epoch: number;
+  /** When the fence was ordered, so never later than the ledger counts its deadline from. */
   readonly fencedAtMs: number;
   readonly awaiting: readonly string[];
   readonly newestWriteMs: number;
   readonly proof?: CaughtUpProof;
   /** The operator's stop, which came while the fence was being ordered. */
   readonly stopping?: string;
-  readonly failure?: { readonly code: HandoffFailure; readonly detail: string };
+  readonly failure?: HandoffFailed;
+}
+
+export interface HandoffFailed {
+  readonly code: HandoffFailure;
+  readonly detail: string;
+  /** Trying again before this time is over would fail alike. */
+  readonly retryAfterMs?: number;
 }
 
 export interface HandoffMove {
@@ -132,7 +154,13 @@ export function stepHandoff(
   switch (event.event) {
     case 'fenced': {
       if (state.step !== 'fencing') return stay(state);
-      const fenced = { ...state, step: 'draining', epoch: event.epoch, awaiting: event.members } as const;
+      const fenced: HandoffState = {
+        ...state,
+        step: 'draining',
+        epoch: event.epoch,
+        awaiting: event.members,
+        newestWriteMs: nowMs - event.lastDepartureAgeMs,
+      };
       if (state.stopping !== undefined) return abort(fenced, 'stopped-by-operator', state.stopping);
       return drainIfAll(fenced, nowMs, settings);
     }
@@ -162,7 +190,7 @@ export function stepHandoff(
     case 'aborted':
       return isOver(state) ? stay(state) : move({ ...state, step: 'aborted' }, []);
     case 'failed':
-      return failed(state, event.failure, event.detail);
+      return failed(state, event.failure, event.detail, event.retryAfterMs);
     case 'transition-unknown':
       return isOver(state) ? stay(state) : move(state, [{ order: 'reread' }]);
     case 'stop':
@@ -186,7 +214,8 @@ function acknowledged(
 ): HandoffMove {
   if (state.step !== 'draining') return stay(state);
   if (event.answer === 'in-doubt') {
-    return abort(state, 'write-in-doubt', `${event.member} has a write whose outcome is unknown`);
+    const detail = `${event.member} has a write whose outcome is unknown; it settles in ${Math.ceil(event.settlesInMs)} ms`;
+    return abort(state, 'write-in-doubt', detail, event.settlesInMs);
   }
   const newestWriteMs = Math.max(state.newestWriteMs, nowMs - event.lastWriteAgeMs);
   return drainIfAll(without({ ...state, newestWriteMs }, event.member), nowMs, settings);
@@ -208,6 +237,7 @@ function catchUp(state: HandoffState, nowMs: number, settings: HandoffSettings):
       state,
       'feed-delay-exceeds-fence',
       `a write finished so recently that the old owner's list shows it only in ${waitMs} ms, after the fence deadline`,
+      waitMs,
     );
   }
   return move({ ...state, step: 'catching-up' }, [{ order: 'catch-up', epoch: state.epoch, notBeforeMs }]);
@@ -223,12 +253,19 @@ function tick(state: HandoffState, nowMs: number, settings: HandoffSettings): Ha
   return stay(state);
 }
 
-function failed(state: HandoffState, code: HandoffFailure, detail: string): HandoffMove {
+function failed(
+  state: HandoffState,
+  code: HandoffFailure,
+  detail: string,
+  retryAfterMs?: number,
+): HandoffMove {
   if (state.step === 'fencing') {
     return move({ ...state, step: 'aborted', failure: { code, detail } }, []);
   }
   // A commit that was refused changed nothing; the abort's compare-and-set settles any race.
-  return mayAbort(state) || state.step === 'committing' ? abort(state, code, detail) : stay(state);
+  return mayAbort(state) || state.step === 'committing'
+    ? abort(state, code, detail, retryAfterMs)
+    : stay(state);
 }
 
 /**
@@ -260,8 +297,14 @@ function commit(state: HandoffState): HandoffMove {
   return move({ ...state, step: 'committing' }, [{ order: 'commit' }]);
 }
 
-function abort(state: HandoffState, code: HandoffFailure, detail: string): HandoffMove {
-  return move({ ...state, step: 'aborting', failure: { code, detail } }, [{ order: 'abort' }]);
+function abort(
+  state: HandoffState,
+  code: HandoffFailure,
+  detail: string,
+  retryAfterMs?: number,
+): HandoffMove {
+  const failure = { code, detail, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
+  return move({ ...state, step: 'aborting', failure }, [{ order: 'abort' }]);
 }
 
 function without(state: HandoffState, member: string): HandoffState {

@@ -48,6 +48,8 @@ export interface Acknowledgement {
   readonly answer: DrainAnswer;
   /** Age of the partition's last finished write as far as this member knows, ms. */
   readonly lastWriteAgeMs: number;
+  /** Until the last write in doubt has settled, ms; 0 where none is. */
+  readonly settlesInMs: number;
 }
 
 export type MemberEffect =
@@ -178,10 +180,16 @@ export class Member {
   /** An older snapshot than the view is ignored: going back could readmit writes under an old epoch. */
   load(snapshot: Snapshot, now: Instant): MemberEffect[] {
     if (snapshot.position.version < this.view.position.version) return [];
+    const busy = [...this.#activity].filter(([, { inFlight }]) => inFlight > 0);
+    const before = busy.map(([partition]) => [partition, this.view.of(partition).epoch] as const);
     this.view.load(snapshot);
     this.#fences.clear();
     this.#unconfirmed.clear();
     const effects: MemberEffect[] = [];
+    // Whose fence went by unseen must not go on writing to the owner of then.
+    for (const [partition, epoch] of before) {
+      if (this.view.of(partition).epoch !== epoch) effects.push({ kind: 'end-long-lived', partition });
+    }
     for (const [partition, ownership] of this.view.entries()) {
       effects.push(...this.#meet(partition, ownership, now));
     }
@@ -218,7 +226,8 @@ export class Member {
     const fence = this.#fences.get(partition);
     if (fence === undefined) return [];
     const activity = this.#activity.get(partition);
-    const doubtful = this.#unsettled(activity, now).length > 0;
+    const unsettled = this.#unsettled(activity, now);
+    const doubtful = unsettled.length > 0;
     if (!doubtful && (activity?.inFlight ?? 0) > 0) return [];
     this.#fences.delete(partition);
     const lastFinishedMs = activity?.lastFinishedMs ?? this.#startedMs;
@@ -228,6 +237,7 @@ export class Member {
       epoch: fence.epoch,
       answer: doubtful ? 'in-doubt' : 'drained',
       lastWriteAgeMs: Math.max(0, now.monotonicMs - lastFinishedMs),
+      settlesInMs: doubtful ? Math.max(...unsettled) - now.monotonicMs : 0,
     };
     return [{ kind: 'acknowledge', acknowledgement }];
   }

@@ -67,7 +67,11 @@ export interface Ledger {
   /** True when everything answered before is now confirmed by as many replicas as must confirm it. */
   confirmDurable(): Promise<boolean>;
   members(): Promise<MemberRecord[]>;
-  removeMember(id: string): Promise<void>;
+  /**
+   * Takes a member off the list. With `seenSequence` only if it has sent no heartbeat since that one: who
+   * came back to life in the meantime stays, and must be waited for. False: it stays, or was not there.
+   */
+  removeMember(id: string, seenSequence?: number): Promise<boolean>;
   /** When a member last left or was removed, Redis clock; 0 if none did. */
   lastDepartureMs(): Promise<number>;
   nowMs(): Promise<number>;

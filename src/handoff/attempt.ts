@@ -9,6 +9,7 @@ import {
   stepHandoff,
   type CaughtUpProof,
   type HandoffEvent,
+  type HandoffFailed,
   type HandoffFailure,
   type HandoffOrder,
   type HandoffSettings,
@@ -16,14 +17,17 @@ import {
   type HandoffStep,
 } from '../core/handoff.ts';
 import type { StoreName } from '../core/ownership.ts';
-import type {
-  CopyDesk,
-  GuardCalls,
-  Ledger,
-  LedgerFeed,
-  LedgerRecord,
-  MemberAcknowledgement,
+import {
+  type CopyDesk,
+  type GuardCalls,
+  type Ledger,
+  type LedgerFeed,
+  type LedgerRecord,
+  type MemberAcknowledgement,
+  StoreFailure,
 } from '../core/ports.ts';
+import { sentenceOf } from '../log.ts';
+import { pause } from '../pause.ts';
 
 export interface AttemptParts {
   readonly ledger: Ledger;
@@ -50,12 +54,7 @@ export type AttemptReport =
       /** How long each step took, by this process's clock. */
       readonly stepsMs: Readonly<Partial<Record<HandoffStep, number>>>;
     }
-  | {
-      readonly outcome: 'aborted';
-      readonly code: HandoffFailure;
-      readonly detail: string;
-      readonly pauseMs: number;
-    };
+  | ({ readonly outcome: 'aborted'; readonly pauseMs: number } & HandoffFailed);
 
 /** Pause before an unknown transition is looked at again, ms. */
 const rereadPauseMs = 50;
@@ -135,11 +134,8 @@ class Attempt {
     const { step, proof, failure } = this.#state;
     if (step === 'done' && proof !== undefined)
       return { outcome: 'moved', pauseMs, proof, stepsMs: this.#stepsMs };
-    const { code, detail } = failure ?? {
-      code: 'commit-refused',
-      detail: 'somebody else reopened the partition',
-    };
-    return { outcome: 'aborted', code, detail, pauseMs };
+    const why = failure ?? { code: 'commit-refused', detail: 'somebody else reopened the partition' };
+    return { outcome: 'aborted', pauseMs, ...why };
   }
 
   // --- orders --------------------------------------------------------------------------------------
@@ -194,15 +190,24 @@ class Attempt {
 
   async #enter(record: LedgerRecord): Promise<void> {
     this.#fenced = record;
+    const { epoch } = record.ownership;
     try {
       // Read after the fence: whoever registers later loads a snapshot that shows it.
-      const members = (await this.#parts.ledger.members()).map((member) => member.id);
-      this.#tell({ event: 'fenced', epoch: record.ownership.epoch, members });
+      const { ledger } = this.#parts;
+      const [listed, departedAtMs, nowMs] = await Promise.all([
+        ledger.members(),
+        ledger.lastDepartureMs(),
+        ledger.nowMs(),
+      ]);
+      const members = listed.map((member) => member.id);
+      const lastDepartureAgeMs = Math.max(0, nowMs - departedAtMs);
+      this.#tell({ event: 'fenced', epoch, members, lastDepartureAgeMs });
       this.#entered = true;
       for (const acknowledgement of this.#early.splice(0)) this.#hear(acknowledgement);
     } catch (error) {
-      this.#tell({ event: 'fenced', epoch: record.ownership.epoch, members: ['unknown'] });
-      this.#tell({ event: 'failed', failure: 'drain-timeout', detail: sentence(error) });
+      // Nobody can be waited for, so nothing can be proven: enter the fence, and give it up.
+      this.#tell({ event: 'fenced', epoch, members: ['unknown'], lastDepartureAgeMs: 0 });
+      this.#tell({ event: 'failed', failure: 'drain-timeout', detail: sentenceOf(error) });
     }
   }
 
@@ -296,7 +301,9 @@ class Attempt {
     try {
       this.#tell(await work());
     } catch (error) {
-      this.#tell({ event: 'failed', failure, detail: sentence(error) });
+      const waitMs = error instanceof StoreFailure ? error.retryAfterMs : undefined;
+      const retryAfter = waitMs === undefined ? {} : { retryAfterMs: waitMs };
+      this.#tell({ event: 'failed', failure, detail: sentenceOf(error), ...retryAfter });
     }
   }
 
@@ -309,8 +316,8 @@ class Attempt {
       this.#early.push(acknowledgement);
       return;
     }
-    const { member, answer, lastWriteAgeMs } = acknowledgement;
-    this.#tell({ event: 'acknowledged', member, answer, lastWriteAgeMs });
+    const { member, answer, lastWriteAgeMs, settlesInMs } = acknowledgement;
+    this.#tell({ event: 'acknowledged', member, answer, lastWriteAgeMs, settlesInMs });
   }
 
   #tell(event: HandoffEvent): void {
@@ -334,18 +341,4 @@ class Attempt {
 async function pauseUntil(untilMs: number, signal: AbortSignal): Promise<void> {
   const leftMs = untilMs - performance.now();
   if (leftMs > 0) await pause(leftMs, signal);
-}
-
-function pause(forMs: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, forMs);
-    signal?.addEventListener('abort', () => {
-      clearTimeout(timer);
-      reject(new Error('stopped'));
-    });
-  });
-}
-
-function sentence(error: unknown): string {
-  return error instanceof Error ? error.message || error.name : String(error);
 }

@@ -20,6 +20,9 @@ export interface DeskParts extends PlanParts, Omit<FlipParts, 'save' | 'members'
   readonly waves: readonly string[];
 }
 
+/** How long a stopping coordinator waits for handoffs under way; longer than any fence by default. */
+const leaveWithinMs = 5_000;
+
 export class HandoffDesk implements FlipDesk {
   readonly #parts: DeskParts;
   readonly #runs = new Map<string, FlipRun>();
@@ -38,7 +41,9 @@ export class HandoffDesk implements FlipDesk {
   }
 
   async stop(): Promise<void> {
-    await Promise.all([...this.#runs.values()].filter((run) => !run.over).map((run) => run.leave()));
+    await Promise.all(
+      [...this.#runs.values()].filter((run) => !run.over).map((run) => run.leave(leaveWithinMs)),
+    );
   }
 
   cohorts(): Promise<NamedCohort[]> {

@@ -8,6 +8,9 @@ import type { HandoffSettings } from '../core/handoff.ts';
 import { otherStore, type Ownership } from '../core/ownership.ts';
 import { waveSizes } from '../core/waves.ts';
 import { attemptHandoff, type AttemptParts } from './attempt.ts';
+import { StoreFailure } from '../core/ports.ts';
+import { sentenceOf } from '../log.ts';
+import { pause } from '../pause.ts';
 import { moveOn } from '../ledger/unfinished.ts';
 import type { MemberWatch } from './members.ts';
 
@@ -26,6 +29,8 @@ export interface StoredFlip {
   readonly reason: string;
   state: FlipStateName;
   detail: string;
+  /** The operator who paused it; a flip that paused itself goes on by itself. */
+  pausedBy?: string;
   endedAtMs?: number;
   /** Partitions that have moved → write pause, ms. */
   moved: Record<string, number>;
@@ -41,19 +46,28 @@ export interface FlipParts extends Omit<AttemptParts, 'settings'> {
 
 const lookAgainMs = 100;
 const saveEveryMs = 250;
+const savesTried = 60;
+const saveAgainMs = 500;
+/** A write in doubt, or a rate limit, that lasts longer than this is left to the operator. */
+const longestWaitMs = 120_000;
+
+/** Why one attempt did not move its partition, and for how long trying again is useless. */
+interface HandoffTrouble {
+  readonly code: string;
+  readonly detail: string;
+  readonly retryAfterMs?: number;
+}
 
 export class FlipRun {
   readonly flip: StoredFlip;
   readonly #parts: FlipParts;
   readonly #stop = new AbortController();
-  #pausedByOperator: boolean;
   #done: Promise<void> = Promise.resolve();
   #savedAtMs = 0;
 
   constructor(parts: FlipParts, flip: StoredFlip) {
     this.#parts = parts;
     this.flip = flip;
-    this.#pausedByOperator = flip.state === 'paused' && flip.detail.startsWith('paused by');
   }
 
   get over(): boolean {
@@ -62,10 +76,12 @@ export class FlipRun {
 
   start(): void {
     this.#done = this.#run().catch(async (error: unknown) => {
-      this.#parts.log('error', 'flip.broke', { flip: this.flip.id, error: String(error) });
+      // Its other workers must not go on moving partitions of a flip that is reported as over.
+      this.#stop.abort();
+      this.#parts.log('error', 'flip.broke', { flip: this.flip.id, error: sentenceOf(error) });
       await this.#end(
         'failed',
-        `the flip broke off: ${String(error)}; plan it again, what has moved stays moved`,
+        `the flip broke off (${sentenceOf(error)}); order it again, what has moved stays moved`,
       );
     });
   }
@@ -77,12 +93,12 @@ export class FlipRun {
   }
 
   async pause(by: string, reason: string): Promise<void> {
-    this.#pausedByOperator = true;
+    this.flip.pausedBy = by;
     await this.#set('paused', `paused by ${by}: ${reason}`);
   }
 
   async resume(): Promise<void> {
-    this.#pausedByOperator = false;
+    delete this.flip.pausedBy;
     await this.#set('running', '');
   }
 
@@ -92,11 +108,14 @@ export class FlipRun {
     if (!this.over) await this.#end('aborted', `aborted by ${by}: ${reason}`);
   }
 
-  /** Stops working without ending the flip: another coordinator, or this one later, goes on. */
-  async leave(): Promise<void> {
+  /**
+   * Stops working without ending the flip: another coordinator, or this one later, goes on. Waits at most
+   * `withinMs` for handoffs under way; members finish what is left.
+   */
+  async leave(withinMs: number): Promise<void> {
     this.#stop.abort();
-    await this.#done;
-    await this.#parts.save(this.flip);
+    await Promise.race([this.#done, pause(withinMs)]);
+    await this.#save();
   }
 
   async #run(): Promise<void> {
@@ -124,28 +143,37 @@ export class FlipRun {
       }
     };
     await Promise.all(Array.from({ length: Math.min(this.#parts.settings.batch, wave.length) }, worker));
-    await this.#parts.save(this.flip);
+    await this.#save();
   }
 
   async #movePartition(partition: string): Promise<void> {
     const { settings, log } = this.#parts;
     const stop = this.#stop.signal;
-    let last = { code: 'stopped', detail: 'the flip was stopped before this partition' };
+    let last: HandoffTrouble = { code: 'stopped', detail: 'the flip was stopped before this partition' };
+    // A failure that names its own end (a write that settles, a rate limit) is waited out once each time.
+    let waits = settings.attempts;
     for (let attempt = 1; attempt <= settings.attempts; attempt += 1) {
-      if (attempt > 1) await pause(100 * 2 ** attempt * (0.5 + Math.random()));
       await this.#untilClear();
       if (stop.aborted) return;
       const failure = await this.#tryOnce(partition);
       if (failure === undefined) return;
       last = failure;
-      log('warn', 'handoff.aborted', { flip: this.flip.id, partition, attempt, ...failure });
+      const { retryAfterMs, ...why } = failure;
+      log('warn', 'handoff.aborted', { flip: this.flip.id, partition, attempt, retryAfterMs, ...why });
       if (failure.code === 'stopped-by-operator') return;
+      if (retryAfterMs !== undefined && retryAfterMs <= longestWaitMs && waits > 0) {
+        waits -= 1;
+        attempt -= 1;
+        await pauseOrStop(retryAfterMs + 10, stop);
+      } else if (attempt < settings.attempts) {
+        await pauseOrStop(200 * 2 ** attempt * (0.5 + Math.random()), stop);
+      }
     }
-    this.flip.failed[partition] = last;
+    this.flip.failed[partition] = { code: last.code, detail: last.detail };
   }
 
   /** One attempt; undefined when the partition is at the new owner. */
-  async #tryOnce(partition: string): Promise<{ code: string; detail: string } | undefined> {
+  async #tryOnce(partition: string): Promise<HandoffTrouble | undefined> {
     const { copies, log } = this.#parts;
     const { plan, by, reason, id } = this.flip;
     try {
@@ -162,6 +190,9 @@ export class FlipRun {
       }
       const lagging = await this.#bringUp(partition, copies);
       if (lagging !== undefined) return lagging;
+      // The copying took its time: nobody may have fallen silent, and nobody have paused, meanwhile.
+      await this.#untilClear();
+      if (this.#stop.signal.aborted) return { code: 'stopped-by-operator', detail: 'the flip was stopped' };
       const request = {
         partition,
         from: otherStore(plan.to),
@@ -170,7 +201,7 @@ export class FlipRun {
         stop: this.#stop.signal,
       };
       const report = await attemptHandoff(this.#parts, request);
-      if (report.outcome === 'aborted') return { code: report.code, detail: report.detail };
+      if (report.outcome === 'aborted') return report;
       this.flip.moved[partition] = report.pauseMs;
       log('info', 'handoff.moved', {
         flip: id,
@@ -182,7 +213,9 @@ export class FlipRun {
       });
       return undefined;
     } catch (error) {
-      return { code: 'preflight-failed', detail: error instanceof Error ? error.message : String(error) };
+      const waitMs = error instanceof StoreFailure ? error.retryAfterMs : undefined;
+      const retryAfter = waitMs === undefined ? {} : { retryAfterMs: waitMs };
+      return { code: 'preflight-failed', detail: sentenceOf(error), ...retryAfter };
     }
   }
 
@@ -200,10 +233,7 @@ export class FlipRun {
   }
 
   /** Before the fence: the copy must be complete, and comparing it must fit the lag gate. */
-  async #bringUp(
-    partition: string,
-    copies: FlipParts['copies'],
-  ): Promise<{ code: string; detail: string } | undefined> {
+  async #bringUp(partition: string, copies: FlipParts['copies']): Promise<HandoffTrouble | undefined> {
     const { maxLagMs } = this.#parts.settings;
     const report = await copies.bringUp(partition, this.#stop.signal);
     const problem = report.problems[0];
@@ -223,37 +253,62 @@ export class FlipRun {
     return undefined;
   }
 
-  /** Waits while the operator has paused, or a member is stale: no attempt is spent on either. */
+  /** Waits while the operator has paused, a member is stale, or the ledger is away: no attempt is spent. */
   async #untilClear(): Promise<void> {
     const stop = this.#stop.signal;
     let waited = false;
     while (!stop.aborted) {
-      const { fresh, stale } = this.#parts.members.health();
-      if (!this.#pausedByOperator && stale.length === 0 && fresh.length > 0) break;
+      const obstacle = await this.#obstacle();
+      if (obstacle === undefined && this.flip.pausedBy === undefined) break;
       waited = true;
-      if (!this.#pausedByOperator) await this.#set('paused', staleSentence(stale));
-      await pause(lookAgainMs);
+      if (this.flip.pausedBy === undefined) await this.#set('paused', obstacle ?? '');
+      await pauseOrStop(lookAgainMs, stop);
     }
     if (waited && !stop.aborted) await this.#set('running', '');
+  }
+
+  async #obstacle(): Promise<string | undefined> {
+    const { fresh, stale } = this.#parts.members.health();
+    if (stale.length > 0 || fresh.length === 0) return staleSentence(stale);
+    try {
+      await this.#parts.ledger.nowMs();
+      return undefined;
+    } catch (error) {
+      return `ledger-unreachable: ${sentenceOf(error)}; goes on by itself when Redis answers`;
+    }
   }
 
   async #set(state: FlipStateName, detail: string): Promise<void> {
     if (this.flip.state === state && this.flip.detail === detail) return;
     this.flip.state = state;
     this.flip.detail = detail;
-    await this.#parts.save(this.flip);
+    await this.#save();
   }
 
   async #end(state: FlipStateName, detail: string): Promise<void> {
     this.flip.endedAtMs = await this.#parts.ledger.nowMs().catch(() => Date.now());
-    await this.#set(state, detail);
+    this.flip.state = state;
+    this.flip.detail = detail;
     this.#parts.log('info', 'flip.ended', { flip: this.flip.id, state, detail });
+    // The report must not be lost because Redis is away for a moment; what moved is in the ledger anyway.
+    for (let tries = 1; tries <= savesTried && !(await this.#save()); tries += 1) await pause(saveAgainMs);
+  }
+
+  /** False when the ledger was away: the next save carries what this one could not. */
+  async #save(): Promise<boolean> {
+    try {
+      await this.#parts.save(this.flip);
+      return true;
+    } catch (error) {
+      this.#parts.log('warn', 'flip.not-saved', { flip: this.flip.id, error: sentenceOf(error) });
+      return false;
+    }
   }
 
   async #saveSometimes(): Promise<void> {
     if (performance.now() - this.#savedAtMs < saveEveryMs) return;
     this.#savedAtMs = performance.now();
-    await this.#parts.save(this.flip);
+    await this.#save();
   }
 }
 
@@ -298,6 +353,7 @@ function staleSentence(stale: readonly { id: string; host: string; pid: number }
   return `stale-member: no heartbeat from ${names}; goes on by itself when it answers or is proven gone`;
 }
 
-function pause(forMs: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, forMs));
+/** Ends early, without an error, when the flip is stopped. */
+async function pauseOrStop(waitMs: number, stop: AbortSignal): Promise<void> {
+  await pause(waitMs, stop).catch(() => undefined);
 }

@@ -84,7 +84,7 @@ export class MemberWatch {
     const { record } = seen;
     const silentMs = nowMs - (seen.movedAtMs ?? seen.firstSeenAtMs);
     if (silentMs <= this.#leaseMs + record.writeTimeoutMs + record.settleMs) return;
-    await this.#ledger.removeMember(record.id);
+    if (!(await this.#ledger.removeMember(record.id, record.sequence))) return;
     this.#sightings.delete(record.id);
     this.#onGone(record);
   }

@@ -20,6 +20,7 @@ const acknowledgementSchema = z.object({
   epoch: z.int(),
   answer: z.enum(['drained', 'in-doubt']),
   lastWriteAgeMs: z.number(),
+  settlesInMs: z.number(),
 });
 
 type StreamReply = [stream: string, entries: [id: string, fields: string[]][]][] | null;

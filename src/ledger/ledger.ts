@@ -234,8 +234,11 @@ export class RedisLedger implements Ledger {
     }
   }
 
-  async removeMember(id: string): Promise<void> {
-    await this.#durably((pipeline) => pipeline.onewriterDepart(keys.members, keys.meta, id));
+  async removeMember(id: string, seenSequence?: number): Promise<boolean> {
+    const removed = await this.#durably<number>((pipeline) =>
+      pipeline.onewriterDepart(keys.members, keys.meta, id, seenSequence ?? ''),
+    );
+    return removed === 1;
   }
 
   async lastDepartureMs(): Promise<number> {

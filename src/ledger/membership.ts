@@ -22,16 +22,17 @@ import type { Transition } from '../core/view.ts';
 import { keys } from './connection.ts';
 import type { StreamFeed } from './feed.ts';
 import type { RedisLedger } from './ledger.ts';
+import { type Log, sentenceOf } from '../log.ts';
+import { pause } from '../pause.ts';
 import { Listeners } from './listeners.ts';
 import { moveOn } from './unfinished.ts';
 
 const acknowledgementsKept = 100_000;
 const registryEveryMs = 500;
 const reopenEveryMs = 100;
-/** How long the activity of an idle partition is remembered; longer than any feed's delay. */
-const rememberMs = 600_000;
-
-export type Log = (level: 'info' | 'warn' | 'error', event: string, fields?: Record<string, unknown>) => void;
+const watchLeaseEveryMs = 50;
+const acknowledgeTries = 5;
+const acknowledgeAgainMs = 50;
 
 export interface MembershipParts {
   readonly ledger: RedisLedger;
@@ -39,7 +40,12 @@ export interface MembershipParts {
   readonly redis: Redis;
   readonly openFeed: (version: number) => Promise<StreamFeed>;
   readonly registry: Registry;
-  readonly settings: MemberSettings & { readonly writeTimeoutMs: number; readonly configHash: string };
+  readonly settings: MemberSettings & {
+    readonly writeTimeoutMs: number;
+    readonly configHash: string;
+    /** How long the activity of an idle partition is remembered, ms; longer than any feed's delay. */
+    readonly rememberMs: number;
+  };
   /** Resolves when the receipts of the partition's finished writes are in the queue. */
   readonly flushReceipts: (partition: string) => Promise<void>;
   readonly log: Log;
@@ -55,6 +61,7 @@ export class Membership implements WriteGate {
   #beatAgain = false;
   #reloading: Promise<void> | undefined;
   #regressed: string | undefined;
+  #leaseWasHeld = false;
   #stopped = false;
   readonly #wakes = new Listeners();
   readonly #endings = new Listeners();
@@ -75,7 +82,8 @@ export class Membership implements WriteGate {
     membership.#every(everyMs, () => membership.#beat());
     membership.#every(registryEveryMs, () => membership.#flushNoticed());
     membership.#every(reopenEveryMs, () => membership.#moveUnfinished());
-    membership.#every(10_000, () => membership.#member.forgetIdle(now(), rememberMs));
+    membership.#every(watchLeaseEveryMs, () => membership.#watchLease());
+    membership.#every(10_000, () => membership.#member.forgetIdle(now(), parts.settings.rememberMs));
     return membership;
   }
 
@@ -132,7 +140,7 @@ export class Membership implements WriteGate {
   async leave(withinMs: number): Promise<void> {
     const until = performance.now() + withinMs;
     while (!this.#member.quiet(now()) && performance.now() < until) {
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await pause(20);
     }
     const quiet = this.#member.quiet(now());
     await this.stop();
@@ -219,18 +227,31 @@ export class Membership implements WriteGate {
 
   async #acknowledge(acknowledgement: Acknowledgement): Promise<void> {
     if (acknowledgement.answer === 'drained') await this.#parts.flushReceipts(acknowledgement.partition);
-    await this.#parts.redis.xadd(
-      keys.acknowledgements,
-      'MAXLEN',
-      '~',
-      acknowledgementsKept,
-      '*',
-      'json',
-      JSON.stringify({ ...acknowledgement, member: this.#id }),
-    );
+    const json = JSON.stringify({ ...acknowledgement, member: this.#id });
+    for (let tries = 1; ; tries += 1) {
+      try {
+        const { redis } = this.#parts;
+        await redis.xadd(keys.acknowledgements, 'MAXLEN', '~', acknowledgementsKept, '*', 'json', json);
+        return;
+      } catch (error) {
+        // Saying it twice is harmless; not saying it costs the user the whole drain time.
+        if (tries === acknowledgeTries) throw error;
+        await pause(acknowledgeAgainMs);
+      }
+    }
   }
 
   // --- the lease -----------------------------------------------------------------------------------
+
+  /** Without the lease a fence can go by unseen, so whatever stays open and writes is closed. */
+  #watchLease(): void {
+    const held = this.#member.leaseHeld(now());
+    if (this.#leaseWasHeld && !held) {
+      this.#parts.log('warn', 'lease.lapsed', { member: this.#id });
+      this.#endings.callAll();
+    }
+    this.#leaseWasHeld = held;
+  }
 
   /** One heartbeat at a time; one that is asked for meanwhile follows at once. */
   #beat(): Promise<void> {
@@ -270,7 +291,7 @@ export class Membership implements WriteGate {
       }
     } catch (error) {
       // The lease runs on; if this lasts, it lapses and writes are refused.
-      this.#parts.log('warn', 'heartbeat.failed', { error: sentence(error) });
+      this.#parts.log('warn', 'heartbeat.failed', { error: sentenceOf(error) });
     }
   }
 
@@ -338,14 +359,10 @@ export class Membership implements WriteGate {
   }
 
   #background(work: Promise<void>): void {
-    work.catch((error: unknown) => this.#parts.log('warn', 'member.trouble', { error: sentence(error) }));
+    work.catch((error: unknown) => this.#parts.log('warn', 'member.trouble', { error: sentenceOf(error) }));
   }
 }
 
 function now(): Instant {
   return { monotonicMs: performance.now(), wallMs: Date.now() };
-}
-
-function sentence(error: unknown): string {
-  return error instanceof Error ? error.message || error.name : String(error);
 }

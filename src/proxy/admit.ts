@@ -88,7 +88,7 @@ export function admit(
     },
   };
   if (!holds.hold(waiting)) {
-    decided(refuseFull(because));
+    decided(refuseFull());
     return;
   }
   counters.held += 1;
@@ -135,14 +135,13 @@ function refuseHeld(because: HoldReason): Decision {
   return refuse({
     code: 'commit-not-durable',
     detail:
-      'The account has moved, but the record of the move is not confirmed everywhere yet. Nothing was sent; try again shortly.',
+      'The record of who owns the account is not confirmed everywhere yet. Nothing was sent; try again shortly.',
     sent: 'no',
     retryAfterSeconds,
   });
 }
 
-function refuseFull(because: HoldReason): Decision {
-  if (because !== 'fenced') return refuseHeld(because);
+function refuseFull(): Decision {
   return refuse({
     code: 'hold-full',
     detail:

@@ -178,7 +178,7 @@ class Forwarding implements UpstreamListener {
     const { request, response } = this.#order;
     this.#finish(this.#status === 202 ? 'in-doubt' : 'ended');
     if (this.#clientGone) return;
-    if (rawTrailers.length > 0) response.addTrailers(pairsOf(rawTrailers));
+    if (rawTrailers.length > 0) response.addTrailers(pairsOf(responseHeaders(rawTrailers)));
     this.#flushed = true;
     if (this.#firstChunk === undefined) response.end();
     else response.end(this.#firstChunk);

@@ -1,5 +1,5 @@
 /** The proxy as a whole: one listening server, its upstream connections, and an orderly end. */
-import { createServer, type IncomingMessage, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Config } from '../config/schema.ts';
@@ -111,9 +111,18 @@ function newServer(desk: Desk, upgrades: Upgrades, limits: ProxyLimits): Server 
       request.headers.upgrade?.toLowerCase() === 'websocket',
   });
   server.maxConnections = limits.connections;
-  server.on('request', (request, response) => serve(desk, request, response));
+  const serveSafely = (request: IncomingMessage, response: ServerResponse): void => {
+    try {
+      serve(desk, request, response);
+    } catch (error) {
+      // A bug that one request shows must not end the requests of everybody else.
+      desk.log('error', 'proxy.bug', { error: String(error) });
+      request.socket.destroy();
+    }
+  };
+  server.on('request', serveSafely);
   // The 100 is sent once the request is admitted.
-  server.on('checkContinue', (request, response) => serve(desk, request, response));
+  server.on('checkContinue', serveSafely);
   server.on('upgrade', (request, socket, head) => upgrades.upgrade(request, socket, head));
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
     socket.on('error', () => socket.destroy());

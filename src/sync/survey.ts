@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import type { RecordKey, RecordProblem, StoreReader } from '../core/ports.ts';
 import type { StoreRecord } from '../core/records.ts';
-import { comparableCopy, wantedCopy } from './apply.ts';
+import { comparableCopy, matchedAlready, wantedCopy } from './apply.ts';
 import { digestOf } from './digest.ts';
 import { newest } from './versions.ts';
 
@@ -33,6 +33,7 @@ export async function surveyKind(
   const { owner, copy } = sides;
   const wanted = new Map<string, Entry>();
   const names = new NamesByPartition();
+  const matched = matchedAlready(copy.shape(kind));
   const problems: RecordProblem[] = [];
   let newestVersion: string | undefined;
   for await (const page of owner.pages(kind, {}, signal)) {
@@ -40,7 +41,7 @@ export async function surveyKind(
       newestVersion = newest(newestVersion, record.version);
       const form = wantedCopy(record, record.partition, owner, copy);
       if (form === undefined) continue;
-      const known = Object.keys(form.fields);
+      const known = Object.keys(form.fields).filter((name) => !matched.has(name));
       names.add(record.partition, known);
       wanted.set(record.id, { partition: record.partition, digest: digestOf(form.fields, known) });
     }

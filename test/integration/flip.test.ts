@@ -264,6 +264,30 @@ describe('a flip', () => {
     expect(await ended(desk, id)).toMatchObject({ state: 'completed', committed: 12 });
   });
 
+  test('waits until a write in doubt has settled, and spends no attempt on it', async () => {
+    const member = await ledger.join({ leaseMs, settleMs: 900 });
+    for (let writes = 0; writes < 2; writes += 1) {
+      const admission = member.admit('u04');
+      if (admission.verdict !== 'admit') throw new Error('not admitted');
+      member.end(admission.ticket, 'in-doubt');
+    }
+    const desk = await openDesk();
+    expect(await ended(desk, (await start(desk)).id)).toMatchObject({ state: 'completed', committed: 12 });
+  });
+
+  test('outlives a ledger that is away for a while', async () => {
+    await ledger.join({ leaseMs });
+    const desk = await openDesk({ batch: 1 });
+    onCatchUp = async (partition) => {
+      if (partition === 'u02') process.kill(server.pid, 'SIGSTOP');
+    };
+    const { id } = await start(desk);
+    await until('the ledger hangs', () => desks[0]?.watch.health().fresh.length === 0);
+    onCatchUp = async () => undefined;
+    process.kill(server.pid, 'SIGCONT');
+    expect(await ended(desk, id)).toMatchObject({ state: 'completed', committed: 12 });
+  });
+
   test('reserves its partitions: a second flip of the same cohort does not touch them', async () => {
     await ledger.join({ leaseMs });
     const desk = await openDesk({ batch: 1 });

@@ -230,6 +230,31 @@ describe('a coordinator that dies', () => {
   });
 });
 
+describe('a member', () => {
+  test('that lost its lease closes what stays open and writes', async () => {
+    const own = await startRedis();
+    const cut = await openLedger(own);
+    const member = await cut.join({ leaseMs: 600 });
+    let closed = 0;
+    member.onEndLongLived(partition, () => (closed += 1));
+    await own.stop();
+    await until('the lease lapsed', () => member.admit(partition).verdict === 'refuse');
+    await until('it is closed', () => closed > 0);
+    await cut.close();
+  });
+
+  test('that sent a heartbeat since it was seen silent is not taken off the list', async () => {
+    const member = await ledger.join({ leaseMs: 300 });
+    const [seen] = await ledger.ledger.members();
+    await until(
+      'another heartbeat',
+      async () => (await ledger.ledger.members())[0]?.sequence !== seen?.sequence,
+    );
+    expect(await ledger.ledger.removeMember(member.id, seen?.sequence)).toBe(false);
+    expect((await ledger.ledger.members()).map(({ id }) => id)).toEqual([member.id]);
+  });
+});
+
 describe('the ledger', () => {
   const by = 'test';
   const reason = 'test';

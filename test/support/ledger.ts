@@ -45,6 +45,7 @@ export async function openLedger(server: TestRedis): Promise<TestLedger> {
           defaultOwner: 'legacy',
           writeTimeoutMs: 500,
           configHash: 'same',
+          rememberMs: 600_000,
         },
         flushReceipts: async () => undefined,
         log: () => undefined,

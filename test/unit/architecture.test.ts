@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 
-const stores = ['core', 'config', 'guard', 'log.ts'];
+const stores = ['core', 'config', 'guard', 'log.ts', 'pause.ts'];
 const parts = [...stores, 'ledger', 'stores'];
 const operators = [...parts, 'proxy', 'handoff', 'sync'];
 
@@ -10,9 +10,10 @@ const operators = [...parts, 'proxy', 'handoff', 'sync'];
 const allowed: Readonly<Record<string, readonly string[]>> = {
   core: [],
   'log.ts': ['core'],
+  'pause.ts': [],
   config: ['core'],
   guard: ['core'],
-  ledger: ['core', 'config', 'log.ts'],
+  ledger: ['core', 'config', 'log.ts', 'pause.ts'],
   stores,
   proxy: parts,
   handoff: parts,

@@ -14,12 +14,13 @@ const settings: HandoffSettings = {
   guarded: { legacy: false, app: true },
 };
 const proof = { recordsCompared: 3, recordsCopied: 1, passes: 2 };
-const fenced: HandoffEvent = { event: 'fenced', epoch: 2, members: ['m1', 'm2'] };
+const fenced: HandoffEvent = { event: 'fenced', epoch: 2, members: ['m1', 'm2'], lastDepartureAgeMs: 60_000 };
 const ack = (member: string, lastWriteAgeMs = 1_000): HandoffEvent => ({
   event: 'acknowledged',
   member,
   answer: 'drained',
   lastWriteAgeMs,
+  settlesInMs: 0,
 });
 const caughtUp: HandoffEvent = { event: 'caught-up', proof };
 
@@ -67,10 +68,10 @@ describe('the coordinator', () => {
   test('aborts on the first nack', () => {
     const moves = run([
       fenced,
-      { event: 'acknowledged', member: 'm1', answer: 'in-doubt', lastWriteAgeMs: 0 },
+      { event: 'acknowledged', member: 'm1', answer: 'in-doubt', lastWriteAgeMs: 0, settlesInMs: 700 },
     ]);
     expect(ordersOf(moves)).toEqual(['fence', 'abort']);
-    expect(last(moves)?.failure?.code).toBe('write-in-doubt');
+    expect(last(moves)?.failure).toMatchObject({ code: 'write-in-doubt', retryAfterMs: 700 });
   });
 
   test('aborts when the drain takes too long, and names who is missing', () => {
@@ -112,6 +113,18 @@ describe('the coordinator', () => {
 
   test('reads the position no earlier than the feed shows the last write of any member', () => {
     const moves = run([fenced, [20, ack('m1', 15)], [30, ack('m2', 500)]], { feedDelayMs: 100 });
+    expect(moves.at(-1)?.orders).toEqual([{ order: 'catch-up', epoch: 2, notBeforeMs: 105 }]);
+  });
+
+  test('takes a member that left for one that wrote until it left', () => {
+    const left: HandoffEvent = { event: 'fenced', epoch: 2, members: ['m1'], lastDepartureAgeMs: 5 };
+    const moves = run(
+      [
+        [10, left],
+        [20, ack('m1', 5_000)],
+      ],
+      { feedDelayMs: 100 },
+    );
     expect(moves.at(-1)?.orders).toEqual([{ order: 'catch-up', epoch: 2, notBeforeMs: 105 }]);
   });
 

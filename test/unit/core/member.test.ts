@@ -104,7 +104,7 @@ describe('a fence', () => {
 
   test('is acknowledged at once when nothing is in flight', () => {
     expect(acknowledged(follow('u', fence('a'), at(50)))).toEqual([
-      { partition: 'u', attempt: 'a', epoch: 2, answer: 'drained', lastWriteAgeMs: 50 },
+      { partition: 'u', attempt: 'a', epoch: 2, answer: 'drained', lastWriteAgeMs: 50, settlesInMs: 0 },
     ]);
   });
 
@@ -114,7 +114,7 @@ describe('a fence', () => {
     expect(acknowledged(follow('u', fence('a'), at(3)))).toEqual([]);
     expect(acknowledged(member.end(first, 'ended', at(4)))).toEqual([]);
     expect(acknowledged(member.end(second, 'ended', at(10)))).toEqual([
-      { partition: 'u', attempt: 'a', epoch: 2, answer: 'drained', lastWriteAgeMs: 0 },
+      { partition: 'u', attempt: 'a', epoch: 2, answer: 'drained', lastWriteAgeMs: 0, settlesInMs: 0 },
     ]);
   });
 
@@ -125,7 +125,9 @@ describe('a fence', () => {
 
   test('is refused at once when a write is in doubt, and not when it has settled', () => {
     member.end(admitted('u', at(1)), 'in-doubt', at(2));
-    expect(acknowledged(follow('u', fence('a'), at(400)))).toMatchObject([{ answer: 'in-doubt' }]);
+    expect(acknowledged(follow('u', fence('a'), at(400)))).toMatchObject([
+      { answer: 'in-doubt', settlesInMs: 102 },
+    ]);
     follow('u', openAt('legacy', 3), at(410));
     expect(acknowledged(follow('u', { ...fence('b'), epoch: 4 }, at(503)))).toMatchObject([
       { answer: 'drained', attempt: 'b', epoch: 4 },
@@ -149,6 +151,16 @@ describe('a fence', () => {
     const joiner = new Member(settings, at(0));
     const snapshot = { position: { version: 7, id: 'x' }, partitions: [['u', fence('a')] as const] };
     expect(acknowledged(joiner.load(snapshot, at(5)))).toMatchObject([{ partition: 'u', attempt: 'a' }]);
+  });
+
+  test('that went by unseen closes long-lived writers when a snapshot shows that the partition moved', () => {
+    admitted('u', at(1));
+    version = 9;
+    const effects = member.load(
+      { position: { version: 9, id: 'x' }, partitions: [['u', openAt('app', 4)]] },
+      at(2),
+    );
+    expect(effects).toContainEqual({ kind: 'end-long-lived', partition: 'u' });
   });
 
   test('closes long-lived writers of that partition', () => {
