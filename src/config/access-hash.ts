@@ -1,4 +1,4 @@
-/** A fingerprint of what decides who may do what: identity, partition and access. */
+/** A fingerprint of what decides who may do what, where and under which times: processes must agree on it. */
 import { createHash } from 'node:crypto';
 import type { Config } from './schema.ts';
 
@@ -18,6 +18,10 @@ export function accessHash(config: Config): string {
     routes: config.routes,
     anonymousReads: config.anonymousReads,
     newPartitions: config.newPartitions,
+    leaseMs: config.ledger.leaseMs,
+    stores: Object.entries(config.stores).map(([name, { url, guard, settleMs, writeTimeoutMs }]) => ({
+      ...{ name, url, guard, settleMs, writeTimeoutMs },
+    })),
     secret: sha256(config.secret),
   };
   return sha256(canonical(deciding));

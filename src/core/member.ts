@@ -132,9 +132,12 @@ export class Member {
     const activity = this.#activityOf(ticket.partition);
     if (activity.inFlight < 1) throw new Error(`write of ${ticket.partition} ended twice`);
     activity.inFlight -= 1;
-    if (outcome !== 'not-sent') activity.lastFinishedMs = now.monotonicMs;
+    if (outcome === 'ended') activity.lastFinishedMs = Math.max(activity.lastFinishedMs, now.monotonicMs);
     if (outcome === 'in-doubt') {
-      activity.inDoubtUntilMs.push(now.monotonicMs + this.#settings.settleMs[ticket.owner]);
+      const settledMs = now.monotonicMs + this.#settings.settleMs[ticket.owner];
+      activity.inDoubtUntilMs.push(settledMs);
+      // It may take effect until then, and lists show that later still.
+      activity.lastFinishedMs = Math.max(activity.lastFinishedMs, settledMs);
     }
     return this.#answerFence(ticket.partition, now);
   }

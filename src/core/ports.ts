@@ -49,6 +49,8 @@ export interface MemberRecord {
   readonly sequence: number;
   readonly appliedVersion: number;
   readonly configHash: string;
+  /** Its own; whoever judges whether it is alive goes by this. */
+  readonly leaseMs: number;
   readonly writeTimeoutMs: number;
   readonly settleMs: number;
   readonly inFlight: number;

@@ -27,7 +27,7 @@ export interface MatchedRoute {
   readonly parameters: Readonly<Record<string, string>>;
 }
 
-export type RouteTable = (method: string, path: string) => MatchedRoute | undefined;
+export type RouteTable = (method: string, path: string) => MatchedRoute | undefined | 'ambiguous';
 
 /** Methods that only read: RFC 9110 safe methods, WebDAV (4918, 5323), CalDAV (3253) and QUERY. */
 const readMethods = new Set(['GET', 'HEAD', 'OPTIONS', 'PROPFIND', 'REPORT', 'SEARCH', 'QUERY']);
@@ -44,25 +44,56 @@ export function classifyAccess(
 
 /**
  * Compiles the rules. In a path, `:name` matches one segment, a trailing `/*` everything below (and the
- * path itself). Matching is done on the raw, undecoded path, so that what was classified is what is
- * forwarded, byte for byte; parameters are decoded for use.
+ * path itself). Segments are compared decoded, because every server takes `%6f` for `o` (RFC 3986, 6.2.2.2).
+ * Servers disagree about letter case, empty segments, parameters behind `;` and a slash at the end: a path that
+ * would match a rule of another effect only when those are overlooked is `ambiguous`, and must be refused.
  */
 export function compileRoutes(rules: readonly RouteRule[]): RouteTable {
-  const compiled = rules.map((rule) => ({
+  const compiled = rules.map((rule): CompiledRule => ({
     rule,
     methods:
       rule.methods === undefined ? undefined : new Set(rule.methods.map((method) => method.toUpperCase())),
-    segments: rule.path.split('/'),
+    exact: rule.path.split('/'),
+    loose: looseSegments(rule.path),
   }));
   return (method, path) => {
-    const found = path.split('/');
-    for (const { rule, methods, segments } of compiled) {
-      if (methods !== undefined && !methods.has(method)) continue;
-      const parameters = matchSegments(segments, found);
-      if (parameters !== undefined) return { rule, parameters };
-    }
-    return undefined;
+    const exact = firstMatch(compiled, method, path.split('/').map(decodeSegment), 'exact');
+    const loose = firstMatch(compiled, method, looseSegments(path), 'loose');
+    return effectOf(exact?.rule) === effectOf(loose?.rule) ? exact : 'ambiguous';
   };
+}
+
+interface CompiledRule {
+  readonly rule: RouteRule;
+  readonly methods: ReadonlySet<string> | undefined;
+  readonly exact: readonly string[];
+  readonly loose: readonly string[];
+}
+
+function firstMatch(
+  compiled: readonly CompiledRule[],
+  method: string,
+  found: readonly string[],
+  how: 'exact' | 'loose',
+): MatchedRoute | undefined {
+  for (const { rule, methods, [how]: segments } of compiled) {
+    if (methods !== undefined && !methods.has(method)) continue;
+    const parameters = matchSegments(segments, found);
+    if (parameters !== undefined) return { rule, parameters };
+  }
+  return undefined;
+}
+
+/** What a rule changes about where a request goes; rules that differ in nothing else are interchangeable. */
+function effectOf(rule: RouteRule | undefined): string {
+  return JSON.stringify([rule?.access, rule?.store, rule?.anonymous ?? false, rule?.partition]);
+}
+
+function looseSegments(path: string): string[] {
+  const segments = path.split('/').map((segment) => decodeSegment(segment.split(';', 1)[0] ?? ''));
+  return ['', ...segments.filter((segment) => segment !== '')].map((segment) =>
+    segment.startsWith(':') ? segment : segment.toLowerCase(),
+  );
 }
 
 function matchSegments(
@@ -76,22 +107,21 @@ function matchSegments(
   for (let at = 0; at < fixed; at += 1) {
     const want = pattern[at] ?? '';
     const have = found[at] ?? '';
-    if (!want.startsWith(':')) {
-      if (want !== have) return undefined;
-      continue;
-    }
-    const decoded = decodeSegment(have);
-    if (decoded === undefined || decoded === '') return undefined;
-    parameters[want.slice(1)] = decoded;
+    if (want.startsWith(':')) {
+      if (have === '') return undefined;
+      parameters[want.slice(1)] = have;
+    } else if (want !== have) return undefined;
   }
   return parameters;
 }
 
-function decodeSegment(segment: string): string | undefined {
+/** A segment with sequences that are no UTF-8 stays as it is. */
+function decodeSegment(segment: string): string {
+  if (!segment.includes('%')) return segment;
   try {
     return decodeURIComponent(segment);
   } catch {
-    return undefined;
+    return segment;
   }
 }
 
@@ -107,5 +137,6 @@ export function unsafeTarget(path: string): string | undefined {
     if (name === '.' || name === '..') return 'it contains a dot segment';
   }
   if (/%2f|%5c|\\/i.test(path)) return 'it contains an encoded slash or a backslash';
+  if (/%([01][0-9a-f]|7f)/i.test(path)) return 'it contains an encoded control character';
   return undefined;
 }

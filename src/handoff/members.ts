@@ -53,7 +53,7 @@ export class MemberWatch {
     const stale: MemberRecord[] = [];
     const nowMs = performance.now();
     for (const { record, movedAtMs } of this.#sightings.values()) {
-      const alive = movedAtMs !== undefined && nowMs - movedAtMs <= this.#leaseMs;
+      const alive = movedAtMs !== undefined && nowMs - movedAtMs <= record.leaseMs;
       (alive ? fresh : stale).push(record);
     }
     return { fresh, stale };
@@ -83,7 +83,7 @@ export class MemberWatch {
   async #removeIfGone(seen: Sighting, nowMs: number): Promise<void> {
     const { record } = seen;
     const silentMs = nowMs - (seen.movedAtMs ?? seen.firstSeenAtMs);
-    if (silentMs <= this.#leaseMs + record.writeTimeoutMs + record.settleMs) return;
+    if (silentMs <= record.leaseMs + record.writeTimeoutMs + record.settleMs) return;
     if (!(await this.#ledger.removeMember(record.id, record.sequence))) return;
     this.#sightings.delete(record.id);
     this.#onGone(record);

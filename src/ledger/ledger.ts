@@ -39,6 +39,7 @@ const memberSchema = z.object({
   sequence: z.int(),
   appliedVersion: z.int(),
   configHash: z.string(),
+  leaseMs: z.number(),
   writeTimeoutMs: z.number(),
   settleMs: z.number(),
   inFlight: z.int(),

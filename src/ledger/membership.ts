@@ -314,6 +314,7 @@ export class Membership implements WriteGate {
       sequence,
       appliedVersion: this.#member.view.position.version,
       configHash: settings.configHash,
+      leaseMs: settings.leaseMs,
       writeTimeoutMs: settings.writeTimeoutMs,
       settleMs: Math.max(settings.settleMs.legacy, settings.settleMs.app),
       ...this.#member.totals(now()),

@@ -50,7 +50,7 @@ type Origin = { readonly request: IncomingMessage; readonly matched: MatchedRequ
 /** Where a partition's name is found; undefined where the request does not have it. */
 type PartitionSource = (origin: Origin) => string | undefined;
 
-const overrideHeaders = ['x-http-method-override', 'x-method-override', 'x-http-method'];
+const overrideHeaders = new Set(['x-http-method-override', 'x-method-override', 'x-http-method']);
 const healthPath = '/.well-known/onewriter/health';
 
 export function createClassifier(
@@ -118,9 +118,17 @@ function matchRequest(routes: RouteTable, request: IncomingMessage, upgrade: boo
     return { match: 'refused', failure: failureOf('no-route', 'This path is not open to clients.') };
   }
   const route = routes(method, path);
-  const overridden = overrideHeaders.some((name) => name in request.headers) || overridesMethodInQuery(query);
+  if (route === 'ambiguous') {
+    return badTarget('it is spelled so that a server could take it for a path of another route');
+  }
+  const overridden = overridesMethodInHeader(request) || overridesMethodInQuery(query);
   const access = classifyAccess(method, route?.rule, { method: overridden, upgrade });
   return { match: 'request', request: { method, target, path, route, access } };
+}
+
+/** Also in the spelling that gateways which map fields to variables take for the same (CGI, WSGI, PHP). */
+function overridesMethodInHeader({ headers }: IncomingMessage): boolean {
+  return Object.keys(headers).some((name) => overrideHeaders.has(name.replaceAll('_', '-')));
 }
 
 function badTarget(why: string): Match {
@@ -186,5 +194,8 @@ function fromPath(name: string): PartitionSource {
 
 function fromTemplate(template: string): PartitionSource {
   const table = compileRoutes([{ path: template }]);
-  return ({ matched }) => table(matched.method, matched.path)?.parameters['partition'];
+  return ({ matched }) => {
+    const found = table(matched.method, matched.path);
+    return found === 'ambiguous' ? '' : found?.parameters['partition'];
+  };
 }

@@ -176,7 +176,8 @@ class Forwarding implements UpstreamListener {
     // Before the ticket ends: a drain that this write ends must find its receipt.
     if (record !== undefined) this.#order.doorbell.ring(record);
     const { request, response } = this.#order;
-    this.#finish(this.#status === 202 ? 'in-doubt' : 'ended');
+    const doubtful = this.#order.matched.access === 'write' && leavesDoubt(this.#status);
+    this.#finish(doubtful ? 'in-doubt' : 'ended');
     if (this.#clientGone) return;
     if (rawTrailers.length > 0) response.addTrailers(pairsOf(responseHeaders(rawTrailers)));
     this.#flushed = true;
@@ -257,4 +258,9 @@ function pairsOf(flat: readonly string[]): [string, string][] {
   const pairs: [string, string][] = [];
   for (let at = 0; at < flat.length; at += 2) pairs.push([flat[at] ?? '', flat[at + 1] ?? '']);
   return pairs;
+}
+
+/** Accepted for later (202), or answered by a gateway that does not know what became of it (502, 504, 520 to 527). */
+function leavesDoubt(status: number): boolean {
+  return status === 202 || status === 502 || status === 504 || (status >= 520 && status <= 527);
 }

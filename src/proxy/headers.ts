@@ -33,6 +33,8 @@ export interface RequestHeaderRules {
   readonly isTrustedProxy: PeerTest;
   /** Lower-case names by which identity or partition are found: no second spelling of them passes. */
   readonly guardedNames: ReadonlySet<string>;
+  /** Of them, those that say who the user is, with the peers that may say it: from others they end here. */
+  readonly identityHeaders: ReadonlyMap<string, PeerTest>;
 }
 
 /** The flat list to send upstream, without Host and framing that the client library writes. */
@@ -45,7 +47,10 @@ export function requestHeaders(request: IncomingMessage, rules: RequestHeaderRul
     const name = rawHeaders[at] ?? '';
     const lower = name.toLowerCase();
     if (hopByHop.has(lower) || requestOnly.has(lower) || rewritten.has(lower)) continue;
-    if (named !== undefined && named.has(lower) && lower !== 'content-length') continue;
+    const mayBeNamed = lower !== 'content-length' && !rules.guardedNames.has(lower);
+    if (named !== undefined && named.has(lower) && mayBeNamed) continue;
+    const mayIdentify = rules.identityHeaders.get(lower);
+    if (mayIdentify !== undefined && !mayIdentify(socket.remoteAddress)) continue;
     if (!trusted && (fromTrustedPeersOnly.has(lower) || lower.startsWith('x-forwarded-'))) continue;
     // Gateways that map fields to variables (CGI, WSGI, PHP) read Onewriter_User as Onewriter-User.
     const canonical = lower.includes('_') ? lower.replaceAll('_', '-') : lower;

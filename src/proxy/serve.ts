@@ -54,8 +54,14 @@ export function createDesk(
   parts: Pick<Desk, 'config' | 'gate' | 'doorbell' | 'log' | 'nowMs' | 'holds' | 'counters' | 'upstreams'>,
 ): Desk {
   const { config } = parts;
-  const guardedNames = [...config.identity, ...config.partition].flatMap((rule) =>
-    'header' in rule ? [rule.header.toLowerCase()] : [],
+  const guardedNames = [
+    ...[...config.identity, ...config.partition].flatMap((rule) => ('header' in rule ? [rule.header] : [])),
+    ...config.routes.flatMap(({ partition = '' }) =>
+      partition.startsWith('header.') ? [partition.slice('header.'.length)] : [],
+    ),
+  ].map((name) => name.toLowerCase());
+  const identityHeaders = config.identity.flatMap((rule) =>
+    'header' in rule ? [[rule.header.toLowerCase(), peerTest(rule.from)] as const] : [],
   );
   const [legacy = '', app = ''] = storeNames.map((store) =>
     new URL(config.stores[store].url).pathname.replace(/\/$/, ''),
@@ -68,6 +74,7 @@ export function createDesk(
     headerRules: {
       isTrustedProxy: peerTest(config.proxy.trustedProxies),
       guardedNames: new Set(guardedNames),
+      identityHeaders: new Map(identityHeaders),
     },
     prefixes: { legacy, app },
     guardSecret: guardKey(config.secret),
@@ -137,7 +144,8 @@ export function decide(
     decided({ decision: 'refuse', failure: withSent(place.failure, matched) });
     return;
   }
-  if (place.place === 'partition') desk.gate.notice(place.partition);
+  // Not for anonymous requests: anybody could fill the registry with names.
+  if (place.place === 'partition' && identity !== undefined) desk.gate.notice(place.partition);
   admit(desk, { place, access: matched.access, client }, decided);
 }
 

@@ -15,6 +15,9 @@ import type { Identity } from './identify.ts';
 import { countRefusal, decide, type Desk, headersFor, identifyThen, withSent } from './serve.ts';
 import { failureOf } from './trouble.ts';
 
+/** How long a side has to take the closing frame, ms; far below any settle time. */
+const closeWithinMs = 200;
+
 /** Server to client: FIN, opcode 8, two bytes, 1012 "service restart". */
 const closeFrame = Buffer.from([0x88, 0x02, 0x03, 0xf4]);
 /** To the store a client's frame: the same, masked (RFC 6455, 5.3) with a key of zeros. */
@@ -158,6 +161,12 @@ export class Upgrades {
       client.unpipe(store);
       client.end(closeFrame, () => client.destroy());
       store.end(maskedCloseFrame, () => store.destroy());
+      // What a side that does not read has not taken by then, it shall not get any more.
+      setTimeout(() => {
+        for (const side of [client, store]) {
+          if (!side.destroyed && 'resetAndDestroy' in side) (side as Socket).resetAndDestroy();
+        }
+      }, closeWithinMs).unref();
     }
     this.#end(upgraded);
   }

@@ -100,7 +100,12 @@ export class Upstream {
     for (const exchange of this.#queue) {
       this.#queue.delete(exchange);
       if (exchange.over) continue;
-      exchange.run(lane);
+      // Not at once: this is often called from inside undici's own handling of a failed connection, which
+      // does not bear a new request on the same client (it asserts that its queue is empty).
+      setImmediate(() => {
+        if (exchange.over || this.#closed) this.#release(lane);
+        else exchange.run(lane);
+      });
       return;
     }
     this.#free.push(lane);

@@ -239,5 +239,5 @@ describe('races', () => {
       "SELECT access, count(*) FROM written WHERE partition LIKE 'race-%' GROUP BY 1",
     );
     expect(accepted.rows).toHaveLength(2); // both kinds had their chance
-  });
+  }, 120_000);
 });

@@ -33,6 +33,26 @@ describe('the store cannot be reached', () => {
     expect(problem(again.body)['sent']).toBeUndefined();
   });
 
+  test('many waiting requests of a store that refuses all get their 502, and the proxy lives on', async () => {
+    const url = `http://127.0.0.1:${await closedPort()}`;
+    rig = await startRig({ legacy: { url, connections: 4 } });
+    const answers = await Promise.all(Array.from({ length: 40 }, () => exchange(rig.port, read)));
+    expect(new Set(answers.map(statusOf))).toEqual(new Set([502]));
+    const writes = await Promise.all(Array.from({ length: 40 }, () => exchange(rig.port, write)));
+    expect(new Set(writes.map(statusOf))).toEqual(new Set([502]));
+    expect(new Set(outcomes())).toEqual(new Set(['not-sent']));
+  });
+
+  test.each([502, 504, 524])('a write that a gateway answers with %i is in doubt', async (status) => {
+    rig = await startRig({
+      answer: (_request, socket) =>
+        void socket.write(`HTTP/1.1 ${status} Gateway\r\nContent-Length: 0\r\n\r\n`),
+    });
+    expect(statusOf(await exchange(rig.port, write))).toBe(status);
+    await until('the write ended', () => outcomes().length === 1);
+    expect(outcomes()).toEqual(['in-doubt']);
+  });
+
   test('a full pool is 503 after a bounded wait, and nothing was sent', async () => {
     rig = await startRig({ legacy: { connections: 1, connectTimeoutMs: 50 }, answer: () => {} });
     const first = await RawClient.open(rig.port);

@@ -310,3 +310,20 @@ describe('the doorbell', () => {
     ]);
   });
 });
+
+test('an identity header that its peer may not set is not passed on beside another credential', async () => {
+  rig = await startRig({
+    config: {
+      identity: [
+        { header: 'x-user', from: ['127.0.0.0/8'] },
+        { header: 'x-victim', from: ['10.9.9.9/32'] },
+      ],
+    },
+  });
+  const head =
+    'PUT /a HTTP/1.1\r\nHost: h\r\nx-user: ann\r\nX-Victim: bob\r\nConnection: x-user\r\nContent-Length: 0\r\n\r\n';
+  expect(statusOf(await exchange(rig.port, head))).toBe(200);
+  const sent = rig.legacy.bytes.toLowerCase();
+  expect(sent).not.toContain('x-victim');
+  expect(sent).toContain('x-user: ann');
+});

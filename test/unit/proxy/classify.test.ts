@@ -181,3 +181,51 @@ describe('the target', () => {
     }
   });
 });
+
+describe('a path that is spelled in another way', () => {
+  const classifier = classifierOf({
+    routes: [
+      { path: '/api/orgs/:org/*', partition: 'path.org' },
+      { path: '/api/run', access: 'write' },
+      { path: '/login', store: 'legacy', anonymous: true },
+      { path: '/plain', record: { kind: 'note', id: 'path.id' } },
+    ],
+  });
+
+  test.each(['/api/%6frgs/org1/x', '/%61pi/orgs/org1/x', '/api/orgs/%6frg1/x'])(
+    '%s means the same to every server, and is matched so',
+    (url) => {
+      const place = placeOf(classifier, requestOf('PUT', url), 'u7');
+      expect(place).toEqual({ place: 'partition', partition: 'org1' });
+    },
+  );
+
+  test.each([
+    '/API/orgs/org1/x',
+    '/api//orgs/org1/x',
+    '/api/orgs;x=1/org1/x',
+    '/api/RUN',
+    '/api/run/',
+    '/LOGIN',
+    '/login/',
+  ])('%s could be another route to a server that overlooks it, and is refused', (url) => {
+    expect(classifier.match(requestOf('GET', url), false)).toMatchObject({
+      match: 'refused',
+      failure: { code: 'bad-target' },
+    });
+  });
+
+  test('is let through where no rule would treat it differently', () => {
+    expect(placeOf(classifier, requestOf('PUT', '/plain/'), 'u7')).toMatchObject({ partition: 'u7' });
+    expect(placeOf(classifier, requestOf('PUT', '/Other//path/'), 'u7')).toMatchObject({ partition: 'u7' });
+  });
+
+  test('with an encoded control character is refused', () => {
+    expect(classifier.match(requestOf('GET', '/a%00b'), false)).toMatchObject({ match: 'refused' });
+  });
+});
+
+test('an override of the method is seen in the spelling of gateways too', () => {
+  const request = requestOf('GET', '/a', { x_http_method_override: 'DELETE' });
+  expect(matchedBy(classifierOf({}), request).access).toBe('write');
+});
