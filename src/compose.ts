@@ -1,5 +1,4 @@
 /** The only place where the parts are put together: one function per role of a process. */
-import { mkdirSync } from 'node:fs';
 import { RedisAuditLog } from './admin/audit.ts';
 import { createAdmin } from './admin/server.ts';
 import type { Config } from './config/schema.ts';
@@ -76,7 +75,6 @@ async function openRedis(
 ): Promise<{ address: RedisAddress; died: Promise<Error> }> {
   const never = new Promise<Error>(() => undefined);
   if (config.redis.url !== 'embedded') return { address: { url: config.redis.url }, died: never };
-  mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
   if (role !== 'up') return { address: await attachEmbeddedRedis(config.dataDir), died: never };
   const redis = await startEmbeddedRedis(config.dataDir, env);
   stops.push(() => redis.stop());

@@ -6,8 +6,9 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { delimiter, join, resolve } from 'node:path';
+import { delimiter, dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
+import { sentenceOf } from '../log.ts';
 import { connectRedis, type RedisAddress } from './connection.ts';
 
 /** Longest path that a Unix socket may have on Linux and macOS, less the ending zero. */
@@ -31,7 +32,7 @@ export class EmbeddedRedisFailure extends Error {
 /** Starts the private server, or takes over one whose owner is dead. Throws EmbeddedRedisFailure. */
 export async function startEmbeddedRedis(dataDir: string, env: NodeJS.ProcessEnv): Promise<EmbeddedRedis> {
   const directory = resolve(dataDir, 'redis');
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  makeDirectory(directory);
   const note = readNote(dataDir);
   if (note !== undefined && (await answers(note))) {
     if (isAlive(note.ownerPid) && note.ownerPid !== process.pid) {
@@ -87,6 +88,24 @@ export async function attachEmbeddedRedis(dataDir: string): Promise<RedisAddress
     `redis.url is "embedded", and no embedded Redis runs in ${resolve(dataDir)}. ` +
       'Start "onewriter up" with the same configuration first, or set redis.url to a server that all processes share.',
   );
+}
+
+/**
+ * Makes the directory and what is missing above it, for this user only. One level at a time: mkdir's own
+ * `recursive` never returns below /proc, where a missing directory stays missing.
+ */
+function makeDirectory(path: string): void {
+  if (existsSync(path)) return;
+  makeDirectory(dirname(path));
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if (existsSync(path)) return;
+    throw new EmbeddedRedisFailure(
+      `The directory ${path} cannot be made (${sentenceOf(error)}). Nothing was started. Set dataDir to a place that this user may write to.`,
+      { cause: error },
+    );
+  }
 }
 
 export function findBinary(env: NodeJS.ProcessEnv): string {
