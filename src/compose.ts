@@ -171,6 +171,7 @@ async function startAdmin(
     ...(counters === undefined ? {} : { counters }),
     readers: Object.values(sync.readers),
     deadLetters: () => sync.deadLetters.total(),
+    letters: sync.deadLetters,
     cohorts: {
       list: () => listCohorts(config, made),
       put: (name, selection, by, reason) => made.put(name, { name, selection, by, reason }),

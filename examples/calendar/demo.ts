@@ -5,6 +5,7 @@
  *
  *   scripts/demo [--stay] [--platform calendar|json-server] [--rate 150]
  */
+import { rm } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { checkRun, printEvidence } from './demo-evidence.ts';
 import { startScene, type Scene } from './demo-scene.ts';
@@ -21,13 +22,16 @@ interface FlipStatus {
   readonly pauseMs?: { readonly p50: number; readonly p99: number; readonly max: number };
 }
 
-const text = { type: 'string' } as const;
-const { values } = parseArgs({
-  options: { stay: { type: 'boolean' }, platform: text, rate: text },
-});
+const usage = 'Usage: scripts/demo [--stay] [--platform calendar|json-server] [--rate 150]\n';
+const values = readFlags();
 const platform = values.platform ?? 'calendar';
 if (platform !== 'calendar' && platform !== 'json-server') {
   process.stderr.write(`--platform must be calendar or json-server, not ${platform}\n`);
+  process.exit(1);
+}
+const rate = Number(values.rate ?? 150);
+if (!(rate > 0 && rate <= 5_000)) {
+  process.stderr.write(`--rate must be a number of requests per second, not ${values.rate}\n`);
   process.exit(1);
 }
 
@@ -39,7 +43,7 @@ const say = (line: string): void => {
 
 const scene = await startScene({
   platform,
-  rate: Number(values.rate ?? 150),
+  rate,
   say,
 });
 const interrupt = (): void => void scene.stop().finally(() => process.exit(130));
@@ -52,6 +56,7 @@ try {
 } finally {
   await scene.stop();
 }
+if (!broken) await rm(scene.directory, { recursive: true, force: true });
 process.exit(broken ? 1 : 0);
 
 /** The story; true when a promise was broken. */
@@ -108,8 +113,22 @@ async function play(stage: Scene): Promise<boolean> {
   const evidence = await checkRun(stage);
   const seconds = (performance.now() - startedMs) / 1000;
   const broke = printEvidence({ evidence, flips, idle: idle.pauseMs, verified, seconds, platform });
-  if (broke) say(`journal and logs are in ${stage.directory}`);
+  if (broke) say(`journal, evidence and logs are in ${stage.directory}`);
   return broke;
+}
+
+function readFlags(): { stay?: boolean; help?: boolean; platform?: string; rate?: string } {
+  const text = { type: 'string' } as const;
+  const flag = { type: 'boolean' } as const;
+  try {
+    const parsed = parseArgs({ options: { stay: flag, help: flag, platform: text, rate: text } }).values;
+    if (parsed.help !== true) return { ...parsed };
+    process.stdout.write(usage);
+    process.exit(0);
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n${usage}`);
+    process.exit(1);
+  }
 }
 
 function startFlip(stage: Scene, cohort: string): Promise<FlipStatus> {

@@ -105,6 +105,17 @@ export const flipAnswer = z.object({
 export type FlipAnswer = z.output<typeof flipAnswer>;
 export const flipsAnswer = z.object({ flips: z.array(flipAnswer) });
 
+export const deadLetterAnswer = z.object({
+  letter: z.string().describe('Names it for a retry.'),
+  partition: z.string(),
+  kind: z.string(),
+  id: z.string(),
+  reason: z.string(),
+  atMs: milliseconds,
+});
+export type DeadLetterAnswer = z.output<typeof deadLetterAnswer>;
+export const deadLettersAnswer = z.object({ deadLetters: z.array(deadLetterAnswer) });
+
 export const verificationAnswer = z.object({
   id: z.string(),
   state: z.enum(['running', 'done', 'failed']),

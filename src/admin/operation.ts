@@ -77,8 +77,6 @@ export const notAvailableYet: readonly { readonly method: 'get' | 'post'; readon
   { method: 'post', path: '/rollbacks' },
   { method: 'post', path: '/freeze' },
   { method: 'post', path: '/unfreeze' },
-  { method: 'get', path: '/dead-letters' },
-  { method: 'post', path: '/dead-letters/:id/retry' },
   { method: 'get', path: '/strays' },
   { method: 'post', path: '/strays/:id/resolve' },
 ];

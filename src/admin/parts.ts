@@ -7,6 +7,15 @@ import type { Transition } from '../core/view.ts';
 import type { Log } from '../log.ts';
 import type { AuditLog } from './audit.ts';
 
+export interface DeadLetterEntry {
+  readonly letter: string;
+  readonly partition: string;
+  readonly kind: string;
+  readonly id: string;
+  readonly reason: string;
+  readonly atMs: number;
+}
+
 /** Cohorts made through the API; those of the file are not in it. */
 export interface CohortBook {
   put(name: string, selection: CohortSelection, by: string, reason: string): Promise<void>;
@@ -26,6 +35,11 @@ export interface AdminParts {
   readonly readers?: readonly StoreReader[];
   /** Dead letters of all partitions; without it they are added up from the copy desk. */
   readonly deadLetters?: () => Promise<number>;
+  /** Records that could not be copied, oldest first; `retry` rings for one again, undefined if it is not there. */
+  readonly letters?: {
+    list(): Promise<DeadLetterEntry[]>;
+    retry(letter: string): Promise<DeadLetterEntry | undefined>;
+  };
   /** The transition that made a version; without it `explain` cannot name who and why. */
   readonly transition?: (version: number) => Promise<Transition | undefined>;
   /** Further counters for /metrics, by the rest of their name: `requests_total{store="app"}`. */

@@ -14,6 +14,7 @@ export const adminProblems = {
   'no-such-flip': { status: 404, title: 'There is no such flip' },
   'no-such-plan': { status: 404, title: 'There is no such plan' },
   'no-such-partition': { status: 404, title: 'The partition is not known' },
+  'no-such-dead-letter': { status: 404, title: 'There is no such dead letter' },
   'no-such-verification': { status: 404, title: 'There is no such verification' },
   'method-not-allowed': { status: 405, title: 'The path does not take this method' },
   'stale-plan': { status: 409, title: 'The ledger has moved on since the plan was made' },

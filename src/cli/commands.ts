@@ -9,6 +9,7 @@ import { plan } from './commands/plan.ts';
 import { servers } from './commands/serve.ts';
 import { status } from './commands/status.ts';
 import { steering } from './commands/steer.ts';
+import { syncCommands } from './commands/sync.ts';
 import { verify } from './commands/verify.ts';
 
 export const commands: readonly Command[] = [
@@ -20,6 +21,7 @@ export const commands: readonly Command[] = [
   explain,
   ...steering,
   verify,
+  ...syncCommands,
   partitionsImport,
   helpFor(() => commands),
   version,

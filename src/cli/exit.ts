@@ -49,9 +49,8 @@ export function exitOfFlip(flip: Pick<FlipAnswer, 'state' | 'aborted' | 'blocked
         ? exitCodes.aborted
         : exitCodes.done;
     case 'aborted':
-      return exitCodes.aborted;
     case 'failed':
-      return exitCodes.error;
+      return exitCodes.aborted;
     case 'planned':
     case 'awaiting-approval':
     case 'scheduled':

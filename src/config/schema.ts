@@ -203,11 +203,26 @@ export const cohortSchema = z.union([
   }),
 ]);
 
+/** Numbers and shares can only be compared among themselves. */
+function wavesGrow(waves: readonly string[]): boolean {
+  // What is no size has been reported at its own place.
+  if (waves.some((wave) => !/^\d+%?$/.test(wave))) return true;
+  const grows = (sizes: readonly number[]): boolean =>
+    sizes.every((size, at) => at === 0 || size > (sizes[at - 1] ?? 0));
+  const shares = waves.filter((wave) => wave.endsWith('%'));
+  const numbers = waves.filter((wave) => !wave.endsWith('%'));
+  return grows(numbers.map(Number)) && grows(shares.map((share) => Number(share.slice(0, -1))));
+}
+
 export const flipSchema = z.strictObject({
   holdMs: positiveMilliseconds.default(5_000).describe('Longest time that a write is held.'),
   fenceMs: positiveMilliseconds.default(3_000).describe('Fence deadline; then the old owner reopens.'),
   drainMs: positiveMilliseconds.default(2_000).describe('Time for running writes to end inside the fence.'),
-  maxLagMs: positiveMilliseconds.default(2_000).describe('No fence while the copy is further behind.'),
+  maxLagMs: positiveMilliseconds
+    .default(2_000)
+    .describe(
+      'No fence where comparing both sides of the partition takes longer than this: the catch-up inside the fence takes about as long.',
+    ),
   batch: z.int().min(1).max(1_000).default(100).describe('Partitions that move at the same time.'),
   attempts: z.int().min(1).max(20).default(3).describe('Tries for each partition.'),
   waves: z
@@ -215,8 +230,11 @@ export const flipSchema = z.strictObject({
       z.string().regex(/^([1-9]\d*|(100|[1-9]\d?)%)$/, 'must be a number or a percentage, like "1" or "10%"'),
     )
     .min(1)
+    .refine(wavesGrow, { error: 'must grow: each wave counts from the beginning, like "1", "10%", "100%"' })
     .default(['1', '10%', '100%'])
-    .describe('Cumulative sizes of the waves: a number of partitions or a share of the cohort.'),
+    .describe(
+      'Cumulative sizes of the waves: a number of partitions or a share of the cohort. Whatever the last one leaves follows it.',
+    ),
 });
 
 const ledgerSchema = z.strictObject({

@@ -247,7 +247,7 @@ export class FlipRun {
       const took = Math.round(report.lastPassMs);
       return {
         code: 'lag-over-gate',
-        detail: `comparing this partition took ${took} ms, over flip.maxLagMs (${maxLagMs} ms): the fence would be as long`,
+        detail: `comparing this partition took ${took} ms, over flip.maxLagMs (${maxLagMs} ms): the fence would be as long. Let its lists answer faster or in larger pages, or raise flip.maxLagMs and flip.fenceMs`,
       };
     }
     return undefined;

@@ -84,8 +84,6 @@ describe('what is not there', () => {
     ['POST', '/v1/rollbacks'],
     ['POST', '/v1/freeze'],
     ['POST', '/v1/unfreeze'],
-    ['GET', '/v1/dead-letters'],
-    ['POST', '/v1/dead-letters/d/retry'],
     ['GET', '/v1/strays'],
     ['POST', '/v1/strays/s/resolve'],
   ])('%s %s says that it is not available yet', async (method, path) => {

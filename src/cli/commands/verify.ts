@@ -60,6 +60,11 @@ function show(output: Output, verification: VerificationAnswer): void {
   const { cohort, partitions, sampledFrom, compared, notCopied, records, differences, problems } =
     verification;
   const sampled = sampledFrom > partitions ? ` (a sample of ${sampledFrom})` : '';
+  if (compared === 0 && notCopied > 0) {
+    output.line(
+      'Nothing was compared: the app owns all of these, and legacy keeps what it had when they moved.',
+    );
+  }
   output.table([
     ['cohort', plain(cohort)],
     ['partitions', `${compared}/${partitions} compared${sampled}`],

@@ -69,7 +69,7 @@ describe('exit codes', () => {
     expect(exitOfPlan({ flip: ['u2'], blocked: [], blockers })).toBe(8);
   });
 
-  test('of a flip: 0 all moved, 3 waits for somebody, 4 some did not move, 1 failed', () => {
+  test('of a flip: 0 all moved, 3 waits for somebody, 4 some did not move', () => {
     const done = { ...flip, state: 'completed', committed: 120, pending: 0 } as const;
     expect(exitOfFlip(done)).toBe(0);
     expect(exitOfFlip({ ...done, aborted: 1, blocked })).toBe(4);
@@ -77,7 +77,7 @@ describe('exit codes', () => {
     expect(exitOfFlip({ ...flip, state: 'aborted' })).toBe(4);
     expect(exitOfFlip({ ...flip, state: 'paused' })).toBe(3);
     expect(exitOfFlip({ ...flip, state: 'awaiting-approval' })).toBe(3);
-    expect(exitOfFlip({ ...flip, state: 'failed' })).toBe(1);
+    expect(exitOfFlip({ ...flip, state: 'failed' })).toBe(4);
   });
 
   test('of a refusal: 7 denied, 6 stale, 8 nothing can move, 1 the rest', () => {

@@ -62,6 +62,7 @@ describe('what one key may be', () => {
       'flip.waves[1]',
       /^must be a number or a percentage/,
     ],
+    ['waves that do not grow', { 'flip.waves': ['5', '2', '100%'] }, 'flip.waves', /^must grow/],
     ['a section that is empty', { redis: null }, 'redis', 'is empty; it must be a mapping'],
     ['a path without a slash', { routes: [{ path: 'login' }] }, 'routes[0].path', 'must start with "/"'],
     [

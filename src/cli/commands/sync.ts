@@ -1,0 +1,79 @@
+/** `sync status` and `sync retry`: how late the copies are, and what could not be copied. */
+import { deadLetterAnswer, deadLettersAnswer, syncAnswer } from '../../admin/answers.ts';
+import type { Command } from '../command.ts';
+import { exitCodes, refusal } from '../exit.ts';
+import { plain } from '../output.ts';
+
+const lettersShown = 50;
+
+const status: Command = {
+  name: 'sync status',
+  summary: 'How late the copies are, and which records could not be copied',
+  positionals: [],
+  options: {},
+  changes: false,
+  async run(context) {
+    const admin = context.admin();
+    if (!admin.ok) return admin.refusal;
+    const sync = await admin.value.get('/sync', syncAnswer);
+    if (!sync.ok) return sync.refusal;
+    const listed = await admin.value.get('/dead-letters', deadLettersAnswer);
+    if (!listed.ok) return listed.refusal;
+    const { deadLetters } = listed.value;
+    const { output } = context;
+    output.event('sync', { lagMs: sync.value.lagMs, deadLetters });
+    output.table([
+      ['copies', sync.value.lagMs === null ? 'no complete poll yet' : `${sync.value.lagMs} ms behind`],
+      ['dead letters', String(sync.value.deadLetters)],
+    ]);
+    output.table(
+      deadLetters
+        .slice(0, lettersShown)
+        .map(({ letter, partition, kind, id, reason }) => [
+          letter,
+          plain(partition),
+          plain(`${kind} ${id}`),
+          plain(reason),
+        ]),
+      '  ',
+    );
+    if (deadLetters.length > 0) {
+      output.line('Mend what the reasons name, then: onewriter sync retry --all --reason TEXT');
+    }
+    return exitCodes.done;
+  },
+};
+
+const retry: Command = {
+  name: 'sync retry',
+  summary: 'Look again at records that could not be copied',
+  positionals: ['[LETTER]'],
+  options: { all: { type: 'boolean', summary: 'All dead letters.' } },
+  changes: true,
+  async run(context, given) {
+    const [named] = given.positionals;
+    if ((named === undefined) !== given.flag('all')) {
+      return refusal('usage', 'Name one dead letter (onewriter sync status lists them), or --all.');
+    }
+    const admin = context.admin();
+    if (!admin.ok) return admin.refusal;
+    let letters = named === undefined ? [] : [named];
+    if (named === undefined) {
+      const listed = await admin.value.get('/dead-letters', deadLettersAnswer);
+      if (!listed.ok) return listed.refusal;
+      letters = listed.value.deadLetters.map(({ letter }) => letter);
+    }
+    for (const letter of letters) {
+      const path = `/dead-letters/${encodeURIComponent(letter)}/retry`;
+      const done = await admin.value.post(path, { reason: context.reason }, deadLetterAnswer);
+      if (!done.ok) return done.refusal;
+      context.output.event('retry', done.value);
+    }
+    context.output.line(
+      `${letters.length} records are looked at again; onewriter sync status shows what remains.`,
+    );
+    return exitCodes.done;
+  },
+};
+
+export const syncCommands: readonly Command[] = [status, retry];
