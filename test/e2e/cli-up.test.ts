@@ -113,6 +113,26 @@ describe('one whole deployment, driven from the command line', () => {
   });
 });
 
+test('a record that the app will not take is listed with its reason, and is copied once it was mended', async () => {
+  app.intercept = ({ method, path }) =>
+    method === 'PUT' && path.endsWith('/a-u9')
+      ? { status: 422, body: { detail: 'title too long' } }
+      : undefined;
+  legacy.set({ id: 'a-u9', owner_id: 'u9', title: 'far too long' });
+  const listed = await until('the dead letter is listed', async () => {
+    const { stdout } = await cli('sync', 'status');
+    return stdout.includes('a-u9') && stdout;
+  });
+  expect(listed).toContain('title too long');
+  expect(await cli('sync', 'retry', 'no-such-letter', '--reason', 'x')).toMatchObject({ exit: 1 });
+  expect(await cli('sync', 'retry', '--all')).toMatchObject({ exit: 1 });
+  app.intercept = undefined;
+  const retried = await cli('sync', 'retry', '--all', '--reason', 'the app takes long titles now');
+  expect(retried).toMatchObject({ exit: 0 });
+  await until('it is copied', () => app.records.has('a-u9'));
+  await until('no letter is left', async () => !(await cli('sync', 'status')).stdout.includes('a-u9'));
+});
+
 describe('doctor', () => {
   test('a sound deployment has no failed check: exit 0, and no store was changed', async () => {
     const writes = legacy.writes().length + app.writes().length;
