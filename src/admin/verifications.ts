@@ -6,7 +6,8 @@ import { randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import type { CopyDesk, PartitionComparison } from '../core/ports.ts';
 import type { Difference } from '../core/records.ts';
-import type { Log } from '../log.ts';
+import { type Log, sentenceOf } from '../log.ts';
+import { pause } from '../pause.ts';
 import { verificationAnswer, type VerificationAnswer } from './answers.ts';
 import { noSuchCohort } from './cohorts.ts';
 import { type Operation, operation } from './operation.ts';
@@ -76,7 +77,7 @@ export class Verifications {
 
   /** Breaks off what is running; resolves when nothing of it runs any more. */
   async stop(): Promise<void> {
-    this.#stopping.abort();
+    this.#stopping.abort(new Error('onewriter is stopping'));
     await Promise.all(this.#ends);
   }
 
@@ -110,7 +111,7 @@ export class Verifications {
         noteProblem(verification, partition, `${kind}: ${detail}`);
       }
     } catch (error) {
-      const detail = error instanceof Error ? error.message : String(error);
+      const detail = sentenceOf(error);
       noteProblem(verification, partition, `could not be compared: ${detail}`);
     }
   }
@@ -200,19 +201,4 @@ function sampleOf(names: readonly string[], size: number): string[] {
     [pool[at], pool[other]] = [pool[other] ?? '', pool[at] ?? ''];
   }
   return pool.slice(0, chosen).toSorted();
-}
-
-function pause(waitMs: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const broken = (): void => {
-      clearTimeout(timer);
-      reject(new Error('onewriter is stopping'));
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener('abort', broken);
-      resolve();
-    }, waitMs);
-    if (signal.aborted) broken();
-    else signal.addEventListener('abort', broken, { once: true });
-  });
 }

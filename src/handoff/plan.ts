@@ -4,6 +4,7 @@ import { resolveCohort } from '../core/cohort.ts';
 import type { BlockedPartition, Blocker, NamedCohort, Plan } from '../core/flip.ts';
 import { otherStore, type StoreName } from '../core/ownership.ts';
 import type { CopyDesk, GuardCalls, Ledger, LedgerRecord, Registry, StoreReader } from '../core/ports.ts';
+import { sentenceOf } from '../log.ts';
 import { waveSizes } from '../core/waves.ts';
 import type { MemberWatch } from './members.ts';
 
@@ -140,7 +141,7 @@ async function checkStore(
   try {
     await reader.probe(AbortSignal.timeout(probeWithinMs));
   } catch (error) {
-    add('store-unreachable', `${store} could not be read: ${sentence(error)}`);
+    add('store-unreachable', `${store} could not be read: ${sentenceOf(error)}`);
     return;
   }
   if (!parts.guarded[store]) return;
@@ -148,7 +149,7 @@ async function checkStore(
     const stamp = { partition: 'onewriter-probe', epoch: 1 };
     await parts.guards.verdict(store, stamp, 'read', AbortSignal.timeout(probeWithinMs));
   } catch (error) {
-    add('guard-unreachable', `the guard of ${store} does not answer its signed calls: ${sentence(error)}`);
+    add('guard-unreachable', `the guard of ${store} does not answer its signed calls: ${sentenceOf(error)}`);
   }
 }
 
@@ -167,8 +168,4 @@ function checkMembers(parts: PlanParts, add: (code: string, detail: string) => v
       'the proxies run different rules for identity, partition or routes; restart them with one configuration',
     );
   }
-}
-
-function sentence(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { Redis, type RedisOptions } from 'ioredis';
+import { sentenceOf } from '../log.ts';
 
 /** All keys share one hash tag, so that Cluster and Sentinel deployments work. */
 export const keyPrefix = '{onewriter}';
@@ -59,9 +60,8 @@ export async function connectRedis(address: RedisAddress, options: ConnectOption
 
 export class RedisUnreachable extends Error {
   constructor(where: string, cause: unknown) {
-    const reason = cause instanceof Error ? cause.message || cause.name : String(cause);
     super(
-      `Redis does not answer at ${where} (${reason}). Nothing was changed. ` +
+      `Redis does not answer at ${where} (${sentenceOf(cause)}). Nothing was changed. ` +
         `Start it, correct redis.url, or set redis.url to "embedded" to use a private server.`,
       { cause },
     );

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { sentenceOf } from '../log.ts';
+import { pause } from '../pause.ts';
 import { connectRedis, type RedisAddress } from './connection.ts';
 
 /** Longest path that a Unix socket may have on Linux and macOS, less the ending zero. */
@@ -177,7 +178,7 @@ async function untilAnswering(child: ChildProcess, socket: string, directory: st
   const until = performance.now() + startWithinMs;
   while (performance.now() < until && ended.length === 0) {
     if (await answers({ socket, redisPid: 0, ownerPid: 0 })) return;
-    await new Promise((settle) => setTimeout(settle, 25));
+    await pause(25);
   }
   await stopProcess(child.pid ?? 0);
   throw new EmbeddedRedisFailure(
@@ -200,6 +201,6 @@ async function stopProcess(pid: number): Promise<void> {
   if (!isAlive(pid)) return;
   process.kill(pid, 'SIGTERM');
   const until = performance.now() + 5_000;
-  while (isAlive(pid) && performance.now() < until) await new Promise((settle) => setTimeout(settle, 20));
+  while (isAlive(pid) && performance.now() < until) await pause(20);
   if (isAlive(pid)) process.kill(pid, 'SIGKILL');
 }

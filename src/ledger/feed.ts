@@ -6,6 +6,7 @@ import type { Redis } from 'ioredis';
 import { z } from 'zod';
 import type { LedgerFeed, MemberAcknowledgement } from '../core/ports.ts';
 import type { Transition } from '../core/view.ts';
+import { pause } from '../pause.ts';
 import { keys } from './connection.ts';
 import { parseRecord } from './ledger.ts';
 
@@ -95,7 +96,7 @@ export class StreamFeed implements LedgerFeed {
       } catch (error) {
         if (this.#stopped) return;
         this.#onTrouble(error);
-        await new Promise((resolve) => setTimeout(resolve, retryPauseMs));
+        await pause(retryPauseMs);
       }
     }
   }

@@ -13,6 +13,7 @@ import {
 } from '../core/ownership.ts';
 import type { Ledger, LedgerRecord, MemberRecord, Order, OrderResult } from '../core/ports.ts';
 import type { Snapshot } from '../core/view.ts';
+import { sentenceOf } from '../log.ts';
 import { keys, luaSource } from './connection.ts';
 import { durabilityGaps } from './durability.ts';
 
@@ -159,7 +160,7 @@ export class RedisLedger implements Ledger {
     transitionId: string,
     cause: unknown,
   ): Promise<OrderResult> {
-    const detail = cause instanceof Error ? cause.message : String(cause);
+    const detail = sentenceOf(cause);
     try {
       const record = await this.read(partition);
       if (record.transitionId === transitionId) {

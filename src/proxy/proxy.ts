@@ -5,10 +5,11 @@ import type { Duplex } from 'node:stream';
 import type { Config } from '../config/schema.ts';
 import type { StoreName } from '../core/ownership.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
+import type { Log } from '../log.ts';
 import { answerOnSocket } from './answer.ts';
 import { newCounters, type ProxyCounters } from './counters.ts';
 import { Holds } from './hold.ts';
-import { createDesk, type Desk, type Log, serve } from './serve.ts';
+import { createContext, type ProxyContext, serve } from './serve.ts';
 import { Upgrades } from './upgrade.ts';
 import { Upstream } from './upstream.ts';
 
@@ -68,12 +69,12 @@ export function createProxy(parts: ProxyParts): Proxy {
   });
   const upstreams = { legacy: upstreamOf(config, 'legacy', limits), app: upstreamOf(config, 'app', limits) };
   const nowMs = parts.nowMs ?? Date.now;
-  const desk = createDesk({ ...parts, nowMs, holds, counters, upstreams });
-  const upgrades = new Upgrades(desk);
-  const server = newServer(desk, upgrades, limits);
+  const context = createContext({ ...parts, nowMs, holds, counters, upstreams });
+  const upgrades = new Upgrades(context);
+  const server = newServer(context, upgrades, limits);
   return {
     listen: () => listen(server, config.proxy.host, config.proxy.port),
-    drain: async (timeoutMs) => drain(desk, server, upgrades, timeoutMs),
+    drain: async (timeoutMs) => drain(context, server, upgrades, timeoutMs),
     stop: async () => {
       holds.expireAll();
       upgrades.endAll();
@@ -99,11 +100,11 @@ function upstreamOf(config: Config, store: StoreName, limits: ProxyLimits): Upst
   });
 }
 
-function newServer(desk: Desk, upgrades: Upgrades, limits: ProxyLimits): Server {
+function newServer(context: ProxyContext, upgrades: Upgrades, limits: ProxyLimits): Server {
   const server = createServer({
     maxHeaderSize: headerBytesMax,
     headersTimeout: headersTimeoutMs,
-    requestTimeout: requestTimeoutMs + desk.config.flip.holdMs,
+    requestTimeout: requestTimeoutMs + context.config.flip.holdMs,
     keepAliveTimeout: keepAliveMs,
     noDelay: true,
     // Only WebSocket is spoken here; a server may ignore every other offer (RFC 9110, 7.8).
@@ -113,10 +114,10 @@ function newServer(desk: Desk, upgrades: Upgrades, limits: ProxyLimits): Server 
   server.maxConnections = limits.connections;
   const serveSafely = (request: IncomingMessage, response: ServerResponse): void => {
     try {
-      serve(desk, request, response);
+      serve(context, request, response);
     } catch (error) {
       // A bug that one request shows must not end the requests of everybody else.
-      desk.log('error', 'proxy.bug', { error: String(error) });
+      context.log('error', 'proxy.bug', { error: String(error) });
       request.socket.destroy();
     }
   };
@@ -127,7 +128,7 @@ function newServer(desk: Desk, upgrades: Upgrades, limits: ProxyLimits): Server 
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
     socket.on('error', () => socket.destroy());
     const detail = 'CONNECT is not forwarded. Nothing was sent.';
-    answerOnSocket(socket, { code: 'method-not-allowed', detail }, desk.challenge);
+    answerOnSocket(socket, { code: 'method-not-allowed', detail }, context.challenge);
   });
   return server;
 }
@@ -144,12 +145,17 @@ async function listen(server: Server, host: string, port: number): Promise<{ hos
   return { host: address.address, port: address.port };
 }
 
-async function drain(desk: Desk, server: Server, upgrades: Upgrades, timeoutMs: number): Promise<boolean> {
-  desk.draining = true;
+async function drain(
+  context: ProxyContext,
+  server: Server,
+  upgrades: Upgrades,
+  timeoutMs: number,
+): Promise<boolean> {
+  context.draining = true;
   const closed = server.listening
     ? new Promise<boolean>((resolve) => server.close(() => resolve(true)))
     : Promise.resolve(true);
-  desk.holds.expireAll();
+  context.holds.expireAll();
   upgrades.endAll();
   // A connection whose last answer began before the drain stays open after it.
   const idle = setInterval(() => server.closeIdleConnections(), idleLookMs);

@@ -9,6 +9,7 @@ import type { Failure } from '../core/failure.ts';
 import { type StoreName, storeNames } from '../core/ownership.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
 import { guardKey, signGuard } from '../guard/signature.ts';
+import type { Log } from '../log.ts';
 import { admit, type Client, type Decision, type Passage } from './admit.ts';
 import { answerFailure } from './answer.ts';
 import { type Classifier, createClassifier, type MatchedRequest } from './classify.ts';
@@ -27,10 +28,8 @@ import {
 import { peerTest } from './peers.ts';
 import type { Upstream } from './upstream.ts';
 
-export type Log = (level: 'info' | 'warn' | 'error', event: string, fields?: Record<string, unknown>) => void;
-
 /** What all requests share. Made once, then only read (but for the counters). */
-export interface Desk {
+export interface ProxyContext {
   readonly config: Config;
   readonly gate: WriteGate;
   readonly doorbell: Doorbell;
@@ -50,9 +49,12 @@ export interface Desk {
   draining: boolean;
 }
 
-export function createDesk(
-  parts: Pick<Desk, 'config' | 'gate' | 'doorbell' | 'log' | 'nowMs' | 'holds' | 'counters' | 'upstreams'>,
-): Desk {
+export function createContext(
+  parts: Pick<
+    ProxyContext,
+    'config' | 'gate' | 'doorbell' | 'log' | 'nowMs' | 'holds' | 'counters' | 'upstreams'
+  >,
+): ProxyContext {
   const { config } = parts;
   const guardedNames = [
     ...[...config.identity, ...config.partition].flatMap((rule) => ('header' in rule ? [rule.header] : [])),
@@ -82,34 +84,34 @@ export function createDesk(
   };
 }
 
-export function serve(desk: Desk, request: IncomingMessage, response: ServerResponse): void {
-  const match = desk.classifier.match(request, false);
+export function serve(context: ProxyContext, request: IncomingMessage, response: ServerResponse): void {
+  const match = context.classifier.match(request, false);
   switch (match.match) {
     case 'health':
-      answerHealth(desk, response);
+      answerHealth(context, response);
       return;
     case 'server-options':
       response.writeHead(204, { Allow: 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS' }).end();
       return;
     case 'refused':
-      refuse(desk, request, response, match.failure);
+      refuse(context, request, response, match.failure);
       return;
     case 'request':
-      identifyThen(desk, request, match.request, (identification) => {
+      identifyThen(context, request, match.request, (identification) => {
         if (request.socket.destroyed) return;
         if (identification.kind === 'refused') {
-          refuse(desk, request, response, withSent(identification.failure, match.request));
+          refuse(context, request, response, withSent(identification.failure, match.request));
           return;
         }
         const identity = identification.kind === 'user' ? identification.identity : undefined;
-        admitAndForward(desk, request, response, match.request, identity);
+        admitAndForward(context, request, response, match.request, identity);
       });
   }
 }
 
 /** Pinned anonymous routes (login) must work with an outdated credential, so nobody looks at it there. */
 export function identifyThen(
-  desk: Desk,
+  context: ProxyContext,
   request: IncomingMessage,
   matched: MatchedRequest,
   then: (identification: Identification) => void,
@@ -119,75 +121,76 @@ export function identifyThen(
     then({ kind: 'anonymous' });
     return;
   }
-  const identification = desk.identify(request);
+  const identification = context.identify(request);
   if (!(identification instanceof Promise)) {
     then(identification);
     return;
   }
   identification.then(then).catch((error: unknown) => {
-    desk.log('error', 'proxy.bug', { error: String(error) });
+    context.log('error', 'proxy.bug', { error: String(error) });
     request.socket.destroy();
   });
 }
 
 /** Classifies and admits; shared by requests and upgrades. */
 export function decide(
-  desk: Desk,
+  context: ProxyContext,
   request: IncomingMessage,
   matched: MatchedRequest,
   identity: Identity | undefined,
   client: Client,
   decided: (decision: Decision) => void,
 ): void {
-  const place = desk.classifier.place(request, matched, identity);
+  const place = context.classifier.place(request, matched, identity);
   if (place.place === 'refused') {
     decided({ decision: 'refuse', failure: withSent(place.failure, matched) });
     return;
   }
   // Not for anonymous requests: anybody could fill the registry with names.
-  if (place.place === 'partition' && identity !== undefined) desk.gate.notice(place.partition);
-  admit(desk, { place, access: matched.access, client }, decided);
+  if (place.place === 'partition' && identity !== undefined) context.gate.notice(place.partition);
+  admit(context, { place, access: matched.access, client }, decided);
 }
 
 function admitAndForward(
-  desk: Desk,
+  context: ProxyContext,
   request: IncomingMessage,
   response: ServerResponse,
   matched: MatchedRequest,
   identity: Identity | undefined,
 ): void {
-  decide(desk, request, matched, identity, clientOf(request, response), (decision) => {
+  decide(context, request, matched, identity, clientOf(request, response), (decision) => {
     if (decision.decision === 'refuse') {
-      refuse(desk, request, response, decision.failure);
+      refuse(context, request, response, decision.failure);
       return;
     }
     const { passage } = decision;
     const { store } = passage;
-    const settings = desk.config.stores[store];
-    const target = desk.prefixes[store] + matched.target;
-    desk.counters.underWay += 1;
+    const settings = context.config.stores[store];
+    const target = context.prefixes[store] + matched.target;
+    context.counters.underWay += 1;
     forward({
       request,
       response,
       matched,
       passage,
       target,
-      headers: headersFor(desk, request, matched, passage, identity, target),
-      upstream: desk.upstreams[store],
+      headers: headersFor(context, request, matched, passage, identity, target),
+      upstream: context.upstreams[store],
       writeTimeoutMs: settings.writeTimeoutMs,
       readTimeoutMs: settings.readTimeoutMs,
-      answerFields: answerFieldsOf(desk, passage),
-      gate: desk.gate,
-      doorbell: desk.doorbell,
-      answer: (failure) => refuse(desk, request, response, failure),
+      answerFields: answerFieldsOf(context, passage),
+      gate: context.gate,
+      doorbell: context.doorbell,
+      answer: (failure) => refuse(context, request, response, failure),
       ended: ({ status, outcome, cause }) => {
-        desk.counters.underWay -= 1;
-        desk.counters.requests[store][matched.access][cause === undefined ? statusClass(status) : 'broken'] +=
-          1;
+        context.counters.underWay -= 1;
+        context.counters.requests[store][matched.access][
+          cause === undefined ? statusClass(status) : 'broken'
+        ] += 1;
         if (outcome !== 'in-doubt') return;
-        desk.counters.inDoubt += 1;
+        context.counters.inDoubt += 1;
         const { partition } = passage;
-        desk.log('warn', 'write.in-doubt', { store, partition, status, error: cause?.message });
+        context.log('warn', 'write.in-doubt', { store, partition, status, error: cause?.message });
       },
     });
   });
@@ -195,19 +198,19 @@ function admitAndForward(
 
 /** Headers to send upstream; to a guarded store signed with what the guard must know. */
 export function headersFor(
-  desk: Desk,
+  context: ProxyContext,
   request: IncomingMessage,
   matched: MatchedRequest,
   passage: Passage,
   identity: Identity | undefined,
   target: string,
 ): string[] {
-  const headers = requestHeaders(request, desk.headerRules);
+  const headers = requestHeaders(request, context.headerRules);
   const { store, partition, epoch } = passage;
-  if (!desk.config.stores[store].guard || partition === undefined || epoch === undefined) return headers;
+  if (!context.config.stores[store].guard || partition === undefined || epoch === undefined) return headers;
   const signed = signGuard({
-    secret: desk.guardSecret,
-    timestampSeconds: Math.floor(desk.nowMs() / 1000),
+    secret: context.guardSecret,
+    timestampSeconds: Math.floor(context.nowMs() / 1000),
     method: matched.method,
     target,
     user: identity?.user ?? '',
@@ -219,13 +222,13 @@ export function headersFor(
   return headers;
 }
 
-function answerFieldsOf(desk: Desk, passage: Passage): string[] {
+function answerFieldsOf(context: ProxyContext, passage: Passage): string[] {
   const fields: string[] = [];
-  if (desk.config.proxy.debugHeaders) {
+  if (context.config.proxy.debugHeaders) {
     fields.push('Onewriter-Store', passage.store);
     if (passage.epoch !== undefined) fields.push('Onewriter-Epoch', String(passage.epoch));
   }
-  if (desk.draining) fields.push('Connection', 'close');
+  if (context.draining) fields.push('Connection', 'close');
   return fields;
 }
 
@@ -234,17 +237,22 @@ export function withSent(failure: Failure, matched: MatchedRequest): Failure {
 }
 
 /** Answers in the store's place, and counts it. */
-function refuse(desk: Desk, request: IncomingMessage, response: ServerResponse, failure: Failure): void {
-  countRefusal(desk, failure);
-  answerFailure(request, response, failure, desk.challenge);
+function refuse(
+  context: ProxyContext,
+  request: IncomingMessage,
+  response: ServerResponse,
+  failure: Failure,
+): void {
+  countRefusal(context, failure);
+  answerFailure(request, response, failure, context.challenge);
 }
 
-export function countRefusal(desk: Desk, failure: Failure): void {
-  desk.counters.refused[failure.code] = (desk.counters.refused[failure.code] ?? 0) + 1;
+export function countRefusal(context: ProxyContext, failure: Failure): void {
+  context.counters.refused[failure.code] = (context.counters.refused[failure.code] ?? 0) + 1;
 }
 
-function answerHealth(desk: Desk, response: ServerResponse): void {
-  const leaseLeftMs = desk.gate.leaseLeftMs();
+function answerHealth(context: ProxyContext, response: ServerResponse): void {
+  const leaseLeftMs = context.gate.leaseLeftMs();
   const healthy = leaseLeftMs > 0;
   const state = healthy
     ? { status: 'ok', leaseLeftMs }

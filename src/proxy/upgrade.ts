@@ -12,7 +12,7 @@ import type { Client, Passage } from './admit.ts';
 import { answerOnSocket } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
 import type { Identity } from './identify.ts';
-import { countRefusal, decide, type Desk, headersFor, identifyThen, withSent } from './serve.ts';
+import { countRefusal, decide, type ProxyContext, headersFor, identifyThen, withSent } from './serve.ts';
 import { failureOf } from './trouble.ts';
 
 /** How long a side has to take the closing frame, ms; far below any settle time. */
@@ -34,24 +34,24 @@ interface Upgraded {
 }
 
 export class Upgrades {
-  readonly #desk: Desk;
+  readonly #context: ProxyContext;
   readonly #open = new Map<IncomingMessage, Upgraded>();
   readonly #middleware: ReturnType<typeof createProxyMiddleware>;
 
-  constructor(desk: Desk) {
-    this.#desk = desk;
+  constructor(context: ProxyContext) {
+    this.#context = context;
     this.#middleware = createProxyMiddleware({
-      target: desk.config.stores.legacy.url,
+      target: context.config.stores.legacy.url,
       router: (request) => {
         const upgraded = this.#open.get(request);
         if (upgraded === undefined) throw new Error('an upgrade that was not admitted reached the forwarder');
-        return desk.config.stores[upgraded.passage.store].url;
+        return context.config.stores[upgraded.passage.store].url;
       },
       ws: true,
       changeOrigin: true,
       upgradeTimeout: Math.max(
-        desk.config.stores.legacy.writeTimeoutMs,
-        desk.config.stores.app.writeTimeoutMs,
+        context.config.stores.legacy.writeTimeoutMs,
+        context.config.stores.app.writeTimeoutMs,
       ),
       on: {
         proxyReqWs: (asked, request) => this.#asked(asked, request),
@@ -62,21 +62,21 @@ export class Upgrades {
 
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on('error', () => socket.destroy());
-    const match = this.#desk.classifier.match(request, true);
+    const match = this.#context.classifier.match(request, true);
     if (match.match !== 'request') {
       const detail = 'Nothing can be upgraded at this path. Nothing was forwarded.';
       this.#refuse(socket, match.match === 'refused' ? match.failure : { code: 'no-route', detail });
       return;
     }
     const matched = match.request;
-    identifyThen(this.#desk, request, matched, (identification) => {
+    identifyThen(this.#context, request, matched, (identification) => {
       if (socket.destroyed) return;
       if (identification.kind === 'refused') {
         this.#refuse(socket, withSent(identification.failure, matched));
         return;
       }
       const identity = identification.kind === 'user' ? identification.identity : undefined;
-      decide(this.#desk, request, matched, identity, socketClient(socket), (decision) => {
+      decide(this.#context, request, matched, identity, socketClient(socket), (decision) => {
         if (decision.decision === 'refuse') this.#refuse(socket, decision.failure);
         else this.#carry(request, socket, head, matched, identity, decision.passage);
       });
@@ -107,16 +107,16 @@ export class Upgrades {
       over: false,
     };
     this.#open.set(request, upgraded);
-    this.#desk.counters.upgraded += 1;
+    this.#context.counters.upgraded += 1;
     if (partition !== undefined) {
-      upgraded.stopListening = this.#desk.gate.onEndLongLived(partition, () => {
-        this.#desk.counters.closedAtFence += 1;
+      upgraded.stopListening = this.#context.gate.onEndLongLived(partition, () => {
+        this.#context.counters.closedAtFence += 1;
         this.#close(upgraded);
       });
     }
     client.once('close', () => this.#end(upgraded));
-    const target = this.#desk.prefixes[store] + matched.target;
-    setHeaders(request, headersFor(this.#desk, request, matched, passage, identity, target));
+    const target = this.#context.prefixes[store] + matched.target;
+    setHeaders(request, headersFor(this.#context, request, matched, passage, identity, target));
     request.url = matched.target;
     this.#middleware.upgrade(request, client as Socket, head);
   }
@@ -185,16 +185,16 @@ export class Upgrades {
     upgraded.over = true;
     upgraded.stopListening();
     this.#open.delete(upgraded.request);
-    this.#desk.counters.upgraded -= 1;
+    this.#context.counters.upgraded -= 1;
     const { ticket } = upgraded.passage;
     if (ticket === undefined) return;
-    if (outcome === 'in-doubt') this.#desk.counters.inDoubt += 1;
-    this.#desk.gate.end(ticket, outcome);
+    if (outcome === 'in-doubt') this.#context.counters.inDoubt += 1;
+    this.#context.gate.end(ticket, outcome);
   }
 
   #refuse(socket: Duplex, failure: Failure): void {
-    countRefusal(this.#desk, failure);
-    answerOnSocket(socket, failure, this.#desk.challenge);
+    countRefusal(this.#context, failure);
+    answerOnSocket(socket, failure, this.#context.challenge);
   }
 }
 

@@ -7,7 +7,7 @@ import type { StoreName } from '../core/ownership.ts';
 import { StoreFailure } from '../core/ports.ts';
 import type { CallBudget } from '../stores/budget.ts';
 import { budgetKey } from './keys.ts';
-import { pause } from './patience.ts';
+import { pause } from '../pause.ts';
 
 export interface RateLimit {
   readonly requests: number;

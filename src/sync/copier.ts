@@ -7,7 +7,7 @@ import { type CopyParts, type CopyRefused, type CopySession, withCopySession } f
 import type { Backlog, CopyJob } from './backlog.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import type { SyncDesk } from './desk.ts';
-import type { Log } from './log.ts';
+import type { Log } from '../log.ts';
 
 export interface CopierParts {
   readonly copies: CopyParts & { readonly ledger: Pick<Ledger, 'read'> };

@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
 import { copyLockKey } from './keys.ts';
-import { pause } from './patience.ts';
+import { pause } from '../pause.ts';
 
 // KEYS: 1 lock. ARGV: 1 token, 2 ms. Returns 1 when the lock is still ours and lives so much longer, else 0.
 const extendScript = `

@@ -24,7 +24,7 @@ import { CopyLock } from './copy-lock.ts';
 import { type DeadLetter, DeadLetters } from './dead-letters.ts';
 import { SyncDesk } from './desk.ts';
 import { BatchingDoorbell } from './doorbell.ts';
-import type { Log } from './log.ts';
+import type { Log } from '../log.ts';
 import { Poller } from './poll.ts';
 import { Progress } from './progress.ts';
 import { queueOptions, SyncWorkers } from './worker.ts';

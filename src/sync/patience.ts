@@ -1,6 +1,6 @@
 /** How long a read of a store is tried again. Writes are never: what became of them is found by reading. */
-import { setTimeout as delay } from 'node:timers/promises';
 import { StoreFailure } from '../core/ports.ts';
+import { pause } from '../pause.ts';
 
 /**
  * `background` waits for rate limits and short outages. `fence` holds users up: it tries an unreachable
@@ -41,14 +41,4 @@ export function waitBeforeRetryMs(
   if (failure.kind !== 'unavailable' && failure.kind !== 'rate-limited') return undefined;
   const waitMs = failure.retryAfterMs ?? 100 * 2 ** tries;
   return waitMs > longestBackgroundWaitMs ? undefined : waitMs;
-}
-
-/** Waits, or throws the signal's reason when that ends first. */
-export async function pause(waitMs: number, signal: AbortSignal): Promise<void> {
-  try {
-    await delay(waitMs, undefined, { signal });
-  } catch (error) {
-    signal.throwIfAborted();
-    throw error;
-  }
 }

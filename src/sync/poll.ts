@@ -15,7 +15,7 @@ import type { Backlog } from './backlog.ts';
 import { wholePartition } from './backlog.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import { letterOf } from './dead-letters.ts';
-import type { Log } from './log.ts';
+import type { Log } from '../log.ts';
 import type { Progress } from './progress.ts';
 import { surveyKind } from './survey.ts';
 import { lessOverlap, newest } from './versions.ts';

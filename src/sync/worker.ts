@@ -9,8 +9,8 @@ import { keyPrefix } from '../ledger/connection.ts';
 import { type Backlog, controlQueueName, type CopyJob, jobSchema, recordQueueName } from './backlog.ts';
 import { type CopierParts, lookAt } from './copier.ts';
 import type { DeadLetters } from './dead-letters.ts';
-import type { Log } from './log.ts';
-import { pause } from './patience.ts';
+import { type Log, sentenceOf } from '../log.ts';
+import { pause } from '../pause.ts';
 import type { Poller } from './poll.ts';
 
 export interface WorkerParts {
@@ -102,7 +102,7 @@ export class SyncWorkers {
         { deduplication: { id: 'poll' }, removeOnComplete: true, removeOnFail: 10 },
       );
     } catch (error) {
-      this.#parts.log('warn', 'sync.poll-not-queued', { detail: messageOf(error) });
+      this.#parts.log('warn', 'sync.poll-not-queued', { detail: sentenceOf(error) });
     }
   }
 
@@ -117,8 +117,8 @@ export class SyncWorkers {
     } catch (error) {
       if (this.#stopping.signal.aborted) return;
       if (error instanceof StoreFailure && error.kind === 'denied') this.#pauseForDenied(error);
-      else if (messageOf(error) !== this.#pollFailure) {
-        this.#pollFailure = messageOf(error);
+      else if (sentenceOf(error) !== this.#pollFailure) {
+        this.#pollFailure = sentenceOf(error);
         log('warn', 'sync.poll-failed', { detail: this.#pollFailure });
       }
     } finally {
@@ -198,8 +198,4 @@ export class SyncWorkers {
 async function later(job: Job, token: string | undefined, waitMs: number): Promise<never> {
   await job.moveToDelayed(Date.now() + waitMs, token);
   throw new DelayedError();
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -60,7 +60,7 @@ export async function startSyncRig(server: TestRedis, options: SyncRigOptions = 
     createSync({
       ...{ config, ledger, registry, redis: { url: server.url } },
       feed: { onTransition: () => () => undefined },
-      log: (_level, event, fields) => events.push({ event, fields }),
+      log: (_level, event, fields = {}) => events.push({ event, fields }),
     });
   const rig: SyncRig = {
     ...{ legacy, app, ledger, registry, redis, config, events },
