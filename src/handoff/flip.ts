@@ -259,17 +259,19 @@ export class FlipRun {
     let waited = false;
     while (!stop.aborted) {
       const obstacle = await this.#obstacle();
-      if (obstacle === undefined && this.flip.pausedBy === undefined) break;
-      waited = true;
-      if (this.flip.pausedBy === undefined) await this.#set('paused', obstacle ?? '');
+      const pausedByOperator = this.flip.pausedBy !== undefined;
+      const unproven = this.#parts.members.health().unproven.length > 0;
+      if (obstacle === undefined && !pausedByOperator && !unproven) break;
+      if (obstacle !== undefined || pausedByOperator) waited = true;
+      if (obstacle !== undefined && !pausedByOperator) await this.#set('paused', obstacle);
       await pauseOrStop(lookAgainMs, stop);
     }
     if (waited && !stop.aborted) await this.#set('running', '');
   }
 
   async #obstacle(): Promise<string | undefined> {
-    const { fresh, stale } = this.#parts.members.health();
-    if (stale.length > 0 || fresh.length === 0) return staleSentence(stale);
+    const { fresh, unproven, stale } = this.#parts.members.health();
+    if (stale.length > 0 || fresh.length + unproven.length === 0) return staleSentence(stale);
     try {
       await this.#parts.ledger.nowMs();
       return undefined;

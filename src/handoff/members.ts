@@ -13,7 +13,9 @@ interface Sighting {
 
 export interface MemberHealth {
   readonly fresh: readonly MemberRecord[];
-  /** Listed, but not known to be alive: no fence may begin. */
+  /** Listed since before this coordinator looked, and not yet seen to move: the next heartbeat tells. */
+  readonly unproven: readonly MemberRecord[];
+  /** Silent for longer than its lease. While there is one that is not fresh, no fence may begin. */
   readonly stale: readonly MemberRecord[];
 }
 
@@ -50,13 +52,15 @@ export class MemberWatch {
 
   health(): MemberHealth {
     const fresh: MemberRecord[] = [];
+    const unproven: MemberRecord[] = [];
     const stale: MemberRecord[] = [];
     const nowMs = performance.now();
-    for (const { record, movedAtMs } of this.#sightings.values()) {
-      const alive = movedAtMs !== undefined && nowMs - movedAtMs <= record.leaseMs;
-      (alive ? fresh : stale).push(record);
+    for (const { record, movedAtMs, firstSeenAtMs } of this.#sightings.values()) {
+      const silentMs = nowMs - (movedAtMs ?? firstSeenAtMs);
+      if (silentMs > record.leaseMs) stale.push(record);
+      else (movedAtMs === undefined ? unproven : fresh).push(record);
     }
-    return { fresh, stale };
+    return { fresh, unproven, stale };
   }
 
   async #lookOnce(): Promise<void> {

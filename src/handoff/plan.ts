@@ -154,14 +154,15 @@ async function checkStore(
 }
 
 function checkMembers(parts: PlanParts, add: (code: string, detail: string) => void): void {
-  const { fresh, stale } = parts.members.health();
-  if (fresh.length + stale.length === 0) {
+  const { fresh, unproven, stale } = parts.members.health();
+  const listed = [...fresh, ...unproven, ...stale];
+  if (listed.length === 0) {
     add(
       'no-members',
       'no proxy is registered in the ledger; start one first, so that writes follow the move',
     );
   }
-  const hashes = new Set([...fresh, ...stale].map((member) => member.configHash));
+  const hashes = new Set(listed.map((member) => member.configHash));
   if (hashes.size > 1) {
     add(
       'config-differs',
