@@ -221,7 +221,8 @@ export interface CopyWriter {
 }
 
 export interface GuardAnswer {
-  readonly epoch: number;
+  /** Highest that it has seen, where it says so. */
+  readonly epoch?: number;
   readonly accept?: boolean;
   readonly code?: GuardRefusal;
 }

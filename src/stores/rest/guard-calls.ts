@@ -6,10 +6,11 @@ import { type CopyStamp, type GuardAnswer, type GuardCalls, StoreFailure } from 
 import type { Json } from '../../core/records.ts';
 import type { RestClient } from './client.ts';
 
+/** Guards in other languages may say less, or use codes of their own: what counts is that they answered. */
 const answerSchema = z.object({
-  epoch: z.int().min(0),
-  accept: z.boolean().optional(),
-  code: z.enum(['stale-epoch', 'legacy-owns', 'app-owns', 'closed-epoch']).optional(),
+  epoch: z.int().min(0).optional().catch(undefined),
+  accept: z.boolean().optional().catch(undefined),
+  code: z.enum(['stale-epoch', 'legacy-owns', 'app-owns', 'closed-epoch']).optional().catch(undefined),
 });
 
 export class RestGuardCalls implements GuardCalls {
@@ -28,13 +29,13 @@ export class RestGuardCalls implements GuardCalls {
   ): Promise<GuardAnswer> {
     const parsed = answerSchema.safeParse(await this.#call(store, 'verdict', stamp, access, signal));
     if (!parsed.success) {
-      throw new StoreFailure('bad-answer', `the guard of ${store} gave a verdict that says no epoch`, {
+      throw new StoreFailure('bad-answer', `the guard of ${store} gave a verdict that is no JSON object`, {
         cause: parsed.error,
       });
     }
     const { epoch, accept, code } = parsed.data;
     return {
-      epoch,
+      ...(epoch === undefined ? {} : { epoch }),
       ...(accept === undefined ? {} : { accept }),
       ...(code === undefined ? {} : { code }),
     };
