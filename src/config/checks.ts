@@ -4,7 +4,7 @@
  */
 import { isIP } from 'node:net';
 import { connectorFindings } from './connector-checks.ts';
-import type { ConfigProblem } from './problems.ts';
+import type { ConfigProblem, Reporter } from './problems.ts';
 import { routeFindings } from './route-checks.ts';
 import type { ReadableConfig } from './sections.ts';
 
@@ -12,12 +12,6 @@ export interface Findings {
   readonly problems: ConfigProblem[];
   /** Sentences about what works, but probably not as intended. */
   readonly warnings: string[];
-}
-
-/** A check reports through these two. */
-export interface Reporter {
-  problem(path: string, message: string): void;
-  warning(message: string): void;
 }
 
 export function findingsOf(config: ReadableConfig): Findings {

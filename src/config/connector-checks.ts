@@ -1,5 +1,5 @@
 /** Rest connectors: placeholders that will be filled, paging that can work, kinds that both stores have. */
-import type { Reporter } from './checks.ts';
+import type { Reporter } from './problems.ts';
 import type { Config } from './schema.ts';
 import type { ReadableConfig } from './sections.ts';
 

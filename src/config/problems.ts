@@ -18,6 +18,12 @@ export interface ConfigProblem {
   readonly message: string;
 }
 
+/** A check reports through these two. */
+export interface Reporter {
+  problem(path: string, message: string): void;
+  warning(message: string): void;
+}
+
 type Issue = z.core.$ZodIssue;
 
 /** Problems of `value`, which did not parse as `schema`; `base` is where the value stands in the file. */

@@ -1,5 +1,5 @@
 /** Routes and partition rules: whether the places they name can exist in a request they match. */
-import type { Reporter } from './checks.ts';
+import type { Reporter } from './problems.ts';
 import type { Config } from './schema.ts';
 import type { ReadableConfig } from './sections.ts';
 
