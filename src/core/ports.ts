@@ -62,6 +62,8 @@ export interface MemberAcknowledgement extends Acknowledgement {
 }
 
 export interface Ledger {
+  /** What `read` says of a partition that no transition touched. */
+  readonly untouched: LedgerRecord;
   read(partition: string): Promise<LedgerRecord>;
   /** Partitions that any transition touched. */
   touched(): Promise<ReadonlyMap<string, LedgerRecord>>;

@@ -33,6 +33,7 @@ export interface PlanRequest {
 }
 
 const probeWithinMs = 5_000;
+const askedAtOnce = 200;
 
 export async function makePlan(parts: PlanParts, request: PlanRequest): Promise<Plan> {
   const { cohort, to } = request;
@@ -42,13 +43,14 @@ export async function makePlan(parts: PlanParts, request: PlanRequest): Promise<
   const unchanged: string[] = [];
   const blocked: BlockedPartition[] = [];
   const epochs: Record<string, number> = {};
+  const letters = await countLetters(parts, partitions);
   for (const partition of partitions) {
-    const record = touched.get(partition) ?? (await parts.ledger.read(partition));
+    const record = touched.get(partition) ?? parts.ledger.untouched;
     if (record.ownership.phase === 'open' && record.ownership.owner === to) {
       unchanged.push(partition);
       continue;
     }
-    const blocker = await whyBlocked(parts, request, partition, record);
+    const blocker = whyBlocked(request, partition, record, letters.get(partition) ?? 0);
     if (blocker !== undefined) {
       blocked.push({ partition, ...blocker });
       continue;
@@ -74,12 +76,26 @@ export async function makePlan(parts: PlanParts, request: PlanRequest): Promise<
   };
 }
 
-async function whyBlocked(
-  parts: PlanParts,
+/** Many at once: a cohort can have ten thousand partitions, and each answer is a round trip. */
+async function countLetters(
+  { copies }: PlanParts,
+  partitions: readonly string[],
+): Promise<Map<string, number>> {
+  const counts = new Map<string, number>();
+  for (let at = 0; at < partitions.length; at += askedAtOnce) {
+    const group = partitions.slice(at, at + askedAtOnce);
+    const found = await Promise.all(group.map((partition) => copies.deadLetters(partition)));
+    for (const [index, partition] of group.entries()) counts.set(partition, found[index] ?? 0);
+  }
+  return counts;
+}
+
+function whyBlocked(
   request: PlanRequest,
   partition: string,
   { ownership }: LedgerRecord,
-): Promise<Blocker | undefined> {
+  letters: number,
+): Blocker | undefined {
   const holder = request.reserved.get(partition);
   if (holder !== undefined) {
     return { code: 'reserved', detail: `flip ${holder} is moving this partition; wait for it, or abort it` };
@@ -90,7 +106,6 @@ async function whyBlocked(
       detail: `the partition is ${ownership.phase}; try again in a few seconds`,
     };
   }
-  const letters = await parts.copies.deadLetters(partition);
   if (letters > 0) {
     return {
       code: 'dead-letters',

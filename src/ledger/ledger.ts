@@ -62,6 +62,7 @@ export interface LedgerSettings {
 }
 
 export class RedisLedger implements Ledger {
+  readonly untouched: LedgerRecord;
   readonly #redis: Redis;
   readonly #settings: LedgerSettings;
   readonly #untouchedRecord: string;
@@ -75,6 +76,7 @@ export class RedisLedger implements Ledger {
       transitionId: '',
       changedAtMs: 0,
     });
+    this.untouched = parseRecord(this.#untouchedRecord);
     redis.defineCommand('onewriterTransition', { numberOfKeys: 3, lua: luaSource('transition') });
     redis.defineCommand('onewriterHeartbeat', { numberOfKeys: 3, lua: luaSource('heartbeat') });
     redis.defineCommand('onewriterDepart', { numberOfKeys: 2, lua: luaSource('depart') });
