@@ -2,7 +2,7 @@
  * How long a handoff pauses the writes of an idle user: real Redis, real proxies and coordinator as
  * processes, two stores that answer from memory, partitions one after the other.
  *
- *   node bench/handoff.ts [--members 3] [--partitions 300] [--json FILE]
+ *   node bench/handoff.ts [--members 3] [--partitions 300] [--batch 1] [--json FILE]
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -17,6 +17,7 @@ const { values } = parseArgs({
   options: {
     members: { type: 'string', default: '3' },
     partitions: { type: 'string', default: '300' },
+    batch: { type: 'string', default: '1' },
     json: { type: 'string' },
   },
 });
@@ -28,28 +29,30 @@ const children: ChildProcess[] = [];
 
 /** Each user has two notes; copies are kept. */
 async function startStore(seeded: boolean): Promise<{ server: Server; url: string }> {
-  const records = new Map<string, { id: string; owner: string; text: string }>();
+  type Note = { readonly id: string; readonly owner: string; readonly text: string };
+  const notes = new Map<string, Map<string, Note>>();
+  const keep = (note: Note): void => {
+    const own = notes.get(note.owner) ?? new Map<string, Note>();
+    notes.set(note.owner, own.set(note.id, note));
+  };
   if (seeded) {
     for (const owner of partitions) {
-      for (const id of [`${owner}-1`, `${owner}-2`]) records.set(id, { id, owner, text: 'a note' });
+      for (const id of [`${owner}-1`, `${owner}-2`]) keep({ id, owner, text: 'a note' });
     }
   }
   const server = createServer((request, response) => {
     const url = new URL(request.url ?? '/', 'http://store');
     const id = decodeURIComponent(url.pathname.split('/')[2] ?? '');
+    const owner = url.searchParams.get('owner') ?? id.split('-', 1)[0] ?? '';
     let body = '';
     request.on('data', (chunk: Buffer) => (body += chunk.toString()));
     request.on('end', () => {
-      if (request.method === 'PUT') records.set(id, JSON.parse(body) as never);
-      if (request.method === 'DELETE') records.delete(id);
-      const owner = url.searchParams.get('owner');
-      const found =
-        id === ''
-          ? [...records.values()].filter((record) => owner === null || record.owner === owner)
-          : records.get(id);
-      response.writeHead(found === undefined && request.method === 'GET' ? 404 : 200, {
-        'content-type': 'application/json',
-      });
+      if (request.method === 'PUT') keep(JSON.parse(body) as Note);
+      const own = notes.get(owner) ?? new Map<string, Note>();
+      if (request.method === 'DELETE') own.delete(id);
+      const found = id === '' ? [...own.values()] : own.get(id);
+      const status = found === undefined && request.method === 'GET' ? 404 : 200;
+      response.writeHead(status, { 'content-type': 'application/json' });
       response.end(JSON.stringify(found ?? {}));
     });
   });
@@ -97,7 +100,7 @@ function configFor(legacy: string, app: string): string {
     stores: { legacy: { url: legacy, connector }, app: { url: app, guard: false, connector } },
     identity: [{ header: 'x-user', from: ['127.0.0.0/8'] }],
     cohorts: { all: { partitions } },
-    flip: { batch: 1, waves: ['100%'] },
+    flip: { batch: Number(values.batch), waves: ['100%'] },
   };
   writeFileSync(path, JSON.stringify(config));
   return path;
@@ -135,7 +138,7 @@ try {
   const seconds = (performance.now() - started) / 1000;
   const { pauseMs, committed, state } = flip;
   process.stdout.write(
-    `write pause of an idle partition, ${members} members, one after the other: ` +
+    `write pause of an idle partition, ${members} members, ${values.batch} at a time: ` +
       `p50 ${pauseMs.p50} ms, p99 ${pauseMs.p99} ms, max ${pauseMs.max} ms ` +
       `(${committed} of ${partitions.length} moved, ${state}, ${seconds.toFixed(1)} s)\n`,
   );
