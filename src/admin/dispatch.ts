@@ -201,7 +201,7 @@ function problemOfError(error: unknown): AdminProblem {
   }
   if (
     name === 'MaxRetriesPerRequestError' ||
-    /connection is closed|ECONN|stream isn't writeable/i.test(message ?? '')
+    /connection is closed|command timed out|ECONN|stream isn't writeable/i.test(message ?? '')
   ) {
     const detail =
       'Redis did not answer, so what was asked may or may not have happened; read it again once it is back.';

@@ -42,6 +42,8 @@ export type CopyRefused = {
   readonly because: string;
   /** `later`: look again soon; `never`: not while the partition stays where it is. */
   readonly when: 'later' | 'never';
+  /** It was only the copy lock that another hand had. */
+  readonly lockTaken?: boolean;
 };
 
 export type SessionResult<T> = { readonly copied: 'yes'; readonly result: T } | CopyRefused;
@@ -72,7 +74,12 @@ export async function withCopySession<T>(
   if (early.copied === 'no') return early;
   const held = await parts.lock.acquire(partition, signal, lockWaitMs);
   if (held === undefined) {
-    return { copied: 'no', because: 'another hand is copying for this partition', when: 'later' };
+    return {
+      copied: 'no',
+      because: 'another hand is copying for this partition',
+      when: 'later',
+      lockTaken: true,
+    };
   }
   try {
     const granted = await mayCopy(parts, partition, hand);
@@ -169,8 +176,12 @@ export class CopySession {
   }
 
   /** Ends the session when the lock was lost or the partition has moved since it began. */
-  async ensureMayCopy(): Promise<void> {
-    if (!(await this.#held.stillHeld())) {
+  ensureMayCopy(): Promise<void> {
+    return this.#ensure(() => this.#held.stillHeld());
+  }
+
+  async #ensure(held: () => Promise<boolean>): Promise<void> {
+    if (!(await held())) {
       const because = 'the copy lock was lost; another hand may be copying';
       throw new SessionOver({ copied: 'no', because, when: 'later' });
     }
@@ -189,7 +200,7 @@ export class CopySession {
     const writer = this.#parts.writers.get(this.to);
     if (writer === undefined) throw new Error(`there is no writer for ${this.to}`);
     if (this.#hand.hand === 'sync') await this.#parts.budgets[this.to].take(this.signal);
-    await this.ensureMayCopy();
+    await this.#ensure(() => this.#held.coverWrite());
     this.signal.throwIfAborted();
     try {
       await send(writer, { partition: this.partition, epoch: this.epoch });

@@ -1,26 +1,36 @@
 /**
- * At most one hand copies for a partition at a time. The lock alone fences nothing: it outlives every call
+ * At most one hand copies for a partition at a time. The lock alone fences nothing: it outlives every write
  * made under it, and whoever holds it proves that it still does before each write.
+ *
+ * It is kept short while its holder only reads, so that a holder that dies costs a handoff seconds; before a
+ * write it is made to last as long as that write can take, since a dead holder's write may still arrive.
  */
 import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
-import { copyLockKey } from './keys.ts';
 import { pause } from '../pause.ts';
+import { copyLockKey } from './keys.ts';
 
-// KEYS: 1 lock. ARGV: 1 token, 2 ms. Returns 1 when the lock is still ours and lives so much longer, else 0.
+/** How long the lock outlives a holder that dies while it reads, ms. */
+const readingMs = 3_000;
+const renewEveryMs = 750;
+
+// KEYS: 1 lock. ARGV: 1 token, 2 ms. Returns 1 when the lock is ours and lives at least so much longer, else 0.
 const extendScript = `
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 1`;
 
-// KEYS: 1 lock. ARGV: 1 token. Returns 1 when the lock was ours and is gone now, else 0.
+// KEYS: 1 lock. ARGV: 1 token, 2 ms that it must stand, 0 for none. Returns 1 when the lock was ours, else 0.
 const releaseScript = `
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if tonumber(ARGV[2]) > 0 then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return redis.call('DEL', KEYS[1])`;
 
 export interface HeldLock {
-  /** Prolongs the lock by its full length; false when it was lost: write nothing more. */
+  /** False when the lock was lost: nothing that was read under it may be used. */
   stillHeld(): Promise<boolean>;
+  /** Makes the lock last as long as a write can take; false when it was lost: write nothing more. */
+  coverWrite(): Promise<boolean>;
   /** The outcome of a write is unknown: the release must leave the lock standing for this long, ms. */
   keepAfterRelease(settleMs: number): void;
   release(): Promise<void>;
@@ -28,12 +38,12 @@ export interface HeldLock {
 
 export class CopyLock {
   readonly #redis: Redis;
-  readonly #lockMs: number;
+  readonly #writeMs: number;
 
-  /** `lockMs` must be longer than any single call made under the lock can take. */
-  constructor(redis: Redis, lockMs: number) {
+  /** `writeMs` must be longer than any single write made under the lock can take. */
+  constructor(redis: Redis, writeMs: number) {
     this.#redis = redis;
-    this.#lockMs = lockMs;
+    this.#writeMs = writeMs;
   }
 
   /** Waits for the lock; undefined after `waitMs`, and throws the signal's reason when that ends first. */
@@ -43,23 +53,25 @@ export class CopyLock {
     const token = randomUUID();
     for (let tries = 1; ; tries += 1) {
       signal.throwIfAborted();
-      if ((await this.#redis.set(key, token, 'PX', this.#lockMs, 'NX')) === 'OK') break;
+      if ((await this.#redis.set(key, token, 'PX', readingMs, 'NX')) === 'OK') break;
       if (performance.now() >= untilMs) return undefined;
       await pause(Math.min(50, 5 * tries), signal);
     }
+    const extend = async (forMs: number): Promise<boolean> =>
+      (await this.#redis.eval(extendScript, 1, key, token, forMs)) === 1;
+    // A renewal that fails is not repeated: the holder finds out before it writes.
+    const renewal = setInterval(() => void extend(readingMs).catch(() => undefined), renewEveryMs);
     let keepMs = 0;
     return {
-      stillHeld: async () => (await this.#redis.eval(extendScript, 1, key, token, this.#lockMs)) === 1,
+      stillHeld: () => extend(readingMs),
+      coverWrite: () => extend(this.#writeMs),
       keepAfterRelease: (settleMs) => {
         keepMs = Math.max(keepMs, settleMs);
       },
       release: async () => {
-        const released =
-          keepMs > 0
-            ? this.#redis.eval(extendScript, 1, key, token, keepMs)
-            : this.#redis.eval(releaseScript, 1, key, token);
+        clearInterval(renewal);
         // Without Redis the lock ends by itself; what the session had to say must not be lost over that.
-        await released.catch(() => undefined);
+        await this.#redis.eval(releaseScript, 1, key, token, keepMs).catch(() => undefined);
       },
     };
   }

@@ -33,6 +33,9 @@ import { type Patience, readPatiently } from './patience.ts';
 
 const bringUpPassesMax = 5;
 const catchUpPassesMax = 20;
+/** How long a fence waits for another hand to finish a copy, and after how long the attempt is worth repeating. */
+const fenceLockWaitMs = 500;
+const takenLockRetryMs = 1_000;
 /** Calls to each store that a catch-up may need beyond its lists: single records read, written, removed. */
 const fewCalls = 4;
 
@@ -95,7 +98,14 @@ export class SyncDesk implements CopyDesk {
   async catchUp(partition: string, attempt: string, signal: AbortSignal): Promise<CaughtUpProof> {
     let recordsCopied = 0;
     for (let passes = 1; passes <= catchUpPassesMax; passes += 1) {
-      const session = await this.#pass(partition, { hand: 'handoff', attempt }, 'fence', signal);
+      const hand = { hand: 'handoff', attempt } as const;
+      const session = await this.#pass(partition, hand, 'fence', signal, fenceLockWaitMs);
+      if (session.copied === 'no' && session.lockTaken === true) {
+        // The user waits: better outside the fence for the end of a holder that may be dead.
+        throw new StoreFailure('unavailable', `nothing is proven: ${session.because}`, {
+          retryAfterMs: takenLockRetryMs,
+        });
+      }
       if (session.copied === 'no')
         throw new StoreFailure('rejected', `nothing is proven: ${session.because}`);
       const { compared, copied, problems, failed } = session.result;

@@ -210,6 +210,18 @@ describe('under a fence', () => {
     expect(idsInApp()).toEqual(['1', '2']);
   });
 
+  test('another hand that holds the copy lock ends the attempt soon, and says when to try again', async () => {
+    await start(legacyWith(appointment('1', 'ann')));
+    await rig.order('ann', fence);
+    await rig.redis.set(copyLockKey('ann'), 'of a worker that died', 'PX', 60_000);
+    await expect(rig.sync.desk.catchUp('ann', 'the-attempt', never)).rejects.toMatchObject({
+      kind: 'unavailable',
+      retryAfterMs: 1_000,
+    });
+    await rig.redis.del(copyLockKey('ann'));
+    expect((await rig.sync.desk.catchUp('ann', 'the-attempt', never)).recordsCopied).toBe(1);
+  });
+
   test('a rate limit ends the attempt at once', async () => {
     await start(legacyWith(appointment('1', 'ann')));
     await rig.order('ann', fence);

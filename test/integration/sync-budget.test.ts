@@ -70,6 +70,19 @@ describe('the copy lock', () => {
     expect(await lock.acquire('ann', never, 0)).toBeDefined();
   });
 
+  test('is short while its holder reads, so that one who dies costs a handoff seconds, and covers a write', async () => {
+    const lock = new CopyLock(redis, 60_000);
+    const held = await lock.acquire('ann', never, 0);
+    expect(await redis.pttl(copyLockKey('ann'))).toBeLessThanOrEqual(3_000);
+    expect(await held?.coverWrite()).toBe(true);
+    expect(await redis.pttl(copyLockKey('ann'))).toBeGreaterThan(50_000);
+    // Looking at a page afterwards does not take back what covers the write.
+    expect(await held?.stillHeld()).toBe(true);
+    expect(await redis.pttl(copyLockKey('ann'))).toBeGreaterThan(50_000);
+    await held?.release();
+    expect(await redis.exists(copyLockKey('ann'))).toBe(0);
+  });
+
   test('stays after a write whose outcome is unknown until that write has settled', async () => {
     const lock = new CopyLock(redis, 60_000);
     const held = await lock.acquire('ann', never, 0);
