@@ -84,13 +84,22 @@ function keyOf(record: { readonly kind: string; readonly id: string }): string {
 
 const timestamp = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)$/;
 
+/** One text for all notations of an instant, finer than milliseconds too; undefined for other texts. */
+export function instantOf(text: string): string | undefined {
+  if (!timestamp.test(text)) return undefined;
+  const fraction = /\.(\d+)/.exec(text)?.[1] ?? '';
+  const seconds = Date.parse(fraction === '' ? text : text.replace(`.${fraction}`, ''));
+  return Number.isNaN(seconds) ? undefined : `${seconds}.${fraction.replace(/0+$/, '')}`;
+}
+
 /** Equal in meaning: key order, null and absent, and notations of one instant make no difference. */
 export function sameValue(left: Json | undefined, right: Json | undefined): boolean {
   if (left === right) return true;
   if (left === undefined || left === null) return right === undefined || right === null;
   if (right === undefined || right === null) return false;
   if (typeof left === 'string' && typeof right === 'string') {
-    return timestamp.test(left) && timestamp.test(right) && Date.parse(left) === Date.parse(right);
+    const instant = instantOf(left);
+    return instant !== undefined && instant === instantOf(right);
   }
   if (typeof left !== 'object' || typeof right !== 'object') return false;
   if (Array.isArray(left) || Array.isArray(right)) {

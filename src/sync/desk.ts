@@ -20,6 +20,7 @@ import {
   wantedCopy,
   withCopySession,
 } from './apply.ts';
+import { pause } from '../pause.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import {
   type Comparison,
@@ -99,6 +100,7 @@ export class SyncDesk implements CopyDesk {
     let recordsCopied = 0;
     for (let passes = 1; passes <= catchUpPassesMax; passes += 1) {
       const hand = { hand: 'handoff', attempt } as const;
+      await this.#untilCopyShows(partition, signal);
       const session = await this.#pass(partition, hand, 'fence', signal, fenceLockWaitMs);
       if (session.copied === 'no' && session.lockTaken === true) {
         // The user waits: better outside the fence for the end of a holder that may be dead.
@@ -148,6 +150,13 @@ export class SyncDesk implements CopyDesk {
       differences,
       problems: found.problems,
     };
+  }
+
+  /** The copy's own lists can be late, too: a comparison must not go by what they showed before the last copy. */
+  async #untilCopyShows(partition: string, signal: AbortSignal): Promise<void> {
+    const { ownership } = await this.#parts.ledger.read(partition);
+    const { feedDelayMs } = this.#parts.readers[otherStore(ownership.owner)];
+    if (feedDelayMs > 0) await pause(feedDelayMs, signal);
   }
 
   /** Two passes, and a few records that are written meanwhile. */

@@ -4,9 +4,7 @@
  * notations of one instant make no difference.
  */
 import { createHash } from 'node:crypto';
-import type { Fields, Json } from '../core/records.ts';
-
-const timestamp = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)$/;
+import { type Fields, instantOf, type Json } from '../core/records.ts';
 
 export function digestOf(fields: Fields, names: Iterable<string>): string {
   const parts: string[] = [];
@@ -21,8 +19,8 @@ export function digestOf(fields: Fields, names: Iterable<string>): string {
 function canonical(value: Json | undefined): string | undefined {
   if (value === undefined || value === null) return undefined;
   if (typeof value === 'string') {
-    const ms = timestamp.test(value) ? Date.parse(value) : Number.NaN;
-    return Number.isNaN(ms) ? JSON.stringify(value) : `@${ms}`;
+    const instant = instantOf(value);
+    return instant === undefined ? JSON.stringify(value) : `@${instant}`;
   }
   if (typeof value !== 'object') return JSON.stringify(value);
   if (Array.isArray(value)) return `[${value.map((item: Json) => canonical(item) ?? 'null').join(',')}]`;

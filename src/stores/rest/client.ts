@@ -8,6 +8,7 @@ import { StoreFailure } from '../../core/ports.ts';
 import type { Json } from '../../core/records.ts';
 import { signGuard } from '../../guard/signature.ts';
 import type { CallBudget } from '../budget.ts';
+import { parseExactly } from './exact-json.ts';
 import { failureOf, type RawAnswer, type RestAnswer, type RestCall } from './answers.ts';
 
 export interface RestClientSettings {
@@ -136,7 +137,18 @@ export class RestClient {
       }
       chunks.push(chunk);
     }
-    return Buffer.concat(chunks).toString('utf8');
+    const whole = Buffer.concat(chunks);
+    // What a write answers is not kept; what is read would be copied with its letters replaced.
+    if (call.access === 'copy') return whole.toString('utf8');
+    try {
+      return new TextDecoder('utf-8', { fatal: true }).decode(whole);
+    } catch (error) {
+      throw new StoreFailure(
+        'bad-answer',
+        `${this.store} answered ${call.method} ${call.path} with bytes that are not UTF-8; nothing was concluded from it`,
+        { cause: error },
+      );
+    }
   }
 
   #parsed(call: RestCall, answer: RawAnswer): RestAnswer {
@@ -144,7 +156,7 @@ export class RestClient {
     // What a successful write says about itself is not needed; only reads must be understood.
     if (status === 404 || status === 410 || text.trim() === '') return { status, headers, body: undefined };
     try {
-      return { status, headers, body: JSON.parse(text) as Json };
+      return { status, headers, body: parseExactly(text) as Json };
     } catch (error) {
       if (call.access === 'copy') return { status, headers, body: undefined };
       const type = String(headers['content-type'] ?? 'no content type');

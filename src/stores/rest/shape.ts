@@ -3,6 +3,7 @@ import type { RecordConfig } from '../../config/schema.ts';
 import type { KindCapabilities, RecordProblem, TargetShape } from '../../core/ports.ts';
 import type { CopyForm, Fields, Json, StoreRecord } from '../../core/records.ts';
 import { isSignableName } from '../../guard/signature.ts';
+import { isInexact } from './exact-json.ts';
 import { isFields, placeholdersOf, valueAt, withoutPath, withPath } from './paths.ts';
 
 export type ReadItem =
@@ -18,8 +19,11 @@ const idLengthMax = 512;
 export function readItem(kind: string, config: RecordConfig, item: Json, partition?: string): ReadItem {
   const problem = (detail: string): ReadItem => ({ problem: { kind, detail } });
   if (!isFields(item)) return problem('an item of the list is not an object');
+  if (isInexact(item)) {
+    return problem('a record holds a number that cannot be kept exactly; the platform must write it as text');
+  }
   const id = nameOf(valueAt(item, config.id));
-  if (id === undefined || id.length > idLengthMax) {
+  if (id === undefined || id.length > idLengthMax || id === '.' || id === '..') {
     return problem(`a record without a usable id at "${config.id}"; it cannot be copied`);
   }
   const owner = nameOf(valueAt(item, config.partition));
@@ -47,8 +51,11 @@ function nameOf(value: Json | undefined): string | undefined {
   return typeof value === 'string' && value !== '' ? value : undefined;
 }
 
+/** As platforms write "no": PHP and MySQL give numbers and flags as text. */
+const unset: ReadonlySet<Json> = new Set([null, false, '', 0, '0', 'false']);
+
 function isSet(value: Json | undefined): boolean {
-  return value !== undefined && value !== null && value !== false && value !== '' && value !== 0;
+  return !unset.has(value ?? null);
 }
 
 export function shapeOf(config: RecordConfig): TargetShape {

@@ -67,10 +67,10 @@ export class RestWriter implements CopyWriter {
     }
     const given = idIn(answer.body, id);
     if (given === undefined || given === copy.id) return;
-    await this.remove({ kind: copy.kind, id: given }, stamp, signal);
+    // It is not removed here: a store that answers with a record it had already would lose that one.
     throw new StoreFailure(
       'rejected',
-      `${this.store} gave the copy of ${copy.kind} ${copy.id} an id of its own (${given}); the copy was taken back; ` +
+      `${this.store} gave the copy of ${copy.kind} ${copy.id} the id ${given}; look whether that one is to be removed; ` +
         'stores that assign ids are not available yet: let "put" create records under the caller\'s id',
     );
   }

@@ -1,0 +1,47 @@
+/**
+ * JSON numbers are read as doubles, which cannot hold every number that a platform writes: 9007199254740997
+ * would become ...996, another record's id. What holds such a number is remembered, and is not copied.
+ */
+
+const inexact = new WeakSet<object>();
+/** Cheap test: without one of these, every number is exact. */
+const suspicious = /\d{16}|\d[eE][+-]?\d/;
+/** More significant digits than any double needs to be told apart. */
+const digitsOfDouble = 17;
+
+/** Like JSON.parse; objects and arrays with a number that was changed are known to `isInexact` afterwards. */
+export function parseExactly(text: string): unknown {
+  if (!suspicious.test(text)) return JSON.parse(text);
+  const parse = JSON.parse as (
+    text: string,
+    reviver: (this: object, key: string, value: unknown, context: { readonly source?: string }) => unknown,
+  ) => unknown;
+  return parse(text, function note(_key, value, { source = '' }) {
+    const changed =
+      typeof value === 'number'
+        ? wasChanged(source, value)
+        : typeof value === 'object' && value !== null && inexact.has(value);
+    if (changed) inexact.add(this);
+    return value;
+  });
+}
+
+export function isInexact(value: object): boolean {
+  return inexact.has(value);
+}
+
+function wasChanged(source: string, value: number): boolean {
+  if (!Number.isFinite(value)) return true;
+  const [written, kept] = [significand(source), significand(String(value))];
+  if (written.digits === kept.digits && written.exponent === kept.exponent) return false;
+  return !/[.eE]/.test(source) || written.digits.length > digitsOfDouble;
+}
+
+function significand(text: string): { readonly digits: string; readonly exponent: number } {
+  const [, whole = '', fraction = '', exponent = '0'] =
+    /^-?(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(text) ?? [];
+  const all = (whole + fraction).replace(/^0+/, '');
+  const digits = all.replace(/0+$/, '');
+  if (digits === '') return { digits, exponent: 0 };
+  return { digits, exponent: Number(exponent) - fraction.length + all.length - digits.length };
+}
