@@ -63,6 +63,8 @@ install_packages() {
   found=$(node -p 'process.versions.node' 2>/dev/null) || found=0
   [ "${found%%.*}" -ge 18 ] ||
     stop_with "npm needs Node.js 18 or newer, but $(command -v node) is $found; install a newer one."
+  # npm would empty the directory that a link leads to, which belongs to somebody else.
+  [ -L "$root/node_modules" ] && { rm "$root/node_modules" || stop_with "$root/node_modules is a link that cannot be removed."; }
   say "installing the npm packages"
   report="$root/.onewriter/npm.log"
   # Newer npm refuses `ci` where the lock file was written by a registry that does not offer the optional
