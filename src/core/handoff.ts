@@ -26,7 +26,6 @@ export type HandoffFailure =
   | 'feed-delay-exceeds-fence'
   | 'guard-advance-failed'
   | 'catch-up-failed'
-  | 'copies-differ'
   | 'guard-seal-failed'
   | 'fence-deadline'
   | 'commit-refused'
@@ -289,8 +288,13 @@ function mayAbort(state: HandoffState): boolean {
   }
 }
 
+/** How long after its fence an attempt must have ordered the commit, ms; whoever drives it ticks then. */
+export function commitWithinMs(settings: HandoffSettings): number {
+  return settings.fenceMs * (1 - commitReserve);
+}
+
 function commitBy(state: HandoffState, settings: HandoffSettings): number {
-  return state.fencedAtMs + settings.fenceMs * (1 - commitReserve);
+  return state.fencedAtMs + commitWithinMs(settings);
 }
 
 function commit(state: HandoffState): HandoffMove {

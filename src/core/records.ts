@@ -2,7 +2,7 @@
  * Records as the sync sees them, and the decision what a copy needs. Level-triggered: both sides are read,
  * the difference is computed here, and applying it twice is harmless.
  */
-import type { Ownership, StoreName } from './ownership.ts';
+import { otherStore, type Ownership, type StoreName } from './ownership.ts';
 
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [name: string]: Json };
 export type Fields = { readonly [name: string]: Json };
@@ -136,7 +136,7 @@ export function decideCopy(
     return { copy: 'no', because: 'the fence of this attempt is gone' };
   }
   const from = ownership.owner;
-  const to: StoreName = from === 'legacy' ? 'app' : 'legacy';
+  const to = otherStore(from);
   if (!writable.includes(to)) return { copy: 'no', because: `copies to ${to} are switched off` };
   return { copy: 'yes', from, to, epoch: ownership.epoch };
 }

@@ -4,6 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import {
+  commitWithinMs,
   isOver,
   startHandoff,
   stepHandoff,
@@ -104,7 +105,7 @@ class Attempt {
         const event = await this.#nextEvent();
         const move = stepHandoff(this.#state, event, performance.now(), settings);
         if (event.event === 'fenced') {
-          ticks.push(this.#tickAfter(settings.drainMs), this.#tickAfter(settings.fenceMs * 0.9));
+          ticks.push(this.#tickAfter(settings.drainMs), this.#tickAfter(commitWithinMs(settings)));
         }
         if (move.state.step === 'aborting') this.#work.abort();
         this.#clockStep(move.state.step);

@@ -103,7 +103,7 @@ export class RedisLedger implements Ledger {
   async order(order: Order): Promise<OrderResult> {
     const before = await this.read(order.partition);
     const transitionId = randomUUID();
-    const nowMs = await this.#deadlineClock(order.order, before.ownership);
+    const nowMs = deadlineClock(order.order, before.ownership);
     const next = applyOrder(before.ownership, order.order, nowMs);
     if (isRefusal(next)) return { result: 'refused', refusal: next, record: before };
     try {
@@ -111,13 +111,6 @@ export class RedisLedger implements Ledger {
     } catch (error) {
       return this.#afterBrokenConnection(order.partition, transitionId, error);
     }
-  }
-
-  /** Core's rule checks the deadline only roughly here; the script checks it again with Redis TIME. */
-  async #deadlineClock(order: TransitionOrder, current: Ownership): Promise<number> {
-    if (order.kind === 'fence') return 0;
-    if (current.phase !== 'fenced') return 0;
-    return order.kind === 'expire' ? current.deadlineMs : current.deadlineMs - 1;
   }
 
   async #swap(order: Order, current: Ownership, next: Ownership, transitionId: string): Promise<OrderResult> {
@@ -271,6 +264,15 @@ export class RedisLedger implements Ledger {
   durabilityGaps(): Promise<string[]> {
     return durabilityGaps(this.#redis, this.#settings.minReplicas);
   }
+}
+
+/**
+ * A time at which core's rule finds no fault with the deadline: only the script can judge that, by Redis's clock
+ * and in the same step as the swap. It also sets the deadline of a fence.
+ */
+function deadlineClock(order: TransitionOrder, current: Ownership): number {
+  if (order.kind === 'fence' || current.phase !== 'fenced') return 0;
+  return order.kind === 'expire' ? current.deadlineMs : current.deadlineMs - 1;
 }
 
 export function parseRecord(text: string): LedgerRecord {
