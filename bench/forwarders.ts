@@ -75,6 +75,7 @@ async function onewriter(url: string): Promise<number> {
     end: (ticket, outcome) => void member.end(ticket, outcome, now()),
     onWake: () => none,
     onEndLongLived: () => none,
+    trouble: () => undefined,
     leaseLeftMs: () => member.leaseLeftMs(now()),
     notice: none,
   };
@@ -86,7 +87,7 @@ async function onewriter(url: string): Promise<number> {
     routes: [{ path: '/login', store: 'legacy', anonymous: true }],
   });
   const doorbell = { ring: none, flush: async () => {} };
-  return (await createProxy({ config, gate, doorbell, log: none }).listen()).port;
+  return (await createProxy({ config, gate, doorbell, doubts: { note: none }, log: none }).listen()).port;
 }
 
 function bareUndici(url: string): Server {

@@ -1,159 +1,77 @@
 /**
- * How long a handoff pauses the writes of an idle user: real Redis, real proxies and coordinator as
- * processes, two stores that answer from memory, partitions one after the other.
+ * How long a handoff pauses the writes of its user, and how long a whole cohort takes: real Redis, real proxies
+ * and coordinator as processes, two stores that answer from memory.
  *
  *   node bench/handoff.ts [--members 3] [--partitions 300] [--batch 1] [--json FILE]
+ *     partitions of idle users, with no copy before; with --copied, the copies exist
+ *   node bench/handoff.ts --partitions 10000 --batch 100 --writes 500
+ *     the same under load: the copies exist, and so many writes a second go through the proxies to all partitions;
+ *     failed requests are counted, and every acknowledged write is looked for in the app afterwards
+ *   --profile DIRECTORY: CPU profiles of all processes
  */
-import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { startEmbeddedRedis } from '../src/ledger/embedded.ts';
+import { flipAll, openStage } from './stage.ts';
+import { quantile, startWrites } from './writes.ts';
 
 const { values } = parseArgs({
   options: {
     members: { type: 'string', default: '3' },
     partitions: { type: 'string', default: '300' },
     batch: { type: 'string', default: '1' },
+    writes: { type: 'string', default: '0' },
+    copied: { type: 'boolean', default: false },
+    profile: { type: 'string' },
     json: { type: 'string' },
   },
 });
 const members = Number(values.members);
+const perSecond = Number(values.writes);
 const partitions = Array.from({ length: Number(values.partitions) }, (_, at) => `u${at}`);
-const token = 'bench-operator-token';
-const directory = mkdtempSync(join(tmpdir(), 'onewriter-bench-'));
-const children: ChildProcess[] = [];
-
-/** Each user has two notes; copies are kept. */
-async function startStore(seeded: boolean): Promise<{ server: Server; url: string }> {
-  type Note = { readonly id: string; readonly owner: string; readonly text: string };
-  const notes = new Map<string, Map<string, Note>>();
-  const keep = (note: Note): void => {
-    const own = notes.get(note.owner) ?? new Map<string, Note>();
-    notes.set(note.owner, own.set(note.id, note));
-  };
-  if (seeded) {
-    for (const owner of partitions) {
-      for (const id of [`${owner}-1`, `${owner}-2`]) keep({ id, owner, text: 'a note' });
-    }
-  }
-  const server = createServer((request, response) => {
-    const url = new URL(request.url ?? '/', 'http://store');
-    const id = decodeURIComponent(url.pathname.split('/')[2] ?? '');
-    const owner = url.searchParams.get('owner') ?? id.split('-', 1)[0] ?? '';
-    let body = '';
-    request.on('data', (chunk: Buffer) => (body += chunk.toString()));
-    request.on('end', () => {
-      if (request.method === 'PUT') keep(JSON.parse(body) as Note);
-      const own = notes.get(owner) ?? new Map<string, Note>();
-      if (request.method === 'DELETE') own.delete(id);
-      const found = id === '' ? [...own.values()] : own.get(id);
-      const status = found === undefined && request.method === 'GET' ? 404 : 200;
-      response.writeHead(status, { 'content-type': 'application/json' });
-      response.end(JSON.stringify(found ?? {}));
-    });
-  });
-  await new Promise<void>((ready) => server.listen(0, '127.0.0.1', ready));
-  return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
-}
-
-function start(role: string, config: string): Promise<string> {
-  const child = spawn(process.execPath, [resolve('src/cli/main.ts'), role, '--config', config], {
-    stdio: ['ignore', 'pipe', 'ignore'],
-  });
-  children.push(child);
-  return new Promise((ready, failed) => {
-    let text = '';
-    child.stdout.on('data', (chunk: Buffer) => {
-      text += chunk.toString();
-      const found = new RegExp(`${role}\\s+(http://\\S+)`).exec(text);
-      if (found?.[1] !== undefined) ready(found[1]);
-    });
-    child.once('exit', (code) => failed(new Error(`${role} ended with ${code}: ${text}`)));
-  });
-}
-
-function configFor(legacy: string, app: string): string {
-  const connector = {
-    kind: 'rest',
-    records: {
-      note: {
-        list: { path: '/notes', query: { owner: '{partition}' } },
-        get: { path: '/notes/{id}' },
-        put: { path: '/notes/{id}' },
-        delete: { path: '/notes/{id}' },
-        id: 'id',
-        partition: 'owner',
-      },
-    },
-  };
-  const path = join(directory, 'config.json');
-  const config = {
-    proxy: { port: 0 },
-    admin: { port: 0, tokens: [{ name: 'bench', role: 'operator', token }] },
-    redis: { url: 'embedded' },
-    dataDir: directory,
-    secret: 'a-secret-for-the-bench',
-    stores: { legacy: { url: legacy, connector }, app: { url: app, guard: false, connector } },
-    identity: [{ header: 'x-user', from: ['127.0.0.0/8'] }],
-    cohorts: { all: { partitions } },
-    flip: { batch: Number(values.batch), waves: ['100%'] },
-  };
-  writeFileSync(path, JSON.stringify(config));
-  return path;
-}
-
-interface Flip {
-  readonly id: string;
-  readonly state: string;
-  readonly committed: number;
-  readonly pauseMs: { readonly p50: number; readonly p99: number; readonly max: number };
-}
-
-async function ask<Answer>(url: string, body?: unknown): Promise<Answer> {
-  const answer = await fetch(url, {
-    method: body === undefined ? 'GET' : 'POST',
-    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-  });
-  if (!answer.ok) throw new Error(`${url} answered ${answer.status}: ${await answer.text()}`);
-  return (await answer.json()) as Answer;
-}
-
-const redis = await startEmbeddedRedis(directory, process.env);
-const [legacy, app] = await Promise.all([startStore(true), startStore(false)]);
+const stage = await openStage({
+  ...{ members, partitions, batch: Number(values.batch), copied: values.copied || perSecond > 0 },
+  profile: values.profile === undefined ? undefined : resolve(values.profile),
+});
 try {
-  const config = configFor(legacy.url, app.url);
-  await Promise.all(Array.from({ length: members }, () => start('proxy', config)));
-  const admin = await start('admin', config);
-  const started = performance.now();
-  let flip = await ask<Flip>(`${admin}/v1/flips`, { cohort: 'all', to: 'app', reason: 'bench' });
-  while (!['completed', 'failed', 'aborted'].includes(flip.state)) {
-    await new Promise((wait) => setTimeout(wait, 100));
-    flip = await ask<Flip>(`${admin}/v1/flips/${flip.id}`);
-  }
-  const seconds = (performance.now() - started) / 1000;
+  const admin = await stage.startAdmin();
+  const writes = perSecond > 0 ? startWrites(stage.proxies, partitions, perSecond) : undefined;
+  // A coordinator that has just started waits for a heartbeat of each member before its first fence.
+  await new Promise((wait) => setTimeout(wait, 5_000));
+  const cpuBefore = stage.cpuSeconds();
+  const { flip, seconds } = await flipAll(admin.url);
+  const cpu = Object.entries(stage.cpuSeconds()).map(
+    ([name, used]) => `${name} ${(used - (cpuBefore[name] ?? 0)).toFixed(1)} s`,
+  );
+  await writes?.stop();
   const { pauseMs, committed, state } = flip;
   process.stdout.write(
-    `write pause of an idle partition, ${members} members, ${values.batch} at a time: ` +
-      `p50 ${pauseMs.p50} ms, p99 ${pauseMs.p99} ms, max ${pauseMs.max} ms ` +
+    `write pause of a partition, ${members} members, ${values.batch} at a time: ` +
+      `p50 ${pauseMs?.p50} ms, p99 ${pauseMs?.p99} ms, max ${pauseMs?.max} ms ` +
       `(${committed} of ${partitions.length} moved, ${state}, ${seconds.toFixed(1)} s)\n`,
   );
-  if (values.json !== undefined) {
-    writeFileSync(
-      values.json,
-      `${JSON.stringify({ members, committed, state, pauseMs, seconds }, null, 2)}\n`,
+  process.stdout.write(`CPU time meanwhile: ${cpu.join(', ')}\n`);
+  const load = writes && {
+    perSecond,
+    answered: writes.latenciesMs.length,
+    failed: writes.failures.length,
+    lost: writes.lostFrom(stage.app).length,
+    p50: Math.round(quantile(writes.latenciesMs, 0.5)),
+    p99: Math.round(quantile(writes.latenciesMs, 0.99)),
+    max: Math.round(quantile(writes.latenciesMs, 1)),
+  };
+  if (load !== undefined) {
+    process.stdout.write(
+      `${perSecond} writes/s meanwhile: ${load.answered} answered, ${load.failed} failed, ${load.lost} lost; ` +
+        `p50 ${load.p50} ms, p99 ${load.p99} ms, max ${load.max} ms\n`,
     );
+    for (const failure of writes?.failures.slice(0, 5) ?? []) process.stdout.write(`  ${failure}\n`);
+  }
+  if (state !== 'completed' || (load !== undefined && load.failed + load.lost > 0)) process.exitCode = 1;
+  if (values.json !== undefined) {
+    const result = { members, committed, state, pauseMs, seconds, ...(load === undefined ? {} : { load }) };
+    writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
   }
 } finally {
-  for (const child of children) child.kill('SIGKILL');
-  for (const { server } of [legacy, app]) {
-    server.close();
-    server.closeAllConnections();
-  }
-  await redis.stop();
-  rmSync(directory, { recursive: true, force: true });
+  await stage.stop();
 }

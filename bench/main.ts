@@ -1,7 +1,7 @@
 /**
  * `scripts/bench`: every benchmark of this folder, one after the other, as processes of their own.
  *
- *   scripts/bench [--json FILE] [--only forwarders|handoff]
+ *   scripts/bench [--json FILE] [--only forwarders|handoff|cohort|dead-coordinator]
  *
  * Absolute times mean little on a shared machine; quote the ratios and the medians.
  */
@@ -12,7 +12,14 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 
 const root = resolve(import.meta.dirname, '..');
-const all = ['forwarders', 'handoff'];
+/** Name → script and arguments. */
+const benchmarks: Readonly<Record<string, readonly string[]>> = {
+  forwarders: ['forwarders.ts'],
+  handoff: ['handoff.ts'],
+  cohort: ['handoff.ts', '--partitions', '10000', '--batch', '100', '--writes', '500'],
+  'dead-coordinator': ['dead-coordinator.ts'],
+};
+const all = Object.keys(benchmarks);
 const { values } = parseArgs({ options: { json: { type: 'string' }, only: { type: 'string' } } });
 if (values.only !== undefined && !all.includes(values.only)) {
   process.stderr.write(`--only must be one of ${all.join(', ')}, not ${values.only}\n`);
@@ -25,8 +32,9 @@ let failed = false;
 for (const name of values.only === undefined ? all : [values.only]) {
   process.stdout.write(`== ${name}\n`);
   const part = join(directory, `${name}.json`);
-  const script = join(root, 'bench', `${name}.ts`);
-  const { status } = spawnSync(process.execPath, [script, '--json', part], { cwd: root, stdio: 'inherit' });
+  const [script = '', ...given] = benchmarks[name] ?? [];
+  const command = [join(root, 'bench', script), ...given, '--json', part];
+  const { status } = spawnSync(process.execPath, command, { cwd: root, stdio: 'inherit' });
   if (status !== 0) failed = true;
   results[name] = existsSync(part) ? (JSON.parse(readFileSync(part, 'utf8')) as unknown) : 'not measured';
 }

@@ -1,22 +1,27 @@
 /** The only place where the parts are put together: one function per role of a process. */
 import { RedisAuditLog } from './admin/audit.ts';
 import { createAdmin } from './admin/server.ts';
+import { sayCompleteness } from './core/homes.ts';
 import type { Config } from './config/schema.ts';
 import type { NamedCohort, Plan } from './core/flip.ts';
 import { storeNames, type StoreName } from './core/ownership.ts';
-import type { StoreReader } from './core/ports.ts';
+import type { GuardAnswer, StoreReader } from './core/ports.ts';
 import { HandoffDesk } from './handoff/desk.ts';
-import type { StoredFlip } from './handoff/flip.ts';
+import { DirectoryMoves, placeWithoutEntry } from './handoff/directory.ts';
 import { MemberWatch } from './handoff/members.ts';
 import { Book, RedisRegistry, type StoredCohort } from './ledger/books.ts';
 import { connectRedis, keys, type RedisAddress } from './ledger/connection.ts';
+import { RedisDirectory } from './ledger/directory.ts';
+import { RedisDoubts } from './ledger/doubts.ts';
 import { attachEmbeddedRedis, startEmbeddedRedis } from './ledger/embedded.ts';
-import { feedBlockMs, parseTransition, StreamFeed } from './ledger/feed.ts';
+import { feedBlockMs, parseChange, StreamFeed } from './ledger/feed.ts';
+import { FlipBook } from './ledger/flips.ts';
 import { RedisLedger } from './ledger/ledger.ts';
-import { Membership } from './ledger/membership.ts';
+import { Rounds } from './ledger/rounds.ts';
+import { type Lookout, openLookout } from './ledger/lookout.ts';
+import { LedgerRecovery } from './ledger/restore.ts';
 import type { Log } from './log.ts';
-import { flatCounters } from './proxy/counters.ts';
-import { createProxy } from './proxy/proxy.ts';
+import { openKeys, ProxyRole, type RuleSet } from './proxy-role.ts';
 import { restConnectorOf } from './stores/rest/store.ts';
 import { createSync, type Sync } from './sync/create.ts';
 
@@ -25,6 +30,10 @@ export type Role = 'up' | 'proxy' | 'admin' | 'worker';
 export interface Running {
   /** What listens where, by part. */
   readonly addresses: Readonly<Record<string, string>>;
+  /** What the operator must know now, a sentence each. */
+  readonly warnings: readonly string[];
+  /** Changes to other rules without a restart. False: nothing has changed, and the log says why. */
+  reload(next: RuleSet): Promise<boolean>;
   /** Ends in order: what takes traffic first, Redis last. */
   stop(): Promise<void>;
   /** Settles when something this process depends on has died. */
@@ -38,8 +47,8 @@ export interface RoleRequest {
   readonly log: Log;
 }
 
-/** How long a stopping proxy lets requests finish, beyond the longest write. */
-const drainMarginMs = 1_000;
+const guardWithinMs = 10_000;
+const plansKept = 200;
 
 /** Rejects with an error whose message is a sentence for the operator; what had started is stopped again. */
 export async function startRole(role: Role, request: RoleRequest): Promise<Running> {
@@ -51,18 +60,41 @@ export async function startRole(role: Role, request: RoleRequest): Promise<Runni
   };
   try {
     const { address, died } = await openRedis(role, request, stops);
-    const base = await openBase(request, address, stops);
+    const base = await openBase(role, request, address, stops);
     const addresses: Record<string, string> = {};
     if (role === 'worker' || role === 'up') await base.sync.startWorkers();
-    const proxy = role === 'proxy' || role === 'up' ? await startProxy(request, base, stops) : undefined;
-    if (proxy !== undefined) addresses['proxy'] = proxy.address;
+    const proxy =
+      role === 'proxy' || role === 'up'
+        ? await ProxyRole.start(request, base, request.log, stops)
+        : undefined;
+    if (proxy !== undefined) addresses['proxy'] = urlOf(proxy.host, proxy.port);
+    const live = new LiveRules(request);
     if (role === 'admin' || role === 'up') {
-      addresses['admin'] = await startAdmin(request, base, stops, proxy?.counters);
+      addresses['admin'] = await startAdmin(
+        ...([request, base, live, stops] as const),
+        proxy && (() => proxy.role.counters()),
+      );
     }
-    return { addresses, stop, failed: died };
+    const reload = (next: RuleSet): Promise<boolean> => live.change(next, proxy?.role);
+    return { addresses, warnings: base.lookout.warnings, reload, stop, failed: died };
   } catch (error) {
     await stop();
     throw error;
+  }
+}
+
+/** The rules that this process runs by now; they change only once they are the active ones. */
+class LiveRules {
+  now: RuleSet;
+
+  constructor(start: RuleSet) {
+    this.now = { config: start.config, configHash: start.configHash };
+  }
+
+  async change(next: RuleSet, proxy: ProxyRole | undefined): Promise<boolean> {
+    if (proxy !== undefined && !(await proxy.change(next))) return false;
+    this.now = next;
+    return true;
   }
 }
 
@@ -82,23 +114,32 @@ async function openRedis(
 }
 
 interface Base {
+  readonly address: RedisAddress;
   readonly redis: Awaited<ReturnType<typeof connectRedis>>;
   readonly ledger: RedisLedger;
   readonly registry: RedisRegistry;
+  readonly directory: RedisDirectory;
+  readonly doubts: RedisDoubts;
   readonly feed: StreamFeed;
   readonly sync: Sync;
+  readonly lookout: Lookout;
   readonly openFeed: (version: number, acknowledgements?: boolean) => Promise<StreamFeed>;
 }
 
 /** What every role needs: the ledger, its feed, the registry and the sync's desk. */
-async function openBase(request: RoleRequest, address: RedisAddress, stops: Stops): Promise<Base> {
+async function openBase(
+  role: Role,
+  request: RoleRequest,
+  address: RedisAddress,
+  stops: Stops,
+): Promise<Base> {
   const { config, log } = request;
   const redis = await connectRedis(address);
   stops.push(async () => redis.disconnect());
-  const ledger = new RedisLedger(redis, {
-    defaultOwner: config.newPartitions,
-    minReplicas: config.ledger.minReplicas,
-  });
+  const { minReplicas, leaseMs } = config.ledger;
+  const writing = minReplicas === 0 ? redis : await connectRedis(address);
+  stops.push(async () => writing.disconnect());
+  const ledger = new RedisLedger(redis, { defaultOwner: 'legacy', minReplicas }, writing);
   const registry = new RedisRegistry(redis);
   const openFeed = async (version: number, acknowledgements = false): Promise<StreamFeed> => {
     const blocking = await connectRedis(address, { blockingMs: feedBlockMs });
@@ -106,68 +147,57 @@ async function openBase(request: RoleRequest, address: RedisAddress, stops: Stop
       log('warn', 'ledger.feed', { error: String(error) }),
     );
   };
-  const { position } = await ledger.snapshot();
-  const feed = await openFeed(position.version, true);
-  stops.push(() => feed.stop());
-  const sync = await createSync({ config, redis: address, ledger, feed, registry, log });
+  const lookout = await openLookout({
+    ...{ redis, ledger, defaultOwner: 'legacy', role, leaseMs, log },
+    ...{ redisUrl: config.redis.url, dataDir: config.dataDir },
+    isMember: role === 'proxy' || role === 'up',
+    // Only who runs flips waits for acknowledgements.
+    openFeed: (version) => openFeed(version, role === 'admin' || role === 'up'),
+  });
+  stops.push(() => lookout.stop());
+  const { feed } = lookout;
+  // Every copy asks; those that ask at about the same time share one answer, which is younger than each question.
+  const lost = new Rounds(() => lookout.witness.lost());
+  const sync = await createSync({
+    ...{ config, redis: address, ledger, feed, registry, log },
+    lost: () => lost.answer(),
+  });
   stops.push(() => sync.stop());
-  return { redis, ledger, registry, feed, sync, openFeed };
-}
-
-interface StartedProxy {
-  readonly address: string;
-  readonly counters: () => Record<string, number>;
-}
-
-async function startProxy(request: RoleRequest, base: Base, stops: Stops): Promise<StartedProxy> {
-  const { config, configHash, log } = request;
-  const { leaseMs } = config.ledger;
-  const writeTimeoutMs = Math.max(...storeNames.map((store) => config.stores[store].writeTimeoutMs));
-  const member = await Membership.join({
-    ...{ ledger: base.ledger, redis: base.redis, registry: base.registry, openFeed: base.openFeed, log },
-    settings: {
-      ...{ leaseMs, marginMs: leaseMs / 10, writeTimeoutMs, configHash },
-      rememberMs: Math.max(
-        600_000,
-        2 * base.sync.readers.legacy.feedDelayMs,
-        2 * base.sync.readers.app.feedDelayMs,
-      ),
-      settleMs: { legacy: config.stores.legacy.settleMs, app: config.stores.app.settleMs },
-      defaultOwner: config.newPartitions,
-    },
-    flushReceipts: (partition) => base.sync.doorbell.flush(partition),
-  });
-  const proxy = createProxy({ config, gate: member, doorbell: base.sync.doorbell, log });
-  stops.push(async () => {
-    await proxy.drain(writeTimeoutMs + drainMarginMs);
-    await proxy.stop();
-    await member.leave(Math.max(config.stores.legacy.settleMs, config.stores.app.settleMs));
-  });
-  const { host, port } = await proxy.listen();
-  return { address: urlOf(host, port), counters: () => flatCounters(proxy.counters()) };
+  const doubts = new RedisDoubts(redis);
+  const directory = new RedisDirectory(redis, ledger.writes);
+  return { address, redis, ledger, registry, directory, doubts, feed, sync, lookout, openFeed };
 }
 
 async function startAdmin(
   request: RoleRequest,
   base: Base,
+  live: LiveRules,
   stops: Stops,
   counters: (() => Record<string, number>) | undefined,
 ): Promise<string> {
   const { config, log } = request;
-  const { redis, ledger, registry, sync } = base;
+  const { redis, ledger, registry, doubts, sync } = base;
   const audit = new RedisAuditLog(redis);
   stops.push(async () => audit.close());
   const watch = new MemberWatch(ledger, config.ledger.leaseMs, (member) => {
     log('warn', 'member.gone', { member: member.id, pid: member.pid, host: member.host });
+    void alarmOfGap(registry, log);
   });
   watch.start();
   stops.push(() => watch.stop());
   const made = new Book<StoredCohort>(redis, 'cohorts');
   const desk = handoffDesk(request, base, watch, () => listCohorts(config, made));
   stops.push(() => desk.stop());
-  await desk.resumeAll();
+  await desk.coordinate();
+  // Only to free the keys of writes in doubt; no write goes through here.
+  const idempotency = await openKeys(config, base.address, () => 'admin', stops);
+  const recovery = openRecovery(request, base);
   const admin = createAdmin({
-    ...{ config, ledger, registry, audit, log, flips: desk, copies: sync.desk },
+    ...(idempotency === undefined ? {} : { idempotency }),
+    ...{ config, ledger, registry, doubts, audit, log, flips: desk, copies: sync.desk },
+    ...{ watch, recovery },
+    directory: directoryMoves(request, base, live),
+    rules: () => live.now.config,
     ...(counters === undefined ? {} : { counters }),
     readers: Object.values(sync.readers),
     deadLetters: () => sync.deadLetters.total(),
@@ -177,8 +207,9 @@ async function startAdmin(
       put: (name, selection, by, reason) => made.put(name, { name, selection, by, reason }),
     },
     transition: async (version) => {
-      const [entry] = await redis.xrange(keys.transitions, `${version}-0`, `${version}-0`);
-      return entry && parseTransition(entry[0], entry[1]);
+      const [entry] = await redis.xrange(keys.changes, `${version}-0`, `${version}-0`);
+      const change = entry && parseChange(entry[0], entry[1]);
+      return change?.kind === 'ownership' ? change : undefined;
     },
   });
   stops.push(() => admin.stop());
@@ -186,9 +217,33 @@ async function startAdmin(
   return urlOf(host, port);
 }
 
+function openRecovery(
+  { config }: RoleRequest,
+  { redis, ledger, registry, sync, lookout }: Base,
+): LedgerRecovery {
+  const { stores } = config;
+  const verdict = (partition: string): Promise<GuardAnswer> =>
+    sync.guardCalls.verdict('app', { partition, epoch: 1 }, 'read', AbortSignal.timeout(guardWithinMs));
+  const settleMs = Math.max(stores.legacy.settleMs, stores.app.settleMs);
+  const writeTimeoutMs = Math.max(stores.legacy.writeTimeoutMs, stores.app.writeTimeoutMs);
+  return new LedgerRecovery({
+    ...{ redis, ledger, registry, defaultOwner: 'legacy' },
+    ...{ views: lookout.views, rescues: lookout.rescues },
+    guard: stores.app.guard ? verdict : undefined,
+    quietMs: config.ledger.leaseMs + writeTimeoutMs + settleMs,
+  });
+}
+
+/** Whoever died may have let somebody write whom the registry does not name. */
+async function alarmOfGap(registry: RedisRegistry, log: Log): Promise<void> {
+  const known = await registry.completeness().catch(() => undefined);
+  if (known?.complete !== false || known.lost === undefined) return;
+  log('error', 'registry.incomplete', { member: known.lost.member, detail: sayCompleteness(known) });
+}
+
 function handoffDesk(
   { config, log }: RoleRequest,
-  { ledger, feed, registry, redis, sync }: Base,
+  { ledger, feed, registry, doubts, redis, sync }: Base,
   members: MemberWatch,
   cohorts: () => Promise<NamedCohort[]>,
 ): HandoffDesk {
@@ -197,18 +252,34 @@ function handoffDesk(
   for (const store of storeNames) {
     if (restConnectorOf(config.stores[store].connector) !== undefined) readers[store] = sync.readers[store];
   }
+  const writable: readonly StoreName[] = ['app'];
+  // Where nothing can be copied back to legacy, only the app's guard can prove that nothing has to be.
+  const proof = { app: writable.includes('legacy') ? 'copies' : 'unwritten' } as const;
   return new HandoffDesk({
-    ...{ ledger, feed, registry, members, log, guarded, readers },
+    ...{ ledger, feed, registry, doubts, members, log, guarded, readers, writable },
     copies: sync.desk,
     guards: sync.guardCalls,
-    writable: ['app'],
     acceptLoss: config.ledger.acceptLoss,
     pinnedRoutes: config.routes.filter((route) => route.store !== undefined).map((route) => route.path),
-    settings: { ...config.flip, guarded, feedDelayMs: sync.readers.legacy.feedDelayMs },
-    plans: new Book<Plan>(redis, 'plans'),
-    flips: new Book<StoredFlip>(redis, 'flips'),
+    settings: { ...config.flip, guarded, proof, feedDelayMs: sync.readers.legacy.feedDelayMs },
+    plans: new Book<Plan>(redis, 'plans', plansKept),
+    flips: new FlipBook(redis),
     listCohorts: cohorts,
     waves: config.flip.waves,
+  });
+}
+
+function directoryMoves({ config, log }: RoleRequest, base: Base, live: LiveRules): DirectoryMoves {
+  const { ledger, feed, registry, directory, sync } = base;
+  const { fenceMs, drainMs } = config.flip;
+  return new DirectoryMoves({
+    ...{ ledger, feed, registry, log, book: directory, guards: sync.guardCalls },
+    guarded: { legacy: config.stores.legacy.guard, app: config.stores.app.guard },
+    settings: () => ({
+      ...{ fenceMs, drainMs, rules: live.now.configHash },
+      newPartitions: live.now.config.newPartitions,
+      withoutEntry: placeWithoutEntry(live.now.config.partition),
+    }),
   });
 }
 

@@ -76,8 +76,9 @@ function handoffsOf(transitions: readonly LedgerEntry[]): Pick<RunEvidence, 'han
 async function readTransitions(redisUrl: string): Promise<LedgerEntry[]> {
   const redis = new Redis(redisUrl);
   try {
-    const entries = await redis.xrange('{onewriter}:transitions', '-', '+');
-    return entries.map(([, fields]) => {
+    const entries = await redis.xrange('{onewriter}:changes', '-', '+');
+    const ownership = entries.filter(([, fields]) => fields.includes('ownership'));
+    return ownership.map(([, fields]) => {
       const value = (name: string): string => fields[fields.indexOf(name) + 1] ?? '';
       const [before, after] = [value('before'), value('after')].map((json) => JSON.parse(json) as unknown);
       return { partition: value('partition'), before, after } as LedgerEntry;

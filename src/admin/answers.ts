@@ -1,6 +1,7 @@
 /** What the admin API answers, as schemas: the CLI parses answers with them, OpenAPI is made from them. */
 import { z } from 'zod';
 import { cohortSchema } from '../config/schema.ts';
+import { sourceKinds } from '../core/restore.ts';
 
 const store = z.enum(['legacy', 'app']);
 const phase = z.enum(['open', 'fenced', 'committed']);
@@ -28,8 +29,55 @@ export const partitionAnswer = z.object({
   changedAtMs: milliseconds.describe('Of the last transition, by the Redis clock; 0 where there was none.'),
   attributes: z.record(z.string(), scalar),
 });
-export const partitionsAnswer = z.object({ partitions: z.array(partitionAnswer), next });
-export const importAnswer = z.object({ imported: count, known: count });
+export const registryAnswer = z.object({
+  known: count,
+  complete: z.boolean().describe('It names everybody who lives in legacy; only then is anybody else new.'),
+  newPartitions: store.describe('Where new partitions should begin.'),
+  detail: z.string(),
+});
+export const partitionsAnswer = z.object({
+  partitions: z.array(partitionAnswer),
+  registry: registryAnswer,
+  next,
+});
+export const importAnswer = z.object({
+  imported: count,
+  known: count,
+  complete: z.boolean(),
+  users: z
+    .object({
+      added: count,
+      unchanged: count,
+      others: z.array(z.string()).describe('Users who belong elsewhere already, and were left there.'),
+    })
+    .optional(),
+});
+
+export const directoryAnswer = z.object({ user: z.string(), partition: z.string() });
+export const directorySetAnswer = directoryAnswer.extend({
+  before: z.string().optional().describe('The entry of before.'),
+  pauseMs: milliseconds.describe('How long the partitions took no write.'),
+});
+
+export const doubtAnswer = z.object({
+  id: z.string(),
+  partition: z.string(),
+  member: z.string(),
+  store,
+  epoch: z.int(),
+  method: z.string(),
+  path: z.string(),
+  why: z.string(),
+  atMs: milliseconds,
+  settlesAtMs: milliseconds.describe('Until then it may still take effect, by the Redis clock.'),
+  resolved: z.object({ by: z.string(), reason: z.string(), atMs: milliseconds }).optional(),
+});
+export type DoubtAnswer = z.output<typeof doubtAnswer>;
+export const resolveAnswer = z.object({
+  partition: z.string(),
+  resolved: z.array(doubtAnswer),
+  keysFreed: count,
+});
 
 export const explainAnswer = partitionAnswer.extend({
   user: z.string().optional(),
@@ -43,9 +91,7 @@ export const explainAnswer = partitionAnswer.extend({
     by: z.string().optional(),
     reason: z.string().optional(),
   }),
-  inDoubt: count.describe(
-    'Writes in doubt on all members together; members do not count them per partition.',
-  ),
+  inDoubt: z.array(doubtAnswer).describe('Writes that may still take effect; no flip moves it meanwhile.'),
 });
 
 export const cohortAnswer = z.object({
@@ -55,7 +101,20 @@ export const cohortAnswer = z.object({
   counts: countsAnswer,
 });
 export const cohortsAnswer = z.object({ cohorts: z.array(cohortAnswer) });
-export const cohortPageAnswer = cohortAnswer.extend({ members: z.array(partitionAnswer), next });
+export const newcomersAnswer = z
+  .object({
+    flip: z.string().describe('The last completed flip of the cohort.'),
+    to: store,
+    count,
+    partitions: z.array(z.string()).describe('The first ones.'),
+    command: z.string().optional().describe('Plans their move.'),
+  })
+  .describe('What the cohort selects and is not where its last flip went. Nothing moves them by itself.');
+export const cohortPageAnswer = cohortAnswer.extend({
+  members: z.array(partitionAnswer),
+  newcomers: newcomersAnswer.optional(),
+  next,
+});
 export const cohortPutAnswer = z.object({ name: z.string(), selection: cohortSchema });
 
 export const planAnswer = z.object({
@@ -104,6 +163,26 @@ export const flipAnswer = z.object({
 });
 export type FlipAnswer = z.output<typeof flipAnswer>;
 export const flipsAnswer = z.object({ flips: z.array(flipAnswer) });
+
+export const flipPartitionAnswer = z.object({
+  partition: z.string(),
+  outcome: z.enum(['pending', 'moved', 'stayed']),
+  attempts: count.describe('Those that count: none is spent on a stale member or on a write in doubt.'),
+  pauseMs: milliseconds.optional().describe('From the fence to the release of the attempt that moved it.'),
+  stepsMs: z.record(z.string(), milliseconds).optional().describe('How long each step of that attempt took.'),
+  proof: z
+    .object({
+      recordsCompared: count,
+      recordsCopied: count,
+      passes: count,
+      unwritten: z.literal(true).optional(),
+    })
+    .optional()
+    .describe('Why nothing was lost: what the last comparison under the fence saw.'),
+  lastFailure: blocker.optional(),
+});
+export type FlipPartitionAnswer = z.output<typeof flipPartitionAnswer>;
+export const flipPartitionsAnswer = z.object({ partitions: z.array(flipPartitionAnswer), next });
 
 export const deadLetterAnswer = z.object({
   letter: z.string().describe('Names it for a retry.'),
@@ -173,6 +252,15 @@ export const memberAnswer = z.object({
   settleMs: milliseconds,
   inFlight: count,
   inDoubt: count,
+  unexpirable: z.boolean().optional().describe('Goes on without the ledger, and is never taken for gone.'),
+  silentMs: milliseconds.optional().describe('Since its last heartbeat was seen by this process.'),
+});
+export type MemberAnswer = z.output<typeof memberAnswer>;
+export const memberRemoveAnswer = z.object({
+  id: z.string(),
+  host: z.string(),
+  pid: z.int(),
+  silentMs: milliseconds,
 });
 export const membersAnswer = z.object({ members: z.array(memberAnswer) });
 
@@ -181,11 +269,39 @@ export const statusAnswer = z.object({
   flips: z.array(flipAnswer).describe('Newest first; of one cohort where one was asked for.'),
   lagMs: milliseconds.nullable(),
   deadLetters: count,
+  inDoubt: z.object({ writes: count, partitions: z.array(z.string()).describe('The first ones.') }),
   members: count,
+  registry: registryAnswer,
+  newcomers: newcomersAnswer.optional(),
   durabilityGaps: z.array(z.string()),
+  regression: z
+    .object({ detail: z.string(), atMs: milliseconds, by: z.string() })
+    .nullable()
+    .describe('What the ledger has lost: nothing is admitted and nothing moves until it is restored.'),
 });
 export type StatusAnswer = z.output<typeof statusAnswer>;
 export type CountsAnswer = z.output<typeof countsAnswer>;
+
+export const restoreAnswer = z.object({
+  restored: z.boolean().describe('False for a plan.'),
+  from: z.enum(['member', 'export', 'empty']),
+  version: z.int().describe('At which the ledger goes on.'),
+  partitions: z.object({ legacy: count, app: count, untouched: count }),
+  sources: z.array(
+    z.object({
+      source: z.string(),
+      kind: z.enum(sourceKinds),
+      version: z.int(),
+      partitions: count,
+      decided: count.describe('Of how many it was the word that counted.'),
+    }),
+  ),
+  guard: z.object({ asked: count, answered: count }).nullable(),
+  conflicts: z.array(z.object({ partition: z.string(), detail: z.string() })).describe('The first ones.'),
+  conflictCount: count,
+  durable: z.boolean(),
+});
+export type RestoreAnswer = z.output<typeof restoreAnswer>;
 
 export const auditEntryAnswer = z.object({
   id: z.string(),

@@ -4,9 +4,10 @@ import { cohortSchema } from '../config/schema.ts';
 import type { NamedCohort } from '../core/flip.ts';
 import { cohortPageAnswer, cohortPutAnswer, cohortsAnswer } from './answers.ts';
 import { type Census, takeCensus } from './census.ts';
+import { newcomersOf } from './newcomers.ts';
 import { type Operation, operation, type Reply } from './operation.ts';
 import { pageOfNames, pageQuery } from './pages.ts';
-import { reason } from './partitions.ts';
+import { reason } from './terms.ts';
 import { type AdminParts, censusParts } from './parts.ts';
 
 const cohortName = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$/;
@@ -41,7 +42,9 @@ export function cohortOperations(parts: AdminParts): Operation[] {
         const census = await takeCensus(censusParts(parts));
         const { row, partitions } = await counted(parts, cohort, census);
         const { names, ...next } = pageOfNames(partitions, query.cursor, query.limit);
-        return { answer: { ...row, members: names.map((partition) => census.of(partition)), ...next } };
+        const newcomers = newcomersOf(name, partitions, census, await parts.flips.flips());
+        const members = names.map((partition) => census.of(partition));
+        return { answer: { ...row, members, ...(newcomers && { newcomers }), ...next } };
       },
     }),
     operation({

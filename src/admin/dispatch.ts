@@ -13,6 +13,7 @@ import type { AdminParts } from './parts.ts';
 import { type AdminProblem, adminProblemDocument } from './problems.ts';
 
 const bodyBytes = 1_048_576;
+const linesAtOnce = 500;
 
 /** Everything below /v1. */
 export function apiRouter(
@@ -33,9 +34,9 @@ export function apiRouter(
     response.set('www-authenticate', `Bearer realm="onewriter"${error}`);
     refuse(response, authentication);
   });
-  const parseBody = [
-    express.json({ limit: bodyBytes }),
-    express.text({ limit: bodyBytes, type: 'application/x-ndjson' }),
+  const parseBody = (limit: number) => [
+    express.json({ limit }),
+    express.text({ limit, type: 'application/x-ndjson' }),
   ];
   const methods = new Map<string, string[]>();
   for (const operation of operations) {
@@ -43,7 +44,7 @@ export function apiRouter(
     router[operation.method](
       operation.path,
       needsRole(operation.role),
-      ...(operation.body === undefined ? [] : parseBody),
+      ...(operation.body === undefined ? [] : parseBody(operation.bodyBytes ?? bodyBytes)),
       (request, response) => serve(parts, operation, request, response),
     );
   }
@@ -104,6 +105,10 @@ async function serve(
     refuse(response, reply.problem);
     return;
   }
+  if ('lines' in reply) {
+    await writeLines(response, reply.lines);
+    return;
+  }
   if (operation.changes) {
     if (reply.change === undefined)
       throw new Error(`${operation.path} changed something without an audit entry`);
@@ -118,6 +123,28 @@ async function serve(
     }
   }
   response.status(operation.status).json(reply.answer);
+}
+
+/** As fast as the client reads; others are served in between. */
+async function writeLines(response: Response, lines: Iterable<string>): Promise<void> {
+  response.type('application/x-ndjson');
+  let batch: string[] = [];
+  const write = async (): Promise<void> => {
+    const taken = response.write(batch.map((line) => `${line}\n`).join(''));
+    batch = [];
+    if (taken || response.destroyed) return;
+    await new Promise<void>((resolve) => {
+      response.once('drain', resolve);
+      response.once('close', resolve);
+    });
+  };
+  for (const line of lines) {
+    batch.push(line);
+    if (batch.length >= linesAtOnce) await write();
+    if (response.destroyed) return;
+  }
+  await write();
+  response.end();
 }
 
 type Input = { readonly query: unknown; readonly body: unknown } | { readonly problem: AdminProblem };

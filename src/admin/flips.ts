@@ -2,14 +2,17 @@
 import { z } from 'zod';
 import { flipSchema } from '../config/schema.ts';
 import type { FlipStatus, OrderRefusal } from '../core/flip.ts';
-import { flipAnswer, flipsAnswer, planAnswer } from './answers.ts';
+import { flipAnswer, flipPartitionsAnswer, flipsAnswer, planAnswer } from './answers.ts';
 import { type Call, type Operation, operation, type Reply } from './operation.ts';
-import { reason } from './partitions.ts';
+import { pageOfNames, pageQuery } from './pages.ts';
+import { reason } from './terms.ts';
 import type { AdminParts } from './parts.ts';
 import { problemOfRefusal } from './problems.ts';
 
 const waves = flipSchema.shape.waves.unwrap().max(100).optional();
-const order = { cohort: z.string().min(1).max(100), to: z.enum(['legacy', 'app']), waves };
+const cohort = z.string().min(1).max(100);
+const planId = z.string().min(1).max(200).optional();
+const order = { cohort, to: z.enum(['legacy', 'app']), waves };
 const steering = ['pause', 'resume', 'abort'] as const;
 
 const summaries = {
@@ -39,11 +42,33 @@ export function flipOperations(parts: AdminParts): Operation[] {
       role: 'operator',
       summary: 'Starts a flip, and answers at once with its id.',
       changes: true,
-      body: z.strictObject({ ...order, reason, planId: z.string().min(1).max(200).optional() }),
+      body: z.strictObject({ ...order, reason, planId }),
       status: 202,
       answer: flipAnswer,
       run: async ({ actor, body }) =>
         replyOf(await flips.start({ ...body, by: actor.name }), 'flip.start', body.reason, null),
+    }),
+    operation({
+      method: 'post',
+      path: '/rollbacks',
+      role: 'operator',
+      summary:
+        'Hands the partitions of a cohort that took no write since their move back to legacy, as a flip.',
+      changes: true,
+      body: z.strictObject({
+        cohort,
+        waves,
+        reason,
+        confirm: z.string().max(100).optional().describe('The name of the cohort once more.'),
+        planId,
+      }),
+      status: 202,
+      answer: flipAnswer,
+      run: async ({ actor, body: { confirm, ...body } }) => {
+        if (confirm !== undefined && confirm !== body.cohort) return notConfirmed(body.cohort);
+        const started = await flips.start({ ...body, to: 'legacy', by: actor.name });
+        return replyOf(started, 'rollback.start', body.reason, null);
+      },
     }),
     operation({
       method: 'get',
@@ -62,6 +87,21 @@ export function flipOperations(parts: AdminParts): Operation[] {
       run: async ({ parameters }) => {
         const flip = await flips.flip(parameters['id'] ?? '');
         return flip === undefined ? noSuchFlip() : { answer: flip };
+      },
+    }),
+    operation({
+      method: 'get',
+      path: '/flips/:id/partitions',
+      role: 'viewer',
+      summary: 'What each partition of a flip went through: attempts, last failure, pause, steps, proof.',
+      query: pageQuery,
+      answer: flipPartitionsAnswer,
+      run: async ({ parameters, query }) => {
+        const id = parameters['id'] ?? '';
+        const partitions = await flips.flipPartitions(id);
+        if (partitions === undefined) return noSuchFlip();
+        const { names, ...next } = pageOfNames(partitions, query.cursor, query.limit);
+        return { answer: { partitions: await flips.flipReports(id, names), ...next } };
       },
     }),
     ...steering.map((action) =>
@@ -114,6 +154,11 @@ function replyOf(
 /** What the audit log keeps of a flip: the numbers, not the names of all partitions. */
 function brief({ cohort, to, state, total, committed, aborted, pending, blocked }: FlipStatus) {
   return { cohort, to, state, total, committed, aborted, pending, blocked: blocked.length };
+}
+
+function notConfirmed(cohort: string): Reply {
+  const detail = `Nothing was done: "confirm" is not the name of the cohort, ${cohort}. Check which one you mean.`;
+  return { problem: { code: 'not-confirmed', detail } };
 }
 
 function noSuchFlip(): Reply {

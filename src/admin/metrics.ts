@@ -26,12 +26,13 @@ export function createMetrics(parts: AdminParts): () => Promise<string> {
 }
 
 async function measure(parts: AdminParts): Promise<string> {
-  const [census, members, flips, deadLetters, lagMs] = await Promise.all([
+  const [census, members, flips, deadLetters, lagMs, regression] = await Promise.all([
     takeCensus(censusParts(parts)),
     parts.ledger.members(),
     parts.flips.flips(),
     countDeadLetters(parts),
     parts.copies.lagMs(),
+    parts.ledger.regression(),
   ]);
   const partitions = new Map<string, { labels: Record<string, string>; value: number }>();
   for (const name of census.names()) {
@@ -47,6 +48,11 @@ async function measure(parts: AdminParts): Promise<string> {
     { name: 'partitions', help: 'Partitions by owner and phase.', samples: [...partitions.values()] },
     { name: 'members', help: 'Proxy processes listed in the ledger.', samples: [{ value: members.length }] },
     { name: 'writes_in_doubt', help: 'Writes whose outcome is unknown.', samples: [{ value: inDoubt }] },
+    {
+      name: 'ledger_regressed',
+      help: '1 while the ledger is known to have lost data: nothing is admitted and nothing moves.',
+      samples: [{ value: regression === undefined ? 0 : 1 }],
+    },
     {
       name: 'flips',
       help: 'Flips by state.',

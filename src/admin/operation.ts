@@ -24,7 +24,10 @@ export interface Change {
 }
 
 export type Reply =
-  { readonly answer: unknown; readonly change?: Change } | { readonly problem: AdminProblem };
+  | { readonly answer: unknown; readonly change?: Change }
+  /** Of any number, written one by one as NDJSON. */
+  | { readonly lines: Iterable<string> }
+  | { readonly problem: AdminProblem };
 
 export interface Operation {
   readonly method: 'get' | 'post' | 'put';
@@ -38,6 +41,8 @@ export interface Operation {
   readonly body?: z.ZodType;
   /** The body may also be NDJSON: one entry of the array per line. */
   readonly ndjson?: boolean;
+  /** More than a body may have otherwise. */
+  readonly bodyBytes?: number;
   readonly status: 200 | 202;
   readonly answer: z.ZodType;
   readonly run: (call: Call<unknown, unknown>) => Promise<Reply>;
@@ -52,6 +57,7 @@ interface Definition<Query extends z.ZodType, Body extends z.ZodType> {
   readonly query?: Query;
   readonly body?: Body;
   readonly ndjson?: boolean;
+  readonly bodyBytes?: number;
   readonly status?: 200 | 202;
   readonly answer: z.ZodType;
   run(call: Call<z.output<Query>, z.output<Body>>): Promise<Reply>;
@@ -71,10 +77,8 @@ export function operation<Query extends z.ZodType, Body extends z.ZodType>(
 
 /** Calls that are named for later versions; they answer 501. */
 export const notAvailableYet: readonly { readonly method: 'get' | 'post'; readonly path: string }[] = [
-  { method: 'post', path: '/partitions/:id/resolve' },
   { method: 'post', path: '/flips/:id/approve' },
   { method: 'post', path: '/flips/:id/reject' },
-  { method: 'post', path: '/rollbacks' },
   { method: 'post', path: '/freeze' },
   { method: 'post', path: '/unfreeze' },
   { method: 'get', path: '/strays' },

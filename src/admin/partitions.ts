@@ -1,38 +1,23 @@
-/** Calls about single partitions: which store, which cohorts and why; the list; the import. */
+/** Calls about single partitions: which store, which cohorts and why; the list. */
 import { z } from 'zod';
 import { selects } from '../core/cohort.ts';
 import type { NamedCohort } from '../core/flip.ts';
 import type { LedgerRecord } from '../core/ports.ts';
-import { explainAnswer, importAnswer, partitionAnswer, partitionsAnswer } from './answers.ts';
+import { explainAnswer, partitionAnswer, partitionsAnswer } from './answers.ts';
 import { type Census, takeCensus } from './census.ts';
+import { noSuchUser } from './directory.ts';
+import { unsettledOf } from './doubts.ts';
 import { type Operation, operation, type Reply } from './operation.ts';
 import { pageOfNames, pageQuery } from './pages.ts';
 import { type AdminParts, censusParts } from './parts.ts';
-
-const name = z.string().min(1).max(512);
-export const reason = z
-  .string({ error: 'must say why; it goes to the audit log' })
-  .trim()
-  .min(1, 'must say why; it goes to the audit log')
-  .max(500);
+import { registryState } from './registry.ts';
+import { name } from './terms.ts';
 
 const explainQuery = z
   .strictObject({ user: name.optional(), partition: name.optional() })
   .refine((query) => (query.user === undefined) !== (query.partition === undefined), {
     error: 'give exactly one of user and partition',
   });
-
-const attribute = z.union([z.string().max(1_000), z.number(), z.boolean(), z.null()]);
-const imported = z.array(
-  z.strictObject({
-    partition: name,
-    attributes: z
-      .record(z.string().min(1).max(200), attribute)
-      .refine((given) => Object.keys(given).length <= 100, { error: 'at most 100 attributes' })
-      .optional(),
-  }),
-);
-const importBody = z.union([imported, z.strictObject({ reason, partitions: imported })]);
 
 export function partitionOperations(parts: AdminParts): Operation[] {
   return [
@@ -55,7 +40,8 @@ export function partitionOperations(parts: AdminParts): Operation[] {
       run: async ({ query }) => {
         const census = await takeCensus(censusParts(parts));
         const { names, ...next } = pageOfNames(census.names(), query.cursor, query.limit);
-        return { answer: { partitions: names.map((partition) => census.of(partition)), ...next } };
+        const registry = await registryState(parts);
+        return { answer: { partitions: names.map((partition) => census.of(partition)), registry, ...next } };
       },
     }),
     operation({
@@ -72,75 +58,44 @@ export function partitionOperations(parts: AdminParts): Operation[] {
         return { problem: { code: 'no-such-partition', detail } };
       },
     }),
-    operation({
-      method: 'post',
-      path: '/partitions/import',
-      role: 'operator',
-      summary:
-        'Adds partitions and attributes to the registry; given attributes replace those of the same name.',
-      changes: true,
-      query: z.strictObject({ reason: reason.optional() }),
-      body: importBody,
-      ndjson: true,
-      answer: importAnswer,
-      run: async ({ query, body }) => {
-        const entries = Array.isArray(body) ? body : body.partitions;
-        const why = Array.isArray(body) ? query.reason : body.reason;
-        if (why === undefined) return missingReason();
-        const before = await parts.registry.count();
-        await parts.registry.note(
-          entries.map(({ partition, attributes }) => ({ partition, ...(attributes && { attributes }) })),
-        );
-        const known = await parts.registry.count();
-        const change = {
-          action: 'partitions.import',
-          target: `${entries.length} partitions`,
-          reason: why,
-          before: { known: before },
-          after: { known },
-        };
-        return { answer: { imported: entries.length, known }, change };
-      },
-    }),
   ];
-}
-
-function missingReason(): Reply {
-  const message = 'must say why; it goes to the audit log (an array or NDJSON gives it as ?reason=)';
-  return {
-    problem: {
-      code: 'invalid-request',
-      detail: `Nothing was changed. reason: ${message}.`,
-      members: { problems: [{ path: 'reason', message }] },
-    },
-  };
 }
 
 async function explain(
   parts: AdminParts,
   query: { user?: string | undefined; partition?: string | undefined },
 ): Promise<Reply> {
-  const byUser = parts.config.partition[0];
-  if (query.user !== undefined && !(byUser !== undefined && 'by' in byUser)) {
-    const detail =
-      'The configuration finds partitions in the request, not by the user alone; ask with ?partition= instead.';
-    return { problem: { code: 'partition-not-from-user', detail } };
-  }
-  const partition = query.user ?? query.partition ?? '';
-  const [census, cohorts, members] = await Promise.all([
+  const partition = query.partition ?? (await partitionOf(parts, query.user ?? ''));
+  if (typeof partition !== 'string') return partition;
+  const [census, cohorts, inDoubt] = await Promise.all([
     takeCensus(censusParts(parts)),
     parts.flips.cohorts(),
-    parts.ledger.members(),
+    unsettledOf(parts, partition),
   ]);
+  const { newPartitions, complete } = await registryState(parts);
+  const isNew = newPartitions === 'app' && complete && !census.knows(partition);
   const answer = {
     ...census.of(partition),
+    ...(isNew ? { owner: newPartitions } : {}),
     ...(query.user === undefined ? {} : { user: query.user }),
     known: census.knows(partition),
     cohorts: cohorts.filter((cohort) => holds(cohort, census, partition)).map((cohort) => cohort.name),
-    why: await why(parts, census.record(partition)),
-    inDoubt: members.reduce((sum, member) => sum + member.inDoubt, 0),
+    why: await why(parts, census.record(partition), isNew),
+    inDoubt,
   };
   return { answer };
+}
+
+/** Where the requests themselves say it, nobody can tell from the user alone. */
+async function partitionOf({ config, rules, directory }: AdminParts, user: string): Promise<string | Reply> {
+  const [first] = (rules?.() ?? config).partition;
+  if (first !== undefined && 'by' in first) return user;
+  if (first !== undefined && 'directory' in first) {
+    return (await directory?.partitionOf(user)) ?? noSuchUser(user);
+  }
+  const detail =
+    'The configuration finds partitions in the request, not by the user alone; ask with ?partition= instead.';
+  return { problem: { code: 'partition-not-from-user', detail } };
 }
 
 function holds(cohort: NamedCohort, census: Census, partition: string): boolean {
@@ -149,9 +104,11 @@ function holds(cohort: NamedCohort, census: Census, partition: string): boolean 
   return selects(cohort.selection, partition, census.of(partition).attributes);
 }
 
-async function why(parts: AdminParts, record: LedgerRecord | undefined) {
+async function why(parts: AdminParts, record: LedgerRecord | undefined, isNew: boolean) {
   if (record === undefined || record.version === 0) {
-    const sentence = `No transition ever touched it; such partitions live in ${parts.config.newPartitions}.`;
+    const sentence = isNew
+      ? 'Nobody has seen it; its first write begins it in the app.'
+      : 'No transition ever touched it; such partitions live in legacy.';
     return { sentence, version: 0, transitionId: '', atMs: 0 };
   }
   const { version, transitionId, changedAtMs: atMs } = record;

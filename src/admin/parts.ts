@@ -2,8 +2,12 @@
 import type { CohortSelection } from '../core/cohort.ts';
 import type { Config } from '../config/schema.ts';
 import type { FlipDesk, NamedCohort } from '../core/flip.ts';
+import type { DirectoryDesk } from '../core/homes.ts';
+import type { Doubts } from '../core/doubt.ts';
+import type { IdempotencyKeys } from '../core/idempotency.ts';
 import type { CopyDesk, Ledger, Registry, StoreReader } from '../core/ports.ts';
 import type { Transition } from '../core/view.ts';
+import type { RestoreOrder, RestoreRefusal, RestoreReport } from '../ledger/restore.ts';
 import type { Log } from '../log.ts';
 import type { AuditLog } from './audit.ts';
 
@@ -24,9 +28,13 @@ export interface CohortBook {
 
 export interface AdminParts {
   readonly config: Config;
+  /** What of the configuration can change while the process runs. */
+  readonly rules?: () => Pick<Config, 'partition' | 'newPartitions'>;
   readonly ledger: Ledger;
   readonly registry: Registry;
   readonly flips: FlipDesk;
+  /** Left out: no user has an entry. */
+  readonly directory?: DirectoryDesk;
   readonly copies: CopyDesk;
   readonly cohorts: CohortBook;
   readonly audit: AuditLog;
@@ -42,6 +50,16 @@ export interface AdminParts {
   };
   /** The transition that made a version; without it `explain` cannot name who and why. */
   readonly transition?: (version: number) => Promise<Transition | undefined>;
+  /** The book of writes in doubt. */
+  readonly doubts?: Doubts;
+  readonly idempotency?: Pick<IdempotencyKeys, 'resolve'>;
+  /** Says how long a member has been silent, as this process saw it. */
+  readonly watch?: { look(): Promise<void>; silentMs(id: string): number | undefined };
+  /** Left out: the ledger can be neither exported nor restored here. */
+  readonly recovery?: {
+    exportLedger(): Promise<Iterable<string>>;
+    restore(order: RestoreOrder): Promise<RestoreReport | RestoreRefusal>;
+  };
   /** Further counters for /metrics, by the rest of their name: `requests_total{store="app"}`. */
   readonly counters?: () => Readonly<Record<string, number>>;
   /** Wait before a difference found by a verification is looked at again, ms. */
@@ -62,6 +80,6 @@ export async function countDeadLetters(parts: AdminParts): Promise<number> {
   return total;
 }
 
-export function censusParts({ ledger, registry, config }: AdminParts) {
-  return { ledger, registry, defaultOwner: config.newPartitions };
+export function censusParts({ ledger, registry }: AdminParts) {
+  return { ledger, registry, defaultOwner: 'legacy' } as const;
 }

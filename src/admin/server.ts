@@ -5,13 +5,18 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import express from 'express';
 import { cohortOperations } from './cohorts.ts';
+import { directoryOperations } from './directory.ts';
 import { answerErrors, apiRouter, refuse } from './dispatch.ts';
+import { doubtOperations } from './doubts.ts';
 import { EventStreams } from './events.ts';
 import { flipOperations } from './flips.ts';
+import { memberOperations } from './members.ts';
 import { createMetrics } from './metrics.ts';
 import { partitionOperations } from './partitions.ts';
 import type { AdminParts } from './parts.ts';
+import { recoveryOperations } from './recovery.ts';
 import { frontPage } from './front-page.ts';
+import { registryOperations } from './registry.ts';
 import { stateOperations } from './state.ts';
 import { Verifications, verificationOperations } from './verifications.ts';
 
@@ -30,10 +35,15 @@ export function createAdmin(parts: AdminParts): Admin {
   const events = new EventStreams(parts.audit);
   const operations = [
     ...partitionOperations(parts),
+    ...registryOperations(parts),
+    ...directoryOperations(parts),
+    ...doubtOperations(parts),
     ...cohortOperations(parts),
     ...flipOperations(parts),
     ...verificationOperations(parts, verifications),
     ...stateOperations(parts),
+    ...memberOperations(parts),
+    ...recoveryOperations(parts),
   ];
   const app = express();
   app.disable('x-powered-by');
@@ -73,23 +83,31 @@ function openEndpoints(app: express.Express, parts: AdminParts): void {
     response.json({ status: 'ok' });
   });
   app.get('/readyz', async (_request, response) => {
-    const answered = await within(readyMs, parts.ledger.nowMs());
-    if (answered) response.json({ status: 'ok' });
-    else response.status(503).json({ status: 'unavailable', detail: 'The ledger does not answer.' });
+    const state = await within(readyMs, parts.ledger.regression());
+    if (state === undefined) {
+      response.status(503).json({ status: 'unavailable', detail: 'The ledger does not answer.' });
+    } else if (state.answer !== undefined) {
+      const detail = `The ledger lost data: ${state.answer.detail}. Nothing moves until it is restored.`;
+      response.status(503).json({ status: 'ledger-regressed', detail });
+    } else response.json({ status: 'ok' });
   });
   app.get('/metrics', async (_request, response) => {
     response.type('text/plain; version=0.0.4').send(await metrics());
   });
 }
 
-async function within(limitMs: number, answer: Promise<unknown>): Promise<boolean> {
+/** Undefined when the answer is late or fails. */
+async function within<Answer>(
+  limitMs: number,
+  answer: Promise<Answer>,
+): Promise<{ readonly answer: Answer } | undefined> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(() => resolve(false), limitMs);
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), limitMs);
   });
   const inTime = answer.then(
-    () => true,
-    () => false,
+    (value) => ({ answer: value }),
+    () => undefined,
   );
   try {
     return await Promise.race([inTime, late]);

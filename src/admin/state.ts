@@ -1,23 +1,19 @@
-/** Calls that show how things stand: status, sync, members, the audit log. */
+/** Calls that show how things stand: status, sync, the audit log. */
 import { z } from 'zod';
-import {
-  auditAnswer,
-  deadLetterAnswer,
-  deadLettersAnswer,
-  membersAnswer,
-  statusAnswer,
-  syncAnswer,
-} from './answers.ts';
+import { auditAnswer, deadLetterAnswer, deadLettersAnswer, statusAnswer, syncAnswer } from './answers.ts';
 import { auditId } from './audit.ts';
 import { takeCensus } from './census.ts';
 import { noSuchCohort } from './cohorts.ts';
 import { newestFirst } from './flips.ts';
+import { newcomersOf } from './newcomers.ts';
 import { type Operation, operation, type Reply } from './operation.ts';
 import { pageQuery } from './pages.ts';
-import { reason } from './partitions.ts';
+import { reason } from './terms.ts';
 import { type AdminParts, censusParts, countDeadLetters } from './parts.ts';
+import { registryState } from './registry.ts';
 
 const flipsShown = 20;
+const doubtsNamed = 10;
 
 export function stateOperations(parts: AdminParts): Operation[] {
   return [
@@ -80,14 +76,6 @@ export function stateOperations(parts: AdminParts): Operation[] {
     }),
     operation({
       method: 'get',
-      path: '/members',
-      role: 'viewer',
-      summary: 'The proxy processes listed in the ledger.',
-      answer: membersAnswer,
-      run: async () => ({ answer: { members: await parts.ledger.members() } }),
-    }),
-    operation({
-      method: 'get',
       path: '/audit',
       role: 'viewer',
       summary: 'Every change operators made, newest first.',
@@ -103,14 +91,19 @@ export function stateOperations(parts: AdminParts): Operation[] {
 async function status(parts: AdminParts, cohort: string | undefined): Promise<Reply> {
   const partitions = cohort === undefined ? undefined : await parts.flips.partitionsOf(cohort);
   if (cohort !== undefined && partitions === undefined) return noSuchCohort(cohort);
-  const [census, flips, lagMs, deadLetters, members, durabilityGaps] = await Promise.all([
+  const [census, flips, lagMs, deadLetters, members, durabilityGaps, doubts, regression] = await Promise.all([
     takeCensus(censusParts(parts)),
     parts.flips.flips(),
     parts.copies.lagMs(),
     countDeadLetters(parts),
     parts.ledger.members(),
     parts.ledger.durabilityGaps(),
+    parts.doubts?.unsettled() ?? [],
+    parts.ledger.regression(),
   ]);
+  const selected = partitions && new Set(partitions);
+  const newcomers = cohort === undefined ? undefined : newcomersOf(cohort, partitions ?? [], census, flips);
+  const inDoubt = doubts.filter(({ partition }) => selected?.has(partition) ?? true);
   const shown = newestFirst(flips).filter((flip) => cohort === undefined || flip.cohort === cohort);
   return {
     answer: {
@@ -118,8 +111,15 @@ async function status(parts: AdminParts, cohort: string | undefined): Promise<Re
       flips: shown.slice(0, flipsShown),
       lagMs: lagMs ?? null,
       deadLetters,
+      inDoubt: {
+        writes: inDoubt.length,
+        partitions: [...new Set(inDoubt.map(({ partition }) => partition))].slice(0, doubtsNamed),
+      },
       members: members.length,
+      registry: await registryState(parts),
+      ...(newcomers && { newcomers }),
       durabilityGaps,
+      regression: regression ?? null,
     },
   };
 }

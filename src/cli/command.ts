@@ -44,6 +44,8 @@ export interface Context {
   readonly timeoutMs: number | undefined;
   /** Aborted by the first SIGINT or SIGTERM. */
   readonly interrupted: AbortSignal;
+  /** Calls back at every SIGHUP. Returns the way out; a command that does not ask ends at one. */
+  readonly onHangup: (listener: () => void) => () => void;
   /** Address and token come from the flags, the environment or the configuration file. */
   readonly admin: () => Attempt<AdminClient>;
   readonly composition: () => Promise<Composition>;

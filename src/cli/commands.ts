@@ -1,11 +1,17 @@
 /** All commands, in the order in which help lists them. */
 import type { Command } from './command.ts';
 import { helpFor, version } from './commands/about.ts';
+import { directoryCommands } from './commands/directory.ts';
 import { doctor } from './commands/doctor.ts';
 import { explain } from './commands/explain.ts';
 import { flip } from './commands/flip.ts';
 import { partitionsImport } from './commands/partitions-import.ts';
+import { partitionsList } from './commands/partitions-list.ts';
+import { partitionsResolve } from './commands/partitions-resolve.ts';
+import { ledgerCommands } from './commands/ledger.ts';
+import { memberCommands } from './commands/members.ts';
 import { plan } from './commands/plan.ts';
+import { rollback } from './commands/rollback.ts';
 import { servers } from './commands/serve.ts';
 import { status } from './commands/status.ts';
 import { steering } from './commands/steer.ts';
@@ -17,12 +23,18 @@ export const commands: readonly Command[] = [
   doctor,
   plan,
   flip,
+  rollback,
   status,
   explain,
   ...steering,
   verify,
   ...syncCommands,
+  ...memberCommands,
+  ...ledgerCommands,
+  partitionsList,
   partitionsImport,
+  ...directoryCommands,
+  partitionsResolve,
   helpFor(() => commands),
   version,
 ];

@@ -7,6 +7,10 @@ export type ServerRole = 'up' | 'proxy' | 'admin' | 'worker';
 export interface Running {
   /** By name, for example `proxy` and `admin`. */
   readonly addresses: Readonly<Record<string, string>>;
+  /** What the operator must know now, a sentence each. */
+  readonly warnings: readonly string[];
+  /** Changes to other rules without a restart. False: nothing has changed, and the log says why. */
+  reload(next: { readonly config: Config; readonly configHash: string }): Promise<boolean>;
   /** Ends gracefully: what is in flight is finished first. */
   stop(): Promise<void>;
   /** Resolves when a part has failed that cannot be done without. */

@@ -60,10 +60,19 @@ export function exitOfFlip(flip: Pick<FlipAnswer, 'state' | 'aborted' | 'blocked
   }
 }
 
+const restoreRefused: ReadonlySet<string> = new Set([
+  'ledger-not-regressed',
+  'restore-conflicts',
+  'nothing-to-restore-from',
+  'guard-silent',
+  'member-alive',
+]);
+
 /** By the code of a problem document and its HTTP status. */
 export function exitOfProblem(status: number, code: string): ExitCode {
   if (status === 401 || status === 403) return exitCodes.denied;
   if (code === 'stale-plan') return exitCodes.stale;
-  if (code === 'nothing-can-move') return exitCodes.precheckFailed;
+  if (restoreRefused.has(code)) return exitCodes.precheckFailed;
+  if (code === 'nothing-can-move' || code === 'no-clean-way-back') return exitCodes.precheckFailed;
   return exitCodes.error;
 }

@@ -1,6 +1,8 @@
 /** Entry of `scripts/onewriter`: ties the command line to this process, its signals and its streams. */
+import { isatty } from 'node:tty';
 import { runCommandLine } from './run.ts';
 
+const attended = isatty(0);
 const interrupted = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.on(signal, () => {
@@ -18,6 +20,15 @@ try {
     stdout: process.stdout,
     stderr: process.stderr,
     interrupted: interrupted.signal,
+    onHangup: (listener) => {
+      const heed = (): void => {
+        // A terminal that was closed sends it, too: then there is nobody left to run for.
+        if (attended && !isatty(0)) interrupted.abort();
+        else listener();
+      };
+      process.on('SIGHUP', heed);
+      return () => process.off('SIGHUP', heed);
+    },
     composition: () => import('../compose.ts'),
   });
 } catch (error) {

@@ -16,7 +16,6 @@ type Token = NonNullable<ReturnType<typeof parseArgs>['tokens']>[number];
 export const commandsNotAvailableYet = [
   'show',
   'apply',
-  'rollback',
   'approve',
   'reject',
   'freeze',
@@ -24,13 +23,10 @@ export const commandsNotAvailableYet = [
   'cohort',
   'partitions show',
   'partitions merge',
-  'partitions resolve',
   'sync pause',
   'sync resume',
   'strays',
   'audit',
-  'ledger',
-  'members',
   'completion',
 ];
 

@@ -17,6 +17,7 @@ export interface Surroundings {
   readonly stdout: Writable & { readonly isTTY?: boolean };
   readonly stderr: Writable;
   readonly interrupted: AbortSignal;
+  readonly onHangup?: Context['onHangup'];
   readonly composition: () => Promise<Composition>;
 }
 
@@ -51,7 +52,7 @@ export async function runCommandLine(surroundings: Surroundings): Promise<ExitCo
 }
 
 function contextOf(
-  { env, stdin, interrupted, composition }: Surroundings,
+  { env, stdin, interrupted, onHangup = () => () => undefined, composition }: Surroundings,
   output: Output,
   command: Command,
   given: Given,
@@ -75,6 +76,7 @@ function contextOf(
     yes: given.flag('yes'),
     timeoutMs,
     interrupted,
+    onHangup,
     composition,
     admin: () => {
       const found = findAdmin({ url: given.text('admin'), token: given.text('token'), configPath, env });

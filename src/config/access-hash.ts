@@ -9,11 +9,7 @@ import type { Config } from './schema.ts';
  */
 export function accessHash(config: Config): string {
   const deciding = {
-    identity: config.identity.map((rule) =>
-      'jwt' in rule && rule.jwt.secret !== undefined
-        ? { ...rule, jwt: { ...rule.jwt, secret: sha256(rule.jwt.secret) } }
-        : rule,
-    ),
+    identity: config.identity.map(withoutSecrets),
     partition: config.partition,
     routes: config.routes,
     anonymousReads: config.anonymousReads,
@@ -25,6 +21,17 @@ export function accessHash(config: Config): string {
     secret: sha256(config.secret),
   };
   return sha256(canonical(deciding));
+}
+
+function withoutSecrets(rule: Config['identity'][number]): unknown {
+  const jwt = 'jwt' in rule ? rule.jwt : undefined;
+  const introspect = 'introspect' in rule ? rule.introspect : undefined;
+  const headers = Object.entries(introspect?.headers ?? {}).map(([name, value]) => [name, sha256(value)]);
+  return {
+    ...rule,
+    ...(jwt?.secret === undefined ? {} : { jwt: { ...jwt, secret: sha256(jwt.secret) } }),
+    ...(headers.length === 0 ? {} : { introspect: { ...introspect, headers: Object.fromEntries(headers) } }),
+  };
 }
 
 function canonical(value: unknown): string {

@@ -6,21 +6,17 @@ import type { ConfigProblem } from './problems.ts';
 import type { Config } from './schema.ts';
 import type { ReadableConfig } from './sections.ts';
 
-type IdentityRule = Config['identity'][number];
 type PartitionRule = Config['partition'][number];
 type Route = Config['routes'][number];
 type Connector = NonNullable<Config['stores']['legacy']['connector']>;
 
 /** Every place of the configuration that asks for something this version does not have. */
 export function notAvailableYet(config: ReadableConfig): ConfigProblem[] {
-  const { proxy, ledger, sync, stores } = config;
+  const { proxy, sync, stores } = config;
   const wanted: [path: string, unavailable: boolean, instead: string][] = [
     ['proxy.mode', proxy.mode === 'observe', 'use enforce'],
     ['proxy.processes', (proxy.processes ?? 1) > 1, 'use 1, and start more processes side by side'],
-    ['ledger.onLedgerLoss', ledger.onLedgerLoss === 'serve-last-known', 'use refuse'],
-    ['newPartitions', config.newPartitions === 'app', 'use legacy, and flip new partitions in a cohort'],
     ['sync.rollbackWindow', on(sync.rollbackWindow), 'use off'],
-    ...config.identity.flatMap((rule, at) => identityRows(`identity[${at}]`, rule)),
     ...config.partition.flatMap((rule, at) => partitionRows(`partition[${at}]`, rule)),
     ...config.routes.flatMap((route, at) => routeRows(`routes[${at}]`, route)),
     ...connectorRows('stores.legacy.connector', stores.legacy.connector),
@@ -33,25 +29,12 @@ export function notAvailableYet(config: ReadableConfig): ConfigProblem[] {
 
 type Rows = [path: string, unavailable: boolean, instead: string][];
 
-function identityRows(path: string, rule: IdentityRule | undefined): Rows {
-  if (rule === undefined) return [];
-  const instead = 'use a header rule or a jwt rule';
-  return [
-    [`${path}.cookie`, 'cookie' in rule, instead],
-    [`${path}.basic`, 'basic' in rule, instead],
-    [`${path}.body`, 'body' in rule, instead],
-    [`${path}.bearer`, 'bearer' in rule, instead],
-    [`${path}.introspect`, 'introspect' in rule && rule.introspect !== undefined, instead],
-  ];
-}
-
 function partitionRows(path: string, rule: PartitionRule | undefined): Rows {
   if (rule === undefined) return [];
-  const instead = 'use by: user, header, claim or path';
+  const instead = 'use by: user, directory, header, claim or path';
   return [
     [`${path}.query`, 'query' in rule, instead],
     [`${path}.body`, 'body' in rule, instead],
-    [`${path}.directory`, 'directory' in rule, instead],
   ];
 }
 

@@ -2,8 +2,8 @@
  * What one key cannot know about another. Every check runs, whatever the others found; a section that could
  * not be read is left out of them.
  */
-import { isIP } from 'node:net';
 import { connectorFindings } from './connector-checks.ts';
+import { checkRange, identityFindings } from './identity-checks.ts';
 import type { ConfigProblem, Reporter } from './problems.ts';
 import { routeFindings } from './route-checks.ts';
 import type { ReadableConfig } from './sections.ts';
@@ -25,8 +25,9 @@ export function findingsOf(config: ReadableConfig): Findings {
   checkTokens(config, report);
   checkRedis(config, report);
   checkTimes(config, report);
+  checkKeys(config, report);
   checkStores(config, report);
-  checkIdentity(config, report);
+  identityFindings(config, report);
   routeFindings(config, report);
   connectorFindings(config, report);
   return { problems, warnings };
@@ -60,17 +61,6 @@ function isProxyItself(store: URL, { host, port }: ReadableConfig['proxy']): boo
 
 function plainHost(host: string | undefined): string | undefined {
   return ['localhost', '127.0.0.1', '::1', '[::1]'].includes(host ?? '') ? 'loopback' : host;
-}
-
-/** An address or a CIDR range. */
-function checkRange(path: string, range: string, report: Reporter): void {
-  const [address = '', prefix, ...more] = range.split('/');
-  const version = isIP(address);
-  const bits = version === 6 ? 128 : 32;
-  const prefixFits = prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= bits);
-  if (version === 0 || !prefixFits || more.length > 0) {
-    report.problem(path, 'must be an IP address or a range like 10.0.0.0/8');
-  }
 }
 
 function checkTokens({ admin }: ReadableConfig, report: Reporter): void {
@@ -128,6 +118,19 @@ function checkTimes({ flip, ledger }: ReadableConfig, report: Reporter): void {
   }
 }
 
+function checkKeys({ proxy, stores }: ReadableConfig, report: Reporter): void {
+  const { idempotency } = proxy;
+  for (const name of ['legacy', 'app'] as const) {
+    const { writeTimeoutMs, settleMs } = stores[name];
+    if (idempotency === undefined || writeTimeoutMs === undefined || settleMs === undefined) continue;
+    if (idempotency.keepMs > writeTimeoutMs + settleMs) continue;
+    report.problem(
+      'proxy.idempotency.keepMs',
+      `must be more than stores.${name}.writeTimeoutMs and settleMs together (${writeTimeoutMs + settleMs}): a key must outlast its first write`,
+    );
+  }
+}
+
 function checkStores({ stores }: ReadableConfig, report: Reporter): void {
   for (const name of ['legacy', 'app'] as const) {
     const url = stores[name].url;
@@ -156,29 +159,4 @@ function checkStores({ stores }: ReadableConfig, report: Reporter): void {
 
 function sameUrl(left: string, right: string): boolean {
   return new URL(left).href === new URL(right).href;
-}
-
-function checkIdentity({ identity }: ReadableConfig, report: Reporter): void {
-  for (const [at, rule] of identity.entries()) {
-    if (rule === undefined) continue;
-    if ('header' in rule) {
-      for (const [index, range] of rule.from.entries()) {
-        checkRange(`identity[${at}].from[${index}]`, range, report);
-        if (isEverywhere(range)) {
-          report.warning(
-            `identity[${at}].from allows ${range}: everybody who reaches the proxy can say who they are.`,
-          );
-        }
-      }
-    }
-    if ('jwt' in rule && rule.jwt.secret !== undefined && Buffer.byteLength(rule.jwt.secret) < 32) {
-      report.warning(
-        `identity[${at}].jwt.secret is shorter than 32 bytes, the least that RFC 7518 asks for HS256.`,
-      );
-    }
-  }
-}
-
-function isEverywhere(range: string): boolean {
-  return /\/0+$/.test(range);
 }

@@ -7,6 +7,7 @@
  */
 import { z } from 'zod';
 import { otherConnector, restConnectorSchema } from './connector.ts';
+import { identityRule } from './identity.ts';
 import {
   headerMap,
   headerName,
@@ -22,6 +23,7 @@ import {
 
 export { recordSchema, restConnectorSchema } from './connector.ts';
 export type { RecordConfig, RestConnectorConfig } from './connector.ts';
+export { identityRule } from './identity.ts';
 
 export const proxySchema = z.strictObject({
   host: z.string().default('127.0.0.1').describe('Address the proxy listens on.'),
@@ -36,6 +38,19 @@ export const proxySchema = z.strictObject({
     .default([])
     .describe('Addresses or CIDR ranges of peers whose X-Forwarded-* headers are believed.'),
   debugHeaders: z.boolean().default(false).describe('Answers carry Onewriter-Store and Onewriter-Epoch.'),
+  idempotency: z
+    .strictObject({
+      enabled: z.boolean().default(true).describe('With false, an Idempotency-Key is only passed on.'),
+      keepMs: positiveMilliseconds.default(86_400_000).describe('How long a key and its answer are kept.'),
+      keysPerPartition: z
+        .int()
+        .min(1)
+        .max(1_000_000)
+        .default(10_000)
+        .describe('Keys of one partition that are kept at a time; a write with one more gets 429.'),
+    })
+    .prefault({})
+    .describe('Writes that carry an Idempotency-Key are sent once per key, also over a handoff.'),
 });
 
 const token = z
@@ -102,39 +117,6 @@ export const storesSchema = z.strictObject({
     .describe('The application that users move to.'),
 });
 
-const jwt = z
-  .strictObject({
-    secret: z.string().min(1).optional().describe('Shared secret of HS256 tokens; give this or jwksUrl.'),
-    jwksUrl: url.optional().describe('Where the public keys are.'),
-    issuer: z.string().optional().describe('Value that the claim iss must have.'),
-    audience: z.string().optional().describe('Value that the claim aud must have.'),
-    claim: z.string().default('sub').describe('Claim that names the user.'),
-    clockSkewMs: milliseconds.default(5_000).describe('Tolerance for the times in a token.'),
-  })
-  .refine((rule) => (rule.secret === undefined) !== (rule.jwksUrl === undefined), {
-    error: 'needs exactly one of secret and jwksUrl',
-  });
-
-const introspect = z
-  .strictObject({
-    url: url.describe('Address that answers who a credential belongs to.'),
-    user: z.string().describe('Path to the user in the answer.'),
-  })
-  .optional()
-  .describe('Asks a service about credentials that say nothing themselves.');
-
-export const identityRule = z.union([
-  z.strictObject({
-    header: headerName.describe('Header that names the user.'),
-    from: z.array(z.string()).min(1).describe('Addresses or CIDR ranges of the peers that may set it.'),
-  }),
-  z.strictObject({ jwt: jwt.describe('A signed token in Authorization: Bearer.'), introspect }),
-  z.strictObject({ cookie: z.unknown().describe('A session cookie.'), introspect }),
-  z.strictObject({ basic: z.literal(true).describe('Authorization: Basic.'), introspect }),
-  z.strictObject({ body: z.string().describe('Field of a JSON body that holds the session.'), introspect }),
-  z.strictObject({ bearer: z.literal(true).describe('An opaque token.'), introspect }),
-]);
-
 export const partitionRule = z.union([
   z.strictObject({ by: z.literal('user').describe('Every user is a partition.') }),
   z.strictObject({ header: headerName.describe('Header that names the partition.') }),
@@ -144,7 +126,13 @@ export const partitionRule = z.union([
   }),
   z.strictObject({ query: z.string().min(1).describe('Query parameter that names the partition.') }),
   z.strictObject({ body: z.string().min(1).describe('Field of a JSON body that names the partition.') }),
-  z.strictObject({ directory: z.literal(true).describe('Look-up in the directory of users.') }),
+  z.strictObject({
+    directory: z
+      .literal(true)
+      .describe(
+        'Look-up in the directory of users (`directory set`, `partitions import`). A user without an entry is left to the next rule; without one, the request is refused.',
+      ),
+  }),
 ]);
 
 export const routeSchema = z.strictObject({
@@ -242,7 +230,10 @@ const ledgerSchema = z.strictObject({
   onLedgerLoss: z
     .enum(['refuse', 'serve-last-known'])
     .default('refuse')
-    .describe('What a process does with writes when its lease has lapsed.'),
+    .describe(
+      'What a proxy does with writes when its lease has lapsed: refuse them, or go on by what it knows last. ' +
+        'With serve-last-known a proxy that dies must be taken off the list by hand before anything moves.',
+    ),
   minReplicas: z
     .int()
     .min(0)
@@ -297,7 +288,11 @@ export const configSchema = z.strictObject({
     .enum(['legacy', 'app', 'refuse'])
     .default('legacy')
     .describe('Where reads without an identity go.'),
-  newPartitions: store.default('legacy').describe('Owner of partitions that nobody has seen yet.'),
+  newPartitions: store
+    .default('legacy')
+    .describe(
+      'Where partitions that nobody has seen begin. With app, the first write of one makes the app its owner, once `partitions import --complete` has said who lives in legacy; until then they begin in legacy.',
+    ),
   routes: z
     .array(routeSchema)
     .default([])

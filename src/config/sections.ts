@@ -10,7 +10,7 @@ type WithHoles<List extends readonly unknown[]> = readonly (List[number] | undef
 type Store = Config['stores']['legacy'];
 
 /** A whole configuration is one of these, too. */
-export interface ReadableConfig extends Partial<Pick<Config, 'newPartitions'>> {
+export interface ReadableConfig {
   readonly proxy: Partial<Config['proxy']>;
   readonly admin: Partial<Config['admin']>;
   readonly redis: Partial<Config['redis']>;

@@ -45,6 +45,13 @@ export const failureKinds = {
     title: 'Who owns the account is not confirmed yet',
     retry: true,
   },
+  unclaimed: { status: 503, title: 'Where the new account is kept is not settled yet', retry: true },
+  'rules-not-active': { status: 503, title: 'The proxies do not all run the same rules yet', retry: true },
+  'directory-unavailable': {
+    status: 503,
+    title: 'Which partition the user belongs to cannot be looked up at the moment',
+    retry: true,
+  },
   'hold-full': { status: 503, title: 'Too many writes wait for accounts being moved', retry: true },
   'pool-full': { status: 503, title: 'Too many requests wait for the store', retry: true },
   'shutting-down': { status: 503, title: 'This proxy is shutting down', retry: true },
@@ -56,6 +63,29 @@ export const failureKinds = {
   },
   'upstream-failed': { status: 502, title: 'The store broke off the exchange', retry: true },
   'upstream-timeout': { status: 504, title: 'The store did not answer in time', retry: true },
+  'idempotency-key-invalid': { status: 400, title: 'The Idempotency-Key cannot be used', retry: false },
+  'idempotency-key-reused': {
+    status: 422,
+    title: 'The Idempotency-Key stands for another write already',
+    retry: false,
+  },
+  'idempotency-pending': { status: 409, title: 'The first write with this key has not ended', retry: true },
+  'idempotency-in-doubt': {
+    status: 409,
+    title: 'The outcome of the first write with this key is unknown',
+    retry: false,
+  },
+  'idempotency-answer-not-kept': {
+    status: 409,
+    title: 'The first write with this key was answered, but its answer was not kept',
+    retry: false,
+  },
+  'idempotency-too-many-keys': { status: 429, title: 'Too many keys are in use', retry: true },
+  'idempotency-unavailable': {
+    status: 503,
+    title: 'Writes with an Idempotency-Key cannot be taken at the moment',
+    retry: true,
+  },
   'outcome-unknown': { status: 502, title: 'The write was sent and its outcome is unknown', retry: false },
   'outcome-unknown-timeout': {
     status: 504,

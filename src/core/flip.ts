@@ -1,5 +1,6 @@
 /** A flip: an operator's order for a cohort, what was planned for it, and how far it is. */
 import type { CohortSelection } from './cohort.ts';
+import type { CaughtUpProof } from './handoff.ts';
 import type { StoreName } from './ownership.ts';
 
 /** Why one partition cannot move now, or why nothing can. The sentence says what to do. */
@@ -63,6 +64,23 @@ export interface FlipStatus {
   readonly pauseMs?: Quantiles;
 }
 
+/** What one partition of a flip went through; bounded, however often it was tried. */
+export interface PartitionReport {
+  readonly outcome: 'pending' | 'moved' | 'stayed';
+  /** Attempts that count; one that a stale member or a write in doubt made fail does not. */
+  readonly attempts: number;
+  /** From the fence to the release of the attempt that moved it; absent where nobody saw it end. */
+  readonly pauseMs?: number | undefined;
+  /** How long each step of that attempt took. */
+  readonly stepsMs?: Readonly<Record<string, number>> | undefined;
+  readonly proof?: CaughtUpProof | undefined;
+  readonly lastFailure?: Blocker | undefined;
+}
+
+export interface NamedPartitionReport extends PartitionReport {
+  readonly partition: string;
+}
+
 export interface FlipRequest {
   readonly cohort: string;
   readonly to: StoreName;
@@ -80,6 +98,7 @@ export interface OrderRefusal {
     | 'no-such-plan'
     | 'stale-plan'
     | 'nothing-can-move'
+    | 'no-clean-way-back'
     | 'already-running'
     | 'wrong-state';
   readonly detail: string;
@@ -109,6 +128,9 @@ export interface FlipDesk {
   start(request: FlipRequest): Promise<FlipStatus | OrderRefusal>;
   flips(): Promise<FlipStatus[]>;
   flip(id: string): Promise<FlipStatus | undefined>;
+  /** The names of the flip's partitions, sorted; undefined when there is no such flip. */
+  flipPartitions(id: string): Promise<readonly string[] | undefined>;
+  flipReports(id: string, partitions: readonly string[]): Promise<NamedPartitionReport[]>;
   pause(id: string, by: string, reason: string): Promise<FlipStatus | OrderRefusal>;
   resume(id: string, by: string, reason: string): Promise<FlipStatus | OrderRefusal>;
   /** Partitions in the middle of a handoff are reopened at their old owner; what has committed stays. */

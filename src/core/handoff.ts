@@ -17,7 +17,16 @@ export interface HandoffSettings {
   readonly feedDelayMs: number;
   /** Stores that answer the guard's advance and seal calls. */
   readonly guarded: Readonly<Record<StoreName, boolean>>;
+  /** By the store that is left; `copies` where nothing is said. */
+  readonly proof?: Readonly<Partial<Record<StoreName, ProofKind>>>;
 }
+
+/**
+ * How it is proven that the new owner has everything. `copies`: what is left is copied, until a comparison
+ * finds no difference. `unwritten`: nothing is copied in this direction; the old owner's guard says, when it
+ * is advanced, that it took no user's write since it became the owner.
+ */
+export type ProofKind = 'copies' | 'unwritten';
 
 export type HandoffFailure =
   | 'fence-refused'
@@ -25,6 +34,7 @@ export type HandoffFailure =
   | 'write-in-doubt'
   | 'feed-delay-exceeds-fence'
   | 'guard-advance-failed'
+  | 'app-was-written'
   | 'catch-up-failed'
   | 'guard-seal-failed'
   | 'fence-deadline'
@@ -61,9 +71,13 @@ export type HandoffEvent =
       readonly lastWriteAgeMs: number;
       readonly settlesInMs: number;
     }
-  /** A transition removed the member from the ledger: proven gone, its writes have settled. */
+  /**
+   * The member is not listed any more: it left with nothing in flight, or was proven gone, its writes settled.
+   * What it knew of finished writes is gone with it, so they may be as young as this event.
+   */
   | { readonly event: 'member-gone'; readonly member: string }
-  | { readonly event: 'guard-advanced' }
+  /** `written`: whether the store took a user's write since it became the owner; absent where nobody knows. */
+  | { readonly event: 'guard-advanced'; readonly written?: boolean | undefined }
   | { readonly event: 'caught-up'; readonly proof: CaughtUpProof }
   | { readonly event: 'guard-sealed' }
   | { readonly event: 'committed' }
@@ -85,6 +99,13 @@ export interface CaughtUpProof {
   readonly recordsCompared: number;
   readonly recordsCopied: number;
   readonly passes: number;
+  /** Nothing was compared: the old owner had taken no write. */
+  readonly unwritten?: true | undefined;
+}
+
+interface GuardAdvance {
+  readonly store: StoreName;
+  readonly epoch: number;
 }
 
 export type HandoffStep =
@@ -108,6 +129,8 @@ export interface HandoffState {
   /** When the fence was ordered, so never later than the ledger counts its deadline from. */
   readonly fencedAtMs: number;
   readonly awaiting: readonly string[];
+  /** Guards that must still be advanced, the one under way first. */
+  readonly advances: readonly GuardAdvance[];
   readonly newestWriteMs: number;
   readonly proof?: CaughtUpProof;
   /** The operator's stop, which came while the fence was being ordered. */
@@ -138,6 +161,7 @@ export function startHandoff(from: StoreName, nowMs: number): HandoffMove {
     epoch: 0,
     fencedAtMs: nowMs,
     awaiting: [],
+    advances: [],
     newestWriteMs: Number.NEGATIVE_INFINITY,
   };
   return { state, orders: [{ order: 'fence' }] };
@@ -166,18 +190,18 @@ export function stepHandoff(
     case 'acknowledged':
       return acknowledged(state, event, nowMs, settings);
     case 'member-gone':
-      if (state.step !== 'draining') return stay(state);
-      return drainIfAll(without(state, event.member), nowMs, settings);
+      if (state.step !== 'draining' || !state.awaiting.includes(event.member)) return stay(state);
+      return drainIfAll({ ...without(state, event.member), newestWriteMs: nowMs }, nowMs, settings);
     case 'guard-advanced':
-      return state.step === 'advancing-guard' ? catchUp(state, nowMs, settings) : stay(state);
-    case 'caught-up': {
-      if (state.step !== 'catching-up') return stay(state);
-      const proven = { ...state, proof: event.proof };
-      if (!settings.guarded[state.to]) return commit(proven);
-      return move({ ...proven, step: 'sealing-guard' }, [
-        { order: 'seal-guard', store: state.to, epoch: state.epoch },
-      ]);
-    }
+      if (state.step !== 'advancing-guard') return stay(state);
+      if (!provenUnwritten(state, settings)) {
+        return advanceNext({ ...state, advances: state.advances.slice(1) }, nowMs, settings);
+      }
+      return event.written === false
+        ? proven(state, { recordsCompared: 0, recordsCopied: 0, passes: 0, unwritten: true }, settings)
+        : abort(state, 'app-was-written', wasWritten(state, event.written));
+    case 'caught-up':
+      return state.step === 'catching-up' ? proven(state, event.proof, settings) : stay(state);
     case 'guard-sealed':
       return state.step === 'sealing-guard' ? commit(state) : stay(state);
     case 'committed':
@@ -222,10 +246,27 @@ function acknowledged(
 
 function drainIfAll(state: HandoffState, nowMs: number, settings: HandoffSettings): HandoffMove {
   if (state.awaiting.length > 0) return stay(state);
-  if (!settings.guarded[state.from]) return catchUp(state, nowMs, settings);
-  return move({ ...state, step: 'advancing-guard' }, [
-    { order: 'advance-guard', store: state.from, epoch: state.epoch },
-  ]);
+  return advanceNext({ ...state, advances: advancesOf(state, settings) }, nowMs, settings);
+}
+
+/**
+ * What guards must know before anything is read. The old owner's: what came before the fence is over. The new
+ * owner's: copies from before the fence are over, also one that its sender sent and gave up long ago; the
+ * handoff's own come under the fence's epoch.
+ */
+function advancesOf(state: HandoffState, settings: HandoffSettings): GuardAdvance[] {
+  const { from, to, epoch } = state;
+  const unwritten = provenUnwritten(state, settings);
+  return [
+    ...(settings.guarded[from] || unwritten ? [{ store: from, epoch }] : []),
+    ...(settings.guarded[to] && !unwritten ? [{ store: to, epoch: epoch - 1 }] : []),
+  ];
+}
+
+function advanceNext(state: HandoffState, nowMs: number, settings: HandoffSettings): HandoffMove {
+  const next = state.advances[0];
+  if (next === undefined) return catchUp(state, nowMs, settings);
+  return move({ ...state, step: 'advancing-guard' }, [{ order: 'advance-guard', ...next }]);
 }
 
 function catchUp(state: HandoffState, nowMs: number, settings: HandoffSettings): HandoffMove {
@@ -240,6 +281,23 @@ function catchUp(state: HandoffState, nowMs: number, settings: HandoffSettings):
     );
   }
   return move({ ...state, step: 'catching-up' }, [{ order: 'catch-up', epoch: state.epoch, notBeforeMs }]);
+}
+
+function provenUnwritten(state: HandoffState, { proof }: HandoffSettings): boolean {
+  return proof?.[state.from] === 'unwritten';
+}
+
+function wasWritten({ from, to }: HandoffState, written: boolean | undefined): string {
+  return written === true
+    ? `${from} has accepted a user's write since it became the owner, and nothing is copied to ${to}`
+    : `the guard of ${from} does not say whether it accepted a user's write since it became the owner`;
+}
+
+function proven(state: HandoffState, proof: CaughtUpProof, settings: HandoffSettings): HandoffMove {
+  if (!settings.guarded[state.to]) return commit({ ...state, proof });
+  return move({ ...state, proof, step: 'sealing-guard' }, [
+    { order: 'seal-guard', store: state.to, epoch: state.epoch },
+  ]);
 }
 
 function tick(state: HandoffState, nowMs: number, settings: HandoffSettings): HandoffMove {
@@ -261,10 +319,11 @@ function failed(
   if (state.step === 'fencing') {
     return move({ ...state, step: 'aborted', failure: { code, detail } }, []);
   }
-  // A commit that was refused changed nothing; the abort's compare-and-set settles any race.
-  return mayAbort(state) || state.step === 'committing'
-    ? abort(state, code, detail, retryAfterMs)
-    : stay(state);
+  // A commit that was refused, or that a failover lost before its release, changed nothing; the abort's
+  // compare-and-set settles any race.
+  const uncommitted =
+    state.step === 'committing' || (state.step === 'releasing' && code === 'commit-refused');
+  return mayAbort(state) || uncommitted ? abort(state, code, detail, retryAfterMs) : stay(state);
 }
 
 /**

@@ -3,22 +3,20 @@
  * flight, and answers fences. Deterministic: time comes in as an argument, what must be done goes out as
  * effects. No IO, so that a test can drive every interleaving of the code that runs in production.
  */
+import { WriteActivity, type WriteOutcome } from './activity.ts';
+import { type Instant, Lease, type LeaseSettings } from './lease.ts';
 import type { Ownership, StoreName } from './ownership.ts';
-import { LedgerView, type Position, type Snapshot, type Transition } from './view.ts';
+import { inOrder, type LedgerChange, LedgerView, type Position, type Snapshot } from './view.ts';
 
-/** Both clocks of this process: a lease has lapsed when either says so. */
-export interface Instant {
-  readonly monotonicMs: number;
-  readonly wallMs: number;
-}
+export type { Instant } from './lease.ts';
+export type { WriteOutcome } from './activity.ts';
 
-export interface MemberSettings {
-  readonly leaseMs: number;
-  /** Safety margin taken off every lease. */
-  readonly marginMs: number;
+export interface MemberSettings extends LeaseSettings {
   /** How long a write with unknown outcome may still take effect, per store. */
   readonly settleMs: Readonly<Record<StoreName, number>>;
   readonly defaultOwner: StoreName;
+  /** The rules that this process runs by; while the ledger names others, it admits nothing. */
+  readonly rulesHash?: string | undefined;
 }
 
 /** Held by one admitted write from admission to its end. */
@@ -30,14 +28,18 @@ export interface WriteTicket {
   readonly leaseTerm: number;
 }
 
-export type HoldReason = 'fenced' | 'committed' | 'not-yet-durable';
+export type HoldReason =
+  | 'fenced'
+  | 'committed'
+  | 'not-yet-durable'
+  /** The ledger's active rules are not this process's. */
+  | 'rules-not-active'
+  /** Nobody knows yet where this new partition lives: it must be claimed, or found to be an old one. */
+  | 'unclaimed';
 export type Admission =
   | { readonly verdict: 'admit'; readonly ticket: WriteTicket }
   | { readonly verdict: 'hold'; readonly because: HoldReason }
   | { readonly verdict: 'refuse'; readonly code: 'lease-lapsed' };
-
-/** How a forwarded write ended: `ended` is any complete answer, `in-doubt` an unknown outcome. */
-export type WriteOutcome = 'ended' | 'not-sent' | 'in-doubt';
 
 export type DrainAnswer = 'drained' | 'in-doubt';
 
@@ -53,6 +55,9 @@ export interface Acknowledgement {
 }
 
 export type MemberEffect =
+  /** Put this process on the ledger's list; only then load the snapshot, so that no fence is missed. */
+  | { readonly kind: 'register' }
+  | { readonly kind: 'load-snapshot' }
   | { readonly kind: 'acknowledge'; readonly acknowledgement: Acknowledgement }
   /** Close WebSockets and other open-ended writers of this partition. */
   | { readonly kind: 'end-long-lived'; readonly partition: string }
@@ -66,16 +71,12 @@ export interface Heartbeat {
   readonly sentAt: Instant;
   /** Last position that a durable heartbeat confirmed; the ledger checks that it still has it. */
   readonly confirmed: Position;
-  /** Position that the view had applied when this heartbeat was made. */
+  /** Position that the view had applied when this heartbeat was made; the ledger says whether it has it. */
   readonly applied: Position;
 }
 
-interface PartitionActivity {
-  inFlight: number;
-  /** Monotonic times at which in-doubt writes settle. */
-  inDoubtUntilMs: number[];
-  lastFinishedMs: number;
-}
+/** Partitions whose home is remembered. */
+const homesRemembered = 200_000;
 
 interface PendingFence {
   readonly attempt: string;
@@ -83,29 +84,36 @@ interface PendingFence {
 }
 
 export class Member {
-  readonly view: LedgerView;
   readonly #settings: MemberSettings;
-  readonly #startedMs: number;
-  #activity = new Map<string, PartitionActivity>();
+  #view: LedgerView;
+  #activity: WriteActivity;
+  #lease: Lease;
   #fences = new Map<string, PendingFence>();
   /** Partitions whose latest transition is not yet covered by a durable heartbeat → its version. */
   #unconfirmed = new Map<string, number>();
   #confirmed: Position = { version: 0, id: '' };
   /** Which entries of a snapshot were durable is unknown, so one heartbeat must confirm them all. */
   #snapshotVersion = 0;
+  /** The ledger does not have the last transitions of this view, so an older snapshot is the truth. */
+  #viewIsAhead = false;
+  /** Partitions that no transition touched, and that are no newcomers. */
+  #atHome = new Set<string>();
   #sequence = 0;
-  #leaseUntil: Instant | undefined;
-  #leaseTerm = 0;
   #renewal: { readonly sentAt: Instant; readonly needsVersion: number } | undefined;
 
   constructor(settings: MemberSettings, startedAt: Instant) {
     this.#settings = settings;
-    this.#startedMs = startedAt.monotonicMs;
-    this.view = new LedgerView(settings.defaultOwner);
+    this.#view = new LedgerView(settings.defaultOwner);
+    this.#activity = new WriteActivity(settings.settleMs, startedAt.monotonicMs);
+    this.#lease = new Lease(settings);
+  }
+
+  get view(): LedgerView {
+    return this.#view;
   }
 
   ownershipOf(partition: string): Ownership {
-    return this.view.of(partition);
+    return this.#view.of(partition);
   }
 
   // --- admission -----------------------------------------------------------------------------------
@@ -113,106 +121,147 @@ export class Member {
   /** Decides on one write and, when it is admitted, counts it in flight in the same step. */
   admit(partition: string, now: Instant): Admission {
     if (!this.leaseHeld(now)) return { verdict: 'refuse', code: 'lease-lapsed' };
-    const ownership = this.view.of(partition);
+    const { rulesHash } = this.#settings;
+    if (rulesHash !== undefined && this.#view.rules?.hash !== rulesHash) {
+      return { verdict: 'hold', because: 'rules-not-active' };
+    }
+    const ownership = this.#view.of(partition);
     if (ownership.phase !== 'open') return { verdict: 'hold', because: ownership.phase };
     if (this.#unconfirmed.has(partition) || this.#confirmed.version < this.#snapshotVersion) {
       return { verdict: 'hold', because: 'not-yet-durable' };
     }
-    this.#activityOf(partition).inFlight += 1;
+    if (!this.homeIsKnown(partition)) return { verdict: 'hold', because: 'unclaimed' };
+    this.#activity.begin(partition);
     const { owner, epoch } = ownership;
-    return { verdict: 'admit', ticket: { partition, owner, epoch, leaseTerm: this.#leaseTerm } };
+    return { verdict: 'admit', ticket: { partition, owner, epoch, leaseTerm: this.#lease.term } };
+  }
+
+  /**
+   * False for a partition that may be new while new ones begin at the other store: the ledger does not list
+   * who lives at the default store, so its absence there proves nothing.
+   */
+  homeIsKnown(partition: string): boolean {
+    const begin = this.#view.rules?.newPartitions ?? this.#settings.defaultOwner;
+    if (begin === this.#settings.defaultOwner) return true;
+    return this.#view.has(partition) || this.#atHome.has(partition);
+  }
+
+  /** The partition was found in the registry, untouched: it lives at the default store. */
+  findAtHome(partition: string): MemberEffect[] {
+    // Bounded: who is forgotten is looked up once more.
+    if (this.#atHome.size >= homesRemembered) this.#atHome.clear();
+    this.#atHome.add(partition);
+    return [{ kind: 'wake', partition }];
   }
 
   /** May another chunk of this admitted write be sent? Not after any lapse since its admission. */
   mayContinue(ticket: WriteTicket, now: Instant): boolean {
-    return this.leaseHeld(now) && ticket.leaseTerm === this.#leaseTerm;
+    return this.#lease.held(now) && ticket.leaseTerm === this.#lease.term;
   }
 
   end(ticket: WriteTicket, outcome: WriteOutcome, now: Instant): MemberEffect[] {
-    const activity = this.#activityOf(ticket.partition);
-    if (activity.inFlight < 1) throw new Error(`write of ${ticket.partition} ended twice`);
-    activity.inFlight -= 1;
-    if (outcome === 'ended') activity.lastFinishedMs = Math.max(activity.lastFinishedMs, now.monotonicMs);
-    if (outcome === 'in-doubt') {
-      const settledMs = now.monotonicMs + this.#settings.settleMs[ticket.owner];
-      activity.inDoubtUntilMs.push(settledMs);
-      // It may take effect until then, and lists show that later still.
-      activity.lastFinishedMs = Math.max(activity.lastFinishedMs, settledMs);
-    }
+    this.#activity.end(ticket.partition, ticket.owner, outcome, now.monotonicMs);
     return this.#answerFence(ticket.partition, now);
   }
 
   inFlight(partition: string): number {
-    return this.#activity.get(partition)?.inFlight ?? 0;
+    return this.#activity.inFlight(partition);
   }
 
   /** In-doubt writes of the partition that are younger than the settle time. */
   inDoubt(partition: string, now: Instant): number {
-    return this.#unsettled(this.#activity.get(partition), now).length;
+    return this.#activity.unsettled(partition, now.monotonicMs).length;
   }
 
   /** Over all partitions; for the member's record in the ledger. */
   totals(now: Instant): { inFlight: number; inDoubt: number } {
-    let inFlight = 0;
-    let inDoubt = 0;
-    for (const activity of this.#activity.values()) {
-      inFlight += activity.inFlight;
-      inDoubt += this.#unsettled(activity, now).length;
-    }
-    return { inFlight, inDoubt };
+    return this.#activity.totals(now.monotonicMs);
   }
 
   /** Nothing in flight and nothing in doubt anywhere: the member may leave. */
   quiet(now: Instant): boolean {
-    for (const activity of this.#activity.values()) {
-      if (activity.inFlight > 0 || this.#unsettled(activity, now).length > 0) return false;
-    }
-    return true;
+    const { inFlight, inDoubt } = this.totals(now);
+    return inFlight === 0 && inDoubt === 0;
   }
 
   /** Forgets activity older than `rememberMs` so that memory stays bounded. */
   forgetIdle(now: Instant, rememberMs: number): void {
-    for (const [partition, activity] of this.#activity) {
-      const idle = activity.inFlight === 0 && this.#unsettled(activity, now).length === 0;
-      if (idle && now.monotonicMs - activity.lastFinishedMs > rememberMs) this.#activity.delete(partition);
-    }
+    this.#activity.forgetIdle(now.monotonicMs, rememberMs);
   }
 
   // --- the ledger's stream -------------------------------------------------------------------------
 
-  /** An older snapshot than the view is ignored: going back could readmit writes under an old epoch. */
+  /** The first thing a member does: it registers, and loads the snapshot only when it is on the list. */
+  enter(): MemberEffect[] {
+    this.loseLease();
+    return [{ kind: 'register' }];
+  }
+
+  /** It is on the list now: whoever fences from here on waits for it, so a snapshot misses no fence. */
+  registered(): MemberEffect[] {
+    return [{ kind: 'load-snapshot' }];
+  }
+
+  /**
+   * An older snapshot than the view is ignored: going back could readmit writes under an old epoch. Unless
+   * the ledger said that it lost what this view has beyond it; nothing of that was ever acted upon.
+   */
   load(snapshot: Snapshot, now: Instant): MemberEffect[] {
-    if (snapshot.position.version < this.view.position.version) return [];
-    const busy = [...this.#activity].filter(([, { inFlight }]) => inFlight > 0);
-    const before = busy.map(([partition]) => [partition, this.view.of(partition).epoch] as const);
-    this.view.load(snapshot);
+    const { version } = snapshot.position;
+    const tooOld = version < (this.#viewIsAhead ? this.#confirmed.version : this.#view.position.version);
+    if (tooOld) return [];
+    this.#viewIsAhead = false;
+    const before = this.#activity.busy().map((name) => [name, this.#view.of(name).epoch] as const);
+    this.#view.load(snapshot);
     this.#fences.clear();
     this.#unconfirmed.clear();
+    this.#atHome.clear();
     const effects: MemberEffect[] = [];
     // Whose fence went by unseen must not go on writing to the owner of then.
     for (const [partition, epoch] of before) {
-      if (this.view.of(partition).epoch !== epoch) effects.push({ kind: 'end-long-lived', partition });
+      if (this.#view.of(partition).epoch !== epoch) effects.push({ kind: 'end-long-lived', partition });
     }
-    for (const [partition, ownership] of this.view.entries()) {
+    for (const [partition, ownership] of this.#view.entries()) {
       effects.push(...this.#meet(partition, ownership, now));
     }
-    this.#snapshotVersion = snapshot.position.version;
+    this.#snapshotVersion = version;
     effects.push({ kind: 'heartbeat-now' });
     this.#renewIfApplied();
     return effects;
   }
 
-  /** Applies the next transition; `undefined` means a gap, so a snapshot must be loaded. */
-  apply(transition: Transition, now: Instant): MemberEffect[] | undefined {
-    const result = this.view.apply(transition);
-    if (result === 'gap') return undefined;
+  /** Applies the ledger's next change; where one before it is missing, asks for a snapshot instead. */
+  apply(change: LedgerChange, now: Instant): MemberEffect[] {
+    // What was applied last is lost, so what comes after it is not the next; a snapshot is on its way.
+    if (this.#viewIsAhead) return [];
+    const result = this.#view.apply(change);
+    if (result === 'gap') return [{ kind: 'load-snapshot' }];
     if (result === 'already-known') return [];
-    const { partition, after } = transition;
-    this.#unconfirmed.set(partition, transition.version);
-    const effects = this.#meet(partition, after, now);
-    if (after.phase === 'open') effects.push({ kind: 'heartbeat-now' });
+    const effects = this.#take(change, now);
     this.#renewIfApplied();
     return effects;
+  }
+
+  #take(change: LedgerChange, now: Instant): MemberEffect[] {
+    switch (change.kind) {
+      case 'ownership': {
+        const { partition, after } = change;
+        this.#unconfirmed.set(partition, change.version);
+        const effects = this.#meet(partition, after, now);
+        if (after.phase === 'open') effects.push({ kind: 'heartbeat-now' });
+        return effects;
+      }
+      case 'rules':
+        // Like a snapshot: nothing is admitted under them before a heartbeat has confirmed them.
+        this.#snapshotVersion = change.version;
+        this.#atHome.clear();
+        return [{ kind: 'heartbeat-now' }];
+      case 'doubt-resolved':
+        this.#activity.resolve(change.partition, now.monotonicMs);
+        return [];
+      case 'directory':
+        return [];
+    }
   }
 
   #meet(partition: string, ownership: Ownership, now: Instant): MemberEffect[] {
@@ -228,18 +277,16 @@ export class Member {
   #answerFence(partition: string, now: Instant): MemberEffect[] {
     const fence = this.#fences.get(partition);
     if (fence === undefined) return [];
-    const activity = this.#activity.get(partition);
-    const unsettled = this.#unsettled(activity, now);
+    const unsettled = this.#activity.unsettled(partition, now.monotonicMs);
     const doubtful = unsettled.length > 0;
-    if (!doubtful && (activity?.inFlight ?? 0) > 0) return [];
+    if (!doubtful && this.#activity.inFlight(partition) > 0) return [];
     this.#fences.delete(partition);
-    const lastFinishedMs = activity?.lastFinishedMs ?? this.#startedMs;
     const acknowledgement: Acknowledgement = {
       partition,
       attempt: fence.attempt,
       epoch: fence.epoch,
       answer: doubtful ? 'in-doubt' : 'drained',
-      lastWriteAgeMs: Math.max(0, now.monotonicMs - lastFinishedMs),
+      lastWriteAgeMs: this.#activity.lastFinishedAgeMs(partition, now.monotonicMs),
       settlesInMs: doubtful ? Math.max(...unsettled) - now.monotonicMs : 0,
     };
     return [{ kind: 'acknowledge', acknowledgement }];
@@ -248,15 +295,12 @@ export class Member {
   // --- the lease -----------------------------------------------------------------------------------
 
   leaseHeld(now: Instant): boolean {
-    const until = this.#leaseUntil;
-    return until !== undefined && now.monotonicMs < until.monotonicMs && now.wallMs < until.wallMs;
+    return this.#lease.held(now);
   }
 
   /** Milliseconds until the lease lapses; 0 when it has. */
   leaseLeftMs(now: Instant): number {
-    const until = this.#leaseUntil;
-    if (until === undefined) return 0;
-    return Math.max(0, Math.min(until.monotonicMs - now.monotonicMs, until.wallMs - now.wallMs));
+    return this.#lease.leftMs(now);
   }
 
   heartbeat(now: Instant): Heartbeat {
@@ -265,7 +309,7 @@ export class Member {
       sequence: this.#sequence,
       sentAt: now,
       confirmed: this.#confirmed,
-      applied: this.view.position,
+      applied: this.#view.position,
     };
   }
 
@@ -290,39 +334,66 @@ export class Member {
     return effects;
   }
 
+  /**
+   * The ledger has not got what this view applied last: a failover lost it before it was confirmed. Nothing
+   * was admitted because of it, so the view goes back to what the ledger has, and the lease begins anew: the
+   * old one was held in a view that is given up.
+   */
+  viewAhead(): MemberEffect[] {
+    this.#viewIsAhead = true;
+    this.loseLease();
+    return [{ kind: 'load-snapshot' }];
+  }
+
   /** The ledger no longer lists this member, or lost data: admit nothing more under this lease. */
   loseLease(): void {
-    this.#leaseUntil = undefined;
+    this.#lease.lose();
     this.#renewal = undefined;
   }
 
   #renewIfApplied(): void {
     const renewal = this.#renewal;
-    if (renewal === undefined || this.view.position.version < renewal.needsVersion) return;
+    if (renewal === undefined || this.#view.position.version < renewal.needsVersion) return;
     this.#renewal = undefined;
-    const { sentAt } = renewal;
-    const lengthMs = this.#settings.leaseMs - this.#settings.marginMs;
-    const held = this.#leaseUntil;
-    const brokenOff =
-      held === undefined || sentAt.monotonicMs >= held.monotonicMs || sentAt.wallMs >= held.wallMs;
-    if (brokenOff) this.#leaseTerm += 1;
-    this.#leaseUntil = {
-      monotonicMs: sentAt.monotonicMs + lengthMs,
-      wallMs: sentAt.wallMs + lengthMs,
+    this.#lease.renew(renewal.sentAt);
+  }
+
+  // --- for whoever explores what could happen ------------------------------------------------------
+
+  /** Independent, in the same state. */
+  fork(): Member {
+    const twin = new Member(this.#settings, { monotonicMs: 0, wallMs: 0 });
+    twin.#view = this.#view.fork();
+    twin.#activity = this.#activity.fork();
+    twin.#lease = this.#lease.fork();
+    twin.#fences = new Map(this.#fences);
+    twin.#unconfirmed = new Map(this.#unconfirmed);
+    twin.#confirmed = this.#confirmed;
+    twin.#snapshotVersion = this.#snapshotVersion;
+    twin.#viewIsAhead = this.#viewIsAhead;
+    twin.#atHome = new Set(this.#atHome);
+    twin.#sequence = this.#sequence;
+    twin.#renewal = this.#renewal;
+    return twin;
+  }
+
+  /** The whole state as plain values, with times relative to `now`. */
+  describe(now: Instant): unknown {
+    const { sentAt, needsVersion } = this.#renewal ?? {};
+    return {
+      position: this.#view.position,
+      partitions: inOrder(this.#view.entries()),
+      rules: this.#view.rules,
+      activity: this.#activity.describe(now.monotonicMs),
+      lease: this.#lease.describe(now),
+      fences: inOrder(this.#fences),
+      unconfirmed: inOrder(this.#unconfirmed),
+      confirmed: this.#confirmed,
+      snapshotVersion: this.#snapshotVersion,
+      viewIsAhead: this.#viewIsAhead,
+      atHome: [...this.#atHome].toSorted(),
+      sequence: this.#sequence,
+      renewal: sentAt && [sentAt.monotonicMs - now.monotonicMs, sentAt.wallMs - now.wallMs, needsVersion],
     };
-  }
-
-  #activityOf(partition: string): PartitionActivity {
-    const known = this.#activity.get(partition);
-    if (known !== undefined) return known;
-    const fresh: PartitionActivity = { inFlight: 0, inDoubtUntilMs: [], lastFinishedMs: this.#startedMs };
-    this.#activity.set(partition, fresh);
-    return fresh;
-  }
-
-  #unsettled(activity: PartitionActivity | undefined, now: Instant): number[] {
-    if (activity === undefined || activity.inDoubtUntilMs.length === 0) return [];
-    activity.inDoubtUntilMs = activity.inDoubtUntilMs.filter((untilMs) => untilMs > now.monotonicMs);
-    return activity.inDoubtUntilMs;
   }
 }

@@ -60,6 +60,8 @@ export type TransitionRefusal =
   | { readonly refused: 'wrong-phase'; readonly detail: string }
   | { readonly refused: 'already-owner'; readonly detail: string }
   | { readonly refused: 'other-attempt'; readonly detail: string }
+  /** The ledger lost data; nothing moves until an operator restores it. */
+  | { readonly refused: 'ledger-regressed'; readonly detail: string }
   | { readonly refused: 'deadline-passed'; readonly detail: string }
   | { readonly refused: 'deadline-not-passed'; readonly detail: string };
 

@@ -2,11 +2,11 @@
  * The interfaces through which proxy, handoff, sync and admin meet. They do not import each other; compose
  * hands each of them the others' faces.
  */
-import type { Attributes, KnownPartition } from './cohort.ts';
 import type { CaughtUpProof } from './handoff.ts';
 import type { Acknowledgement, Admission, WriteOutcome, WriteTicket } from './member.ts';
 import type { Ownership, StoreName, TransitionOrder, TransitionRefusal } from './ownership.ts';
 import type { CopyForm, Difference, StoreRecord } from './records.ts';
+import type { Regression } from './regression.ts';
 import type { GuardAccess, GuardRefusal } from './guard.ts';
 import type { Transition } from './view.ts';
 
@@ -30,6 +30,8 @@ export interface LedgerRecord {
 export interface Order {
   readonly partition: string;
   readonly order: TransitionOrder;
+  /** The record as this caller last saw it, to spare a read; refused where it stands no more. */
+  readonly seen?: LedgerRecord | undefined;
   /** Who and why, for the stream. */
   readonly by: string;
   readonly reason: string;
@@ -55,6 +57,8 @@ export interface MemberRecord {
   readonly settleMs: number;
   readonly inFlight: number;
   readonly inDoubt: number;
+  /** It goes on without the ledger, so silence never proves that it is gone. */
+  readonly unexpirable?: boolean | undefined;
 }
 
 export interface MemberAcknowledgement extends Acknowledgement {
@@ -79,6 +83,10 @@ export interface Ledger {
   /** When a member last left or was removed, Redis clock; 0 if none did. */
   lastDepartureMs(): Promise<number>;
   nowMs(): Promise<number>;
+  /** An operator has looked: members forget the writes in doubt of the partition. Throws when refused. */
+  resolveDoubt(partition: string, by: string, reason: string): Promise<void>;
+  /** What the ledger is known to have lost; undefined while it is sound. */
+  regression(): Promise<Regression | undefined>;
   /** Empty when a transition, once answered, cannot be lost; else one sentence for each way it could. */
   durabilityGaps(): Promise<string[]>;
 }
@@ -87,14 +95,11 @@ export interface Ledger {
 export interface LedgerFeed {
   onTransition(listener: (transition: Transition) => void): () => void;
   onAcknowledgement(listener: (acknowledgement: MemberAcknowledgement) => void): () => void;
+  /** An operator has looked into the writes in doubt of the partition. */
+  onDoubtResolved(listener: (partition: string) => void): () => void;
 }
 
-export interface Registry {
-  all(): Promise<KnownPartition[]>;
-  count(): Promise<number>;
-  /** Adds what is new; attributes given here replace those of the same name. */
-  note(partitions: Iterable<{ readonly partition: string; readonly attributes?: Attributes }>): Promise<void>;
-}
+export type { Completeness, Registry } from './homes.ts';
 
 // --- proxy -------------------------------------------------------------------------------------------
 
@@ -109,6 +114,8 @@ export interface WriteGate {
   /** Calls back when long-lived writers of the partition must be closed. Returns the way out. */
   onEndLongLived(partition: string, listener: () => void): () => void;
   leaseLeftMs(): number;
+  /** Why no write is admitted, or why that should worry somebody: `code: sentence`. */
+  trouble(): string | undefined;
   /** Traffic showed this partition; goes to the registry in the background. */
   notice(partition: string): void;
 }
@@ -225,6 +232,10 @@ export interface CopyWriter {
 export interface GuardAnswer {
   /** Highest that it has seen, where it says so. */
   readonly epoch?: number;
+  readonly owner?: StoreName;
+  readonly closed?: boolean;
+  /** See GuardRow; guards of other make may not count. */
+  readonly written?: boolean;
   readonly accept?: boolean;
   readonly code?: GuardRefusal;
 }
@@ -232,7 +243,8 @@ export interface GuardAnswer {
 /** Signed calls to the guard of a store. Failures are thrown as StoreFailure. */
 export interface GuardCalls {
   verdict(store: StoreName, stamp: CopyStamp, access: GuardAccess, signal: AbortSignal): Promise<GuardAnswer>;
-  advance(store: StoreName, stamp: CopyStamp, signal: AbortSignal): Promise<void>;
+  /** Undefined where the order was taken, and the answer says nothing. */
+  advance(store: StoreName, stamp: CopyStamp, signal: AbortSignal): Promise<GuardAnswer | undefined>;
   seal(store: StoreName, stamp: CopyStamp, signal: AbortSignal): Promise<void>;
 }
 

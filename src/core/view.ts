@@ -1,21 +1,58 @@
 /**
- * A member's picture of the ledger: a snapshot, then every transition in order. Look-ups are in memory.
+ * A member's picture of the ledger: a snapshot, then every change in order. Look-ups are in memory.
  * Partitions that no transition touched are not listed; they live at the default owner.
  */
 import { type Ownership, type StoreName, untouched } from './ownership.ts';
 
-/** One entry of the ledger's stream. `id` is random: a version number alone is no identity (I5). */
-export interface Transition {
+/** What every entry of the ledger's stream has. `id` is random: a version number alone is no identity (I5). */
+interface Entry {
   readonly version: number;
   readonly id: string;
-  readonly partition: string;
-  readonly before: Ownership;
-  readonly after: Ownership;
+  /** Id of the entry before it: equal numbers can hide that a failover replaced one. */
+  readonly previousId: string;
   /** Redis clock, ms since the epoch. */
   readonly atMs: number;
   readonly by: string;
   readonly reason: string;
 }
+
+/** A change of who owns a partition. */
+export interface Transition extends Entry {
+  readonly kind: 'ownership';
+  readonly partition: string;
+  readonly before: Ownership;
+  readonly after: Ownership;
+}
+
+/**
+ * What decides identity, partition and access, by the hash of the configuration that says it. A process
+ * with another one admits no write.
+ */
+export interface Rules {
+  readonly hash: string;
+  /** Where a partition that nobody has seen begins its life. */
+  readonly newPartitions: StoreName;
+}
+
+export interface RulesActivated extends Entry {
+  readonly kind: 'rules';
+  readonly rules: Rules;
+}
+
+/** An operator looked, and says that no write in doubt of the partition will still take effect. */
+export interface DoubtResolved extends Entry {
+  readonly kind: 'doubt-resolved';
+  readonly partition: string;
+}
+
+/** A user belongs to another partition from now on; both were fenced while it changed. */
+export interface DirectoryChanged extends Entry {
+  readonly kind: 'directory';
+  readonly user: string;
+  readonly partition: string;
+}
+
+export type LedgerChange = Transition | RulesActivated | DoubtResolved | DirectoryChanged;
 
 export interface Position {
   readonly version: number;
@@ -25,6 +62,8 @@ export interface Position {
 export interface Snapshot {
   readonly position: Position;
   readonly partitions: Iterable<readonly [string, Ownership]>;
+  /** Absent before the first process ever activated its own. */
+  readonly rules?: Rules | undefined;
 }
 
 export type ApplyResult = 'applied' | 'already-known' | 'gap';
@@ -32,6 +71,7 @@ export type ApplyResult = 'applied' | 'already-known' | 'gap';
 export class LedgerView {
   #position: Position = { version: 0, id: '' };
   #partitions = new Map<string, Ownership>();
+  #rules: Rules | undefined;
   readonly #default: Ownership;
 
   constructor(defaultOwner: StoreName) {
@@ -42,6 +82,15 @@ export class LedgerView {
     return this.#position;
   }
 
+  get rules(): Rules | undefined {
+    return this.#rules;
+  }
+
+  /** Some transition touched it. */
+  has(partition: string): boolean {
+    return this.#partitions.has(partition);
+  }
+
   of(partition: string): Ownership {
     return this.#partitions.get(partition) ?? this.#default;
   }
@@ -49,15 +98,25 @@ export class LedgerView {
   load(snapshot: Snapshot): void {
     this.#partitions = new Map(snapshot.partitions);
     this.#position = snapshot.position;
+    this.#rules = snapshot.rules;
   }
 
-  /** `gap` means that a transition is missing: the caller must load a new snapshot. */
-  apply(transition: Transition): ApplyResult {
-    if (transition.version <= this.#position.version) return 'already-known';
-    if (transition.version !== this.#position.version + 1) return 'gap';
-    this.#partitions.set(transition.partition, transition.after);
-    this.#position = { version: transition.version, id: transition.id };
+  /** `gap` means that a change is missing: the caller must load a new snapshot. */
+  apply(change: LedgerChange): ApplyResult {
+    if (change.version <= this.#position.version) return 'already-known';
+    const next = change.version === this.#position.version + 1;
+    if (!next || change.previousId !== this.#position.id) return 'gap';
+    if (change.kind === 'ownership') this.#partitions.set(change.partition, change.after);
+    if (change.kind === 'rules') this.#rules = change.rules;
+    this.#position = { version: change.version, id: change.id };
     return 'applied';
+  }
+
+  /** Independent, in the same state. */
+  fork(): LedgerView {
+    const twin = new LedgerView(this.#default.owner);
+    twin.load({ position: this.#position, partitions: this.#partitions, rules: this.#rules });
+    return twin;
   }
 
   /** Partitions that differ from the default. */
@@ -68,4 +127,9 @@ export class LedgerView {
   get size(): number {
     return this.#partitions.size;
   }
+}
+
+/** Entries in the order of their names, so that equal states look alike. */
+export function inOrder<Value>(entries: Iterable<readonly [string, Value]>): (readonly [string, Value])[] {
+  return [...entries].toSorted(([a], [b]) => (a < b ? -1 : 1));
 }

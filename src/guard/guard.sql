@@ -11,8 +11,31 @@ CREATE TABLE IF NOT EXISTS onewriter.guard (
   partition text COLLATE "C" PRIMARY KEY,
   epoch     bigint NOT NULL CHECK (epoch >= 0),
   owner     text NOT NULL CHECK (owner IN ('legacy', 'app')),
-  closed    boolean NOT NULL
+  closed    boolean NOT NULL,
+  -- A user's write was accepted since the last seal.
+  written   boolean NOT NULL,
+  CONSTRAINT open_means_written CHECK (owner = 'legacy' OR closed OR written)
 );
+
+-- From an older guard: its rows kept no count, so they are taken for written until their next seal, and
+-- PostgreSQL does not replace a function by one that answers with another column.
+DO $$
+DECLARE
+  old regprocedure;
+BEGIN
+  IF NOT EXISTS (SELECT 1 FROM pg_attribute
+                 WHERE attrelid = 'onewriter.guard'::regclass AND attname = 'written') THEN
+    ALTER TABLE onewriter.guard ADD COLUMN written boolean NOT NULL DEFAULT true,
+      ADD CONSTRAINT open_means_written CHECK (owner = 'legacy' OR closed OR written);
+  END IF;
+  FOR old IN SELECT p.oid::regprocedure FROM pg_proc AS p
+    WHERE p.pronamespace = 'onewriter'::regnamespace AND p.proname IN ('verdict', 'advance', 'seal')
+      AND NOT 'written' = ANY (p.proargnames)
+  LOOP
+    EXECUTE 'DROP FUNCTION ' || old;
+  END LOOP;
+END
+$$;
 
 -- The rule alone. NULL means accepted; a partition without a row is judged as (0, 'legacy', false).
 CREATE OR REPLACE FUNCTION onewriter.refusal(row_epoch bigint, row_owner text, row_closed boolean,
@@ -29,14 +52,15 @@ $$;
 
 -- What the row says now and what a request would be told. Takes no lock and changes nothing.
 CREATE OR REPLACE FUNCTION onewriter.verdict(of_partition text, access text, at_epoch bigint)
-RETURNS TABLE (partition text, epoch bigint, owner text, closed boolean, accept boolean, code text)
+RETURNS TABLE (partition text, epoch bigint, owner text, closed boolean, written boolean, accept boolean,
+               code text)
 LANGUAGE sql STABLE AS $$
-  SELECT of_partition, r.epoch, r.owner, r.closed, r.code IS NULL, r.code
+  SELECT of_partition, r.epoch, r.owner, r.closed, r.written, r.code IS NULL, r.code
   FROM (
-    SELECT h.epoch, h.owner, h.closed, onewriter.refusal(h.epoch, h.owner, h.closed, access, at_epoch) AS code
+    SELECT h.*, onewriter.refusal(h.epoch, h.owner, h.closed, access, at_epoch) AS code
     FROM (
       SELECT coalesce(g.epoch, 0) AS epoch, coalesce(g.owner, 'legacy') AS owner,
-             coalesce(g.closed, false) AS closed
+             coalesce(g.closed, false) AS closed, coalesce(g.written, false) AS written
       FROM (SELECT 1) AS one LEFT JOIN onewriter.guard AS g ON g.partition = of_partition
     ) AS h
   ) AS r
@@ -64,14 +88,15 @@ BEGIN
   SELECT g.* INTO held FROM onewriter.guard AS g WHERE g.partition = of_partition;
   IF NOT FOUND THEN
     IF onewriter.refusal(0, 'legacy', false, access, at_epoch) IS NULL THEN
-      INSERT INTO onewriter.guard VALUES (of_partition, 0, 'legacy', false) ON CONFLICT DO NOTHING;
+      INSERT INTO onewriter.guard VALUES (of_partition, 0, 'legacy', false, false) ON CONFLICT DO NOTHING;
       SELECT g.* INTO STRICT held FROM onewriter.guard AS g WHERE g.partition = of_partition FOR UPDATE;
     ELSE
-      held := (of_partition, 0, 'legacy', false);
+      held := (of_partition, 0, 'legacy', false, false);
     END IF;
   ELSIF held.epoch = at_epoch AND held.owner = wanted_owner AND NOT held.closed THEN
-    -- Nothing to change. Should the row change before the lock is held, then only towards a refusal:
-    -- its epoch never falls, and within one epoch an open row can only be closed.
+    -- Nothing to change: an open row of the app is marked as written, since only a user's write opens it.
+    -- Should the row change before the lock is held, then only towards a refusal: its epoch never falls, and
+    -- within one epoch an open row can only be closed.
     SELECT g.* INTO STRICT held FROM onewriter.guard AS g WHERE g.partition = of_partition FOR SHARE;
   ELSIF onewriter.refusal(held.epoch, held.owner, held.closed, access, at_epoch) IS NULL THEN
     SELECT g.* INTO STRICT held FROM onewriter.guard AS g WHERE g.partition = of_partition FOR UPDATE;
@@ -85,7 +110,8 @@ BEGIN
         WHEN 'app-owns' THEN 'OW003' ELSE 'OW004' END;
   END IF;
   IF held.epoch <> at_epoch OR held.owner <> wanted_owner OR held.closed THEN
-    UPDATE onewriter.guard AS g SET epoch = at_epoch, owner = wanted_owner, closed = false
+    UPDATE onewriter.guard AS g SET epoch = at_epoch, owner = wanted_owner, closed = false,
+      written = g.written OR access = 'write'
     WHERE g.partition = of_partition;
   END IF;
 END
@@ -93,19 +119,20 @@ $$;
 
 -- At a fence, for the old owner: nothing more under older epochs. `accept` says whether that now holds.
 CREATE OR REPLACE FUNCTION onewriter.advance(of_partition text, at_epoch bigint)
-RETURNS TABLE (partition text, epoch bigint, owner text, closed boolean, accept boolean, code text)
+RETURNS TABLE (partition text, epoch bigint, owner text, closed boolean, written boolean, accept boolean,
+               code text)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
   held onewriter.guard;
 BEGIN
-  INSERT INTO onewriter.guard VALUES (of_partition, 0, 'legacy', false) ON CONFLICT DO NOTHING;
+  INSERT INTO onewriter.guard VALUES (of_partition, 0, 'legacy', false, false) ON CONFLICT DO NOTHING;
   SELECT g.* INTO STRICT held FROM onewriter.guard AS g WHERE g.partition = of_partition FOR UPDATE;
-  IF at_epoch > held.epoch THEN
+  IF at_epoch >= held.epoch THEN
     UPDATE onewriter.guard AS g SET epoch = at_epoch, closed = true WHERE g.partition = of_partition
     RETURNING g.* INTO held;
   END IF;
-  RETURN QUERY SELECT held.partition, held.epoch, held.owner, held.closed, a.taken,
+  RETURN QUERY SELECT held.partition, held.epoch, held.owner, held.closed, held.written, a.taken,
     CASE WHEN NOT a.taken THEN 'stale-epoch' END
   FROM (SELECT held.epoch = at_epoch AND held.closed AS taken) AS a;
 END
@@ -113,19 +140,20 @@ $$;
 
 -- Before a commit, for the new owner: copies of this and older epochs are over, and the app owns what comes.
 CREATE OR REPLACE FUNCTION onewriter.seal(of_partition text, at_epoch bigint)
-RETURNS TABLE (partition text, epoch bigint, owner text, closed boolean, accept boolean, code text)
+RETURNS TABLE (partition text, epoch bigint, owner text, closed boolean, written boolean, accept boolean,
+               code text)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
   held onewriter.guard;
 BEGIN
-  INSERT INTO onewriter.guard VALUES (of_partition, 0, 'legacy', false) ON CONFLICT DO NOTHING;
+  INSERT INTO onewriter.guard VALUES (of_partition, 0, 'legacy', false, false) ON CONFLICT DO NOTHING;
   SELECT g.* INTO STRICT held FROM onewriter.guard AS g WHERE g.partition = of_partition FOR UPDATE;
   IF at_epoch >= held.epoch THEN
-    UPDATE onewriter.guard AS g SET epoch = at_epoch, owner = 'app', closed = true
+    UPDATE onewriter.guard AS g SET epoch = at_epoch, owner = 'app', closed = true, written = false
     WHERE g.partition = of_partition RETURNING g.* INTO held;
   END IF;
-  RETURN QUERY SELECT held.partition, held.epoch, held.owner, held.closed, a.taken,
+  RETURN QUERY SELECT held.partition, held.epoch, held.owner, held.closed, held.written, a.taken,
     CASE WHEN NOT a.taken THEN 'stale-epoch' END
   FROM (SELECT held.epoch = at_epoch AND held.owner = 'app' AND held.closed AS taken) AS a;
 END

@@ -91,7 +91,8 @@ async function stateOf(answer: Promise<{ rows: unknown[] }>): Promise<GuardState
     readonly code: GuardRefusal | null;
   })[];
   if (row === undefined) throw new Error('the guard of the database gave no answer; is guard.sql installed?');
-  const { partition, owner, closed, accept, code } = row;
+  const { partition, owner, closed, written, accept, code } = row;
   // Drivers give a bigint as string, number or BigInt.
-  return { partition, epoch: Number(row.epoch), owner, closed, accept, ...(code === null ? {} : { code }) };
+  const epoch = Number(row.epoch);
+  return { partition, epoch, owner, closed, written, accept, ...(code === null ? {} : { code }) };
 }

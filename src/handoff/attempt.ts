@@ -3,6 +3,7 @@
  * members, guards and sync, and feeds back what happened.
  */
 import { randomUUID } from 'node:crypto';
+import { writtenSinceSeal } from '../core/guard.ts';
 import {
   commitWithinMs,
   isOver,
@@ -29,13 +30,18 @@ import {
 } from '../core/ports.ts';
 import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
+import type { MemberWatch } from './members.ts';
+import { type SharedQuestions, shareQuestions } from './rounds.ts';
 
 export interface AttemptParts {
   readonly ledger: Ledger;
   readonly feed: LedgerFeed;
   readonly copies: CopyDesk;
   readonly guards: GuardCalls;
+  readonly members: Pick<MemberWatch, 'listedSince' | 'allAlive'>;
   readonly settings: HandoffSettings;
+  /** Asked together with other attempts of this process; alone where nothing is given. */
+  readonly shared?: SharedQuestions;
 }
 
 export interface AttemptRequest {
@@ -55,10 +61,17 @@ export type AttemptReport =
       /** How long each step took, by this process's clock. */
       readonly stepsMs: Readonly<Partial<Record<HandoffStep, number>>>;
     }
-  | ({ readonly outcome: 'aborted'; readonly pauseMs: number } & HandoffFailed);
+  | ({
+      readonly outcome: 'aborted';
+      readonly pauseMs: number;
+      /** Members that did not acknowledge in time. */
+      readonly awaiting?: readonly string[];
+    } & HandoffFailed);
 
 /** Pause before an unknown transition is looked at again, ms. */
 const rereadPauseMs = 50;
+/** How often it is looked whether the members that a drain waits for are still listed, ms. */
+const lookAtAwaitedMs = 100;
 
 export async function attemptHandoff(parts: AttemptParts, request: AttemptRequest): Promise<AttemptReport> {
   return new Attempt(parts, request).run();
@@ -66,6 +79,7 @@ export async function attemptHandoff(parts: AttemptParts, request: AttemptReques
 
 class Attempt {
   readonly #parts: AttemptParts;
+  readonly #shared: SharedQuestions;
   readonly #request: AttemptRequest;
   readonly #attempt = randomUUID();
   readonly #events: HandoffEvent[] = [];
@@ -80,10 +94,12 @@ class Attempt {
   /** The machine has been told of the fence, so acknowledgements may follow. */
   #entered = false;
   #fenced: LedgerRecord | undefined;
+  #committed: LedgerRecord | undefined;
   #reopened: LedgerRecord | undefined;
 
   constructor(parts: AttemptParts, request: AttemptRequest) {
     this.#parts = parts;
+    this.#shared = parts.shared ?? shareQuestions(parts.ledger);
     this.#request = request;
     const start = startHandoff(request.from, performance.now());
     this.#state = start.state;
@@ -106,6 +122,7 @@ class Attempt {
         const move = stepHandoff(this.#state, event, performance.now(), settings);
         if (event.event === 'fenced') {
           ticks.push(this.#tickAfter(settings.drainMs), this.#tickAfter(commitWithinMs(settings)));
+          ticks.push(setTimeout(() => void this.#watchAwaited(performance.now()), lookAtAwaitedMs));
         }
         if (move.state.step === 'aborting') this.#work.abort();
         this.#clockStep(move.state.step);
@@ -118,6 +135,21 @@ class Attempt {
       forgetAcknowledgements();
       stop.removeEventListener('abort', onStop);
       for (const tick of ticks) clearTimeout(tick);
+    }
+  }
+
+  /** A member that has left, or was removed as gone, answers nothing any more, and need not. */
+  async #watchAwaited(sinceMs: number): Promise<void> {
+    const { members } = this.#parts;
+    while (this.#state.step === 'draining') {
+      try {
+        const listed = await members.listedSince(sinceMs);
+        const gone = this.#state.awaiting.filter((id) => !listed.has(id));
+        for (const member of gone) this.#tell({ event: 'member-gone', member });
+      } catch {
+        // The ledger is away: the drain ends by its own time.
+      }
+      await pause(lookAtAwaitedMs);
     }
   }
 
@@ -136,7 +168,8 @@ class Attempt {
     if (step === 'done' && proof !== undefined)
       return { outcome: 'moved', pauseMs, proof, stepsMs: this.#stepsMs };
     const why = failure ?? { code: 'commit-refused', detail: 'somebody else reopened the partition' };
-    return { outcome: 'aborted', pauseMs, ...why };
+    const { awaiting } = this.#state;
+    return { outcome: 'aborted', pauseMs, ...why, ...(why.code === 'drain-timeout' ? { awaiting } : {}) };
   }
 
   // --- orders --------------------------------------------------------------------------------------
@@ -149,8 +182,11 @@ class Attempt {
         return this.#fence();
       case 'advance-guard':
         return this.#try('guard-advance-failed', async () => {
-          await guards.advance(order.store, { partition, epoch: order.epoch }, this.#work.signal);
-          return { event: 'guard-advanced' };
+          const { store, epoch } = order;
+          const answer = await guards.advance(store, { partition, epoch }, this.#work.signal);
+          // Said of this very advance, so that nothing under an older epoch can follow it.
+          const written = answer?.epoch === epoch ? writtenSinceSeal(answer) : undefined;
+          return { event: 'guard-advanced', written };
         });
       case 'catch-up':
         return this.#try('catch-up-failed', async () => {
@@ -183,25 +219,22 @@ class Attempt {
       fenceMs: settings.fenceMs,
     } as const;
     const result = await this.#order(fence);
-    if (result?.result === 'done') return this.#enter(result.record);
+    if (result?.result === 'done') return this.#enter(result.record, result.durable);
     if (result?.result === 'refused') {
       this.#tell({ event: 'failed', failure: 'fence-refused', detail: result.refusal.detail });
     }
   }
 
-  async #enter(record: LedgerRecord): Promise<void> {
+  async #enter(record: LedgerRecord, durable: boolean): Promise<void> {
     this.#fenced = record;
     const { epoch } = record.ownership;
     try {
+      // A guard must not be told of an epoch that a failover can still take back: it would refuse its own users.
+      if (!durable && !(await this.#parts.ledger.confirmDurable())) {
+        throw new Error('the fence is not confirmed by as many replicas as must have it');
+      }
       // Read after the fence: whoever registers later loads a snapshot that shows it.
-      const { ledger } = this.#parts;
-      const [listed, departedAtMs, nowMs] = await Promise.all([
-        ledger.members(),
-        ledger.lastDepartureMs(),
-        ledger.nowMs(),
-      ]);
-      const members = listed.map((member) => member.id);
-      const lastDepartureAgeMs = Math.max(0, nowMs - departedAtMs);
+      const { members, lastDepartureAgeMs } = await this.#shared.roll.answer();
       this.#tell({ event: 'fenced', epoch, members, lastDepartureAgeMs });
       this.#entered = true;
       for (const acknowledgement of this.#early.splice(0)) this.#hear(acknowledgement);
@@ -213,8 +246,11 @@ class Attempt {
   }
 
   async #commit(): Promise<void> {
-    const result = await this.#order({ kind: 'commit', attempt: this.#attempt });
-    if (result?.result === 'done') this.#tell({ event: 'committed' });
+    const result = await this.#order({ kind: 'commit', attempt: this.#attempt }, this.#fenced);
+    if (result?.result === 'done') {
+      this.#committed = result.record;
+      this.#tell({ event: 'committed' });
+    }
     if (result?.result === 'refused') {
       this.#tell({ event: 'failed', failure: 'commit-refused', detail: result.refusal.detail });
     }
@@ -223,12 +259,12 @@ class Attempt {
   /** Only once the commit is durable; members move on whatever this process leaves behind. */
   async #release(): Promise<void> {
     try {
-      while (!(await this.#parts.ledger.confirmDurable())) await pause(rereadPauseMs);
+      while (!(await this.#shared.durable.answer())) await pause(rereadPauseMs);
     } catch {
       this.#tell({ event: 'transition-unknown' });
       return;
     }
-    const result = await this.#order({ kind: 'release', attempt: this.#attempt });
+    const result = await this.#order({ kind: 'release', attempt: this.#attempt }, this.#committed);
     if (result?.result === 'done') {
       this.#reopened = result.record;
       this.#tell({ event: 'released' });
@@ -265,7 +301,7 @@ class Attempt {
       return;
     }
     if (mine) {
-      if (step === 'fencing') void this.#enter(record);
+      if (step === 'fencing') void this.#enter(record, false);
       else if (step === 'aborting') void this.#abort();
       else
         this.#tell({ event: 'failed', failure: 'commit-refused', detail: 'the commit did not take place' });
@@ -286,10 +322,11 @@ class Attempt {
 
   async #order(
     order: Parameters<Ledger['order']>[0]['order'],
+    seen?: LedgerRecord,
   ): Promise<Awaited<ReturnType<Ledger['order']>> | undefined> {
     const { partition, by, reason } = this.#request;
     try {
-      const result = await this.#parts.ledger.order({ partition, order, by, reason });
+      const result = await this.#parts.ledger.order({ partition, order, seen, by, reason });
       if (result.result === 'unknown') this.#tell({ event: 'transition-unknown' });
       return result;
     } catch {

@@ -1,49 +1,80 @@
-/** The handoff as operators see it: plans and flips by name, kept in the ledger. */
+/**
+ * The handoff as operators see it: plans and flips by name, kept in the ledger. Any number of admin processes can
+ * have a desk on one ledger. A flip is run by one of them at a time; the others show it, and pass orders on to it.
+ */
 import { randomUUID } from 'node:crypto';
 import { resolveCohort } from '../core/cohort.ts';
-import type { FlipDesk, FlipRequest, FlipStatus, NamedCohort, OrderRefusal, Plan } from '../core/flip.ts';
+import type {
+  FlipDesk,
+  FlipRequest,
+  FlipStatus,
+  NamedCohort,
+  NamedPartitionReport,
+  OrderRefusal,
+  Plan,
+} from '../core/flip.ts';
 import type { StoreName } from '../core/ownership.ts';
-import { FlipRun, statusOf, type FlipParts, type StoredFlip } from './flip.ts';
+import type { FlipBook, FlipHead, FlipOrderKind, FlipProgress, FlipToRun } from '../ledger/flips.ts';
+import { sentenceOf } from '../log.ts';
+import { pause } from '../pause.ts';
+import { type FlipParts, FlipRun } from './flip.ts';
+import { defaultLeadMs, FlipLead } from './lead.ts';
 import { makePlan, type PlanParts } from './plan.ts';
+import { shareQuestions } from './rounds.ts';
+import { hasEnded, statusOf } from './status.ts';
+import { nothingCanMove } from './way-back.ts';
 
 export interface Shelf<Entry> {
   get(name: string): Promise<Entry | undefined>;
   put(name: string, entry: Entry): Promise<void>;
-  all(): Promise<Entry[]>;
 }
 
-export interface DeskParts extends PlanParts, Omit<FlipParts, 'save' | 'members'> {
+export interface DeskParts extends Omit<PlanParts, 'settings'>, Omit<FlipParts, 'shared'> {
+  readonly members: FlipParts['members'];
   readonly plans: Shelf<Plan>;
-  readonly flips: Shelf<StoredFlip>;
+  readonly flips: FlipBook;
   /** From the file and from the API. */
   readonly listCohorts: () => Promise<NamedCohort[]>;
   readonly waves: readonly string[];
+  /** How long a flip waits for a coordinator that died, ms. */
+  readonly leadMs?: number;
 }
 
 /** How long a stopping coordinator waits for handoffs under way; longer than any fence by default. */
 const leaveWithinMs = 5_000;
+/** How often a coordinator looks for orders to its flips, and for flips that nobody runs. */
+const lookEveryMs = 250;
+/** How long an order is waited for: another coordinator may have to take the flip over first. */
+const heedWithinMs = 2_000;
+const abortWithinMs = 10_000;
+const askAgainMs = 20;
+/** Others may reserve a partition between the plan and the start; then it is planned again. */
+const startsTried = 3;
 
 export class HandoffDesk implements FlipDesk {
-  readonly #parts: DeskParts;
+  readonly #parts: DeskParts & FlipParts;
+  readonly #leadMs: number;
   readonly #runs = new Map<string, FlipRun>();
-  /** Starts are taken one at a time, so that two orders cannot reserve the same partition. */
-  #starting: Promise<unknown> = Promise.resolve();
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<void> | undefined;
+  #stopped = false;
 
   constructor(parts: DeskParts) {
-    this.#parts = parts;
+    this.#parts = { ...parts, shared: shareQuestions(parts.ledger) };
+    this.#leadMs = parts.leadMs ?? defaultLeadMs;
   }
 
-  /** Goes on with the flips that a coordinator left unfinished. */
-  async resumeAll(): Promise<void> {
-    for (const flip of await this.#parts.flips.all()) {
-      if (flip.state === 'running' || flip.state === 'paused') this.#launch(flip);
-    }
+  /** From now on takes up every flip that no living coordinator runs. */
+  async coordinate(): Promise<void> {
+    this.#timer = setInterval(() => void this.#look(), lookEveryMs);
+    await this.#look();
   }
 
   async stop(): Promise<void> {
-    await Promise.all(
-      [...this.#runs.values()].filter((run) => !run.over).map((run) => run.leave(leaveWithinMs)),
-    );
+    this.#stopped = true;
+    clearInterval(this.#timer);
+    await this.#looking;
+    await Promise.all([...this.#runs.values()].map((run) => run.leave(leaveWithinMs)));
   }
 
   cohorts(): Promise<NamedCohort[]> {
@@ -69,71 +100,102 @@ export class HandoffDesk implements FlipDesk {
       to: request.to,
       by: request.by,
       waves: request.waves ?? this.#parts.waves,
-      reserved: this.#reserved(),
+      reserved: await this.#parts.flips.reserved(),
     });
     await this.#parts.plans.put(plan.id, plan);
     return plan;
   }
 
-  start(request: FlipRequest): Promise<FlipStatus | OrderRefusal> {
-    const started = this.#starting.then(() => this.#start(request));
-    this.#starting = started.catch(() => undefined);
-    return started;
+  async start(request: FlipRequest): Promise<FlipStatus | OrderRefusal> {
+    for (let tries = 1; ; tries += 1) {
+      const planned =
+        request.planId === undefined
+          ? await this.plan(request)
+          : await this.#checkedPlan(request.planId, request);
+      if ('refused' in planned) return planned;
+      if (planned.blockers.length > 0 || (planned.flip.length === 0 && planned.blocked.length > 0)) {
+        return nothingCanMove(planned);
+      }
+      const started = await this.#startPlanned(request, planned);
+      if (!('taken' in started)) return started;
+      if (tries === startsTried) {
+        return {
+          refused: 'nothing-can-move',
+          detail: `Flip ${started.holder} was ordered at the same time and is moving ${started.taken}. Nothing was changed. Order the flip again.`,
+        };
+      }
+    }
   }
 
   async flips(): Promise<FlipStatus[]> {
-    const stored = await this.#parts.flips.all();
-    return stored
-      .map((flip) => statusOf(this.#runs.get(flip.id)?.flip ?? flip))
+    const kept = await this.#parts.flips.all();
+    return kept
+      .map((flip) => this.#runHere(flip.head.id)?.status() ?? statusOf(flip))
       .toSorted((a, b) => a.createdAtMs - b.createdAtMs);
   }
 
   async flip(id: string): Promise<FlipStatus | undefined> {
-    const flip = this.#runs.get(id)?.flip ?? (await this.#parts.flips.get(id));
-    return flip && statusOf(flip);
+    const here = this.#runHere(id);
+    if (here !== undefined) return here.status();
+    const kept = await this.#parts.flips.flip(id);
+    return kept && statusOf(kept);
   }
 
-  async pause(id: string, by: string, reason: string): Promise<FlipStatus | OrderRefusal> {
-    return this.#steer(id, (run) => run.pause(by, reason));
+  async flipPartitions(id: string): Promise<readonly string[] | undefined> {
+    const kept = await this.#parts.flips.flip(id);
+    return kept && this.#parts.flips.partitions(id);
   }
 
-  async resume(id: string): Promise<FlipStatus | OrderRefusal> {
-    return this.#steer(id, (run) => run.resume());
+  async flipReports(id: string, partitions: readonly string[]): Promise<NamedPartitionReport[]> {
+    const reports = await this.#parts.flips.reports(id, partitions);
+    return partitions.map((partition, at) => ({
+      partition,
+      ...(reports[at] ?? { outcome: 'pending', attempts: 0 }),
+    }));
   }
 
-  async abort(id: string, by: string, reason: string): Promise<FlipStatus | OrderRefusal> {
-    return this.#steer(id, (run) => run.abort(by, reason));
+  pause(id: string, by: string, reason: string): Promise<FlipStatus | OrderRefusal> {
+    return this.#steer(id, 'pause', by, reason);
   }
 
-  async #start(request: FlipRequest): Promise<FlipStatus | OrderRefusal> {
-    const planned =
-      request.planId === undefined
-        ? await this.plan(request)
-        : await this.#checkedPlan(request.planId, request);
-    if ('refused' in planned) return planned;
-    if (planned.blockers.length > 0 || (planned.flip.length === 0 && planned.blocked.length > 0)) {
-      return {
-        refused: 'nothing-can-move',
-        detail:
-          'A check failed, so nothing was fenced and nothing was changed. Mend what is listed and order the flip again.',
-        blockers: planned.blockers,
-        blocked: planned.blocked,
-      };
-    }
-    const flip: StoredFlip = {
+  resume(id: string, by: string, reason: string): Promise<FlipStatus | OrderRefusal> {
+    return this.#steer(id, 'resume', by, reason);
+  }
+
+  abort(id: string, by: string, reason: string): Promise<FlipStatus | OrderRefusal> {
+    return this.#steer(id, 'abort', by, reason);
+  }
+
+  // --- starting --------------------------------------------------------------------------------------
+
+  async #startPlanned(
+    request: FlipRequest,
+    planned: Plan,
+  ): Promise<FlipStatus | { readonly taken: string; readonly holder: string }> {
+    const head: FlipHead = {
       id: randomUUID(),
-      plan: planned,
-      waves: request.waves ?? this.#parts.waves,
-      by: request.by,
-      reason: request.reason,
-      state: 'running',
-      detail: '',
-      moved: {},
-      failed: {},
+      planId: planned.id,
+      ...{ cohort: planned.cohort, to: planned.to, createdAtMs: planned.createdAtMs },
+      ...{ by: request.by, reason: request.reason },
+      waves: [...(request.waves ?? this.#parts.waves)],
+      total: planned.flip.length,
+      blocked: [...planned.blocked],
     };
-    await this.#parts.flips.put(flip.id, flip);
-    this.#launch(flip);
-    return statusOf(flip);
+    const progress: FlipProgress = {
+      ...{ state: 'running', detail: '' },
+      ...{ gatesPassed: 0, heeded: 0, committed: 0, aborted: 0 },
+    };
+    const { flips } = this.#parts;
+    const sentAtMs = performance.now();
+    const started = await flips.start(head, planned.flip, progress, this.#leadMs);
+    if (!started.started) return { taken: started.partition, holder: started.holder };
+    const nothing = { order: undefined, failed: new Map(), reports: new Map() };
+    const run = this.#launch(
+      { head, progress, partitions: planned.flip, ...nothing },
+      started.term,
+      sentAtMs,
+    );
+    return run.status();
   }
 
   /** A plan may be used while every partition in it is where it was, and the cohort selects the same. */
@@ -153,36 +215,92 @@ export class HandoffDesk implements FlipDesk {
     };
   }
 
-  async #steer(id: string, order: (run: FlipRun) => Promise<void>): Promise<FlipStatus | OrderRefusal> {
-    const run = this.#runs.get(id);
-    if (run !== undefined && !run.over) {
-      await order(run);
-      return statusOf(run.flip);
-    }
-    const known = run?.flip ?? (await this.#parts.flips.get(id));
-    if (known === undefined) return { refused: 'no-such-flip', detail: `There is no flip ${id}.` };
-    return {
-      refused: 'wrong-state',
-      detail: `Flip ${id} is ${known.state}; there is nothing left to steer.`,
-    };
-  }
+  // --- coordinating ----------------------------------------------------------------------------------
 
-  #launch(flip: StoredFlip): void {
+  #launch(flip: FlipToRun, term: number, sentAtMs: number): FlipRun {
+    const { head } = flip;
     const run = new FlipRun(
-      { ...this.#parts, save: (state) => this.#parts.flips.put(state.id, state) },
+      this.#parts,
       flip,
+      new FlipLead(this.#parts.flips, head.id, term, this.#leadMs, sentAtMs),
     );
-    this.#runs.set(flip.id, run);
+    this.#runs.set(head.id, run);
     run.start();
+    return run;
   }
 
-  #reserved(): Map<string, string> {
-    const reserved = new Map<string, string>();
-    for (const run of this.#runs.values()) {
-      if (run.over) continue;
-      for (const partition of run.pending()) reserved.set(partition, run.flip.id);
+  #look(): Promise<void> {
+    this.#looking ??= this.#lookOnce()
+      // Redis is away: what is under way waits for it, too.
+      .catch((error: unknown) => this.#parts.log('warn', 'flips.not-seen', { error: sentenceOf(error) }))
+      .finally(() => (this.#looking = undefined));
+    return this.#looking;
+  }
+
+  async #lookOnce(): Promise<void> {
+    const { flips } = this.#parts;
+    for (const [id, run] of this.#runs) if (run.over || !run.current) this.#runs.delete(id);
+    const mine = [...this.#runs.values()];
+    const orders = await flips.orders(mine.map((run) => run.id));
+    for (const [at, run] of mine.entries()) {
+      const order = orders[at];
+      if (order !== undefined) run.heed(order);
     }
-    return reserved;
+    for (const id of await flips.active()) {
+      if (!this.#runs.has(id) && !this.#stopped) await this.#take(id);
+    }
+  }
+
+  async #take(id: string): Promise<void> {
+    const { flips, log } = this.#parts;
+    const sentAtMs = performance.now();
+    const term = await flips.take(id, this.#leadMs);
+    if (term === undefined) return;
+    const flip = await flips.toRun(id);
+    if (flip === undefined || hasEnded(flip.progress.state)) return;
+    log('info', 'flip.taken-over', { flip: id, term });
+    this.#launch(flip, term, sentAtMs);
+  }
+
+  #runHere(id: string): FlipRun | undefined {
+    const run = this.#runs.get(id);
+    return run?.current === true ? run : undefined;
+  }
+
+  /** Every order goes through the ledger, also to a flip of this process: one way, whoever runs it. */
+  async #steer(
+    id: string,
+    kind: FlipOrderKind,
+    by: string,
+    reason: string,
+  ): Promise<FlipStatus | OrderRefusal> {
+    const { flips } = this.#parts;
+    const given = await flips.order(id, kind, by, reason);
+    switch (given.ordered) {
+      case 'no-such-flip':
+        return { refused: 'no-such-flip', detail: `There is no flip ${id}.` };
+      case 'ended':
+        return this.#nothingToSteer(id, (await this.flip(id))?.state ?? 'over');
+      case 'aborting':
+        if (kind !== 'abort') return this.#nothingToSteer(id, 'being aborted');
+        break;
+      case 'yes':
+        this.#runHere(id)?.heed({ number: given.number, kind, by, reason });
+        break;
+    }
+    const untilMs = performance.now() + (kind === 'abort' ? abortWithinMs : this.#leadMs + heedWithinMs);
+    for (;;) {
+      const kept = await flips.flip(id);
+      if (kept === undefined) return { refused: 'no-such-flip', detail: `There is no flip ${id}.` };
+      const heeded = kept.progress.heeded >= given.number;
+      const done = hasEnded(kept.progress.state) || (heeded && kind !== 'abort');
+      if (done || performance.now() > untilMs) return statusOf(kept);
+      await pause(askAgainMs);
+    }
+  }
+
+  #nothingToSteer(id: string, state: string): OrderRefusal {
+    return { refused: 'wrong-state', detail: `Flip ${id} is ${state}; there is nothing left to steer.` };
   }
 
   async #cohort(name: string): Promise<NamedCohort | undefined> {

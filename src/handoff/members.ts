@@ -3,6 +3,10 @@
  * proof of life, and one that stands still long enough the only proof of death.
  */
 import type { Ledger, MemberRecord } from '../core/ports.ts';
+import { pause } from '../pause.ts';
+
+/** How often a member is looked at that somebody waits for. */
+const lookAgainMs = 100;
 
 interface Sighting {
   record: MemberRecord;
@@ -25,6 +29,8 @@ export class MemberWatch {
   readonly #onGone: (member: MemberRecord) => void;
   readonly #sightings = new Map<string, Sighting>();
   #looked = false;
+  /** Who was listed, and when that was asked, by the monotonic clock. */
+  #roll: { readonly listed: ReadonlySet<string>; readonly askedAtMs: number } | undefined;
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> | undefined;
 
@@ -50,6 +56,40 @@ export class MemberWatch {
     return this.#looking;
   }
 
+  /** Who is listed, as of a look that began after `sinceMs`; shared by all who ask at about the same time. */
+  async listedSince(sinceMs: number): Promise<ReadonlySet<string>> {
+    for (;;) {
+      const roll = this.#roll;
+      const recent = roll !== undefined && performance.now() - roll.askedAtMs < lookAgainMs;
+      if (recent && roll.askedAtMs > sinceMs) return roll.listed;
+      await this.look();
+    }
+  }
+
+  /**
+   * Waits until each of them has sent a heartbeat from now on. False as soon as one turns out to be silent for
+   * its lease, or is not listed any more.
+   */
+  async allAlive(members: readonly string[], signal: AbortSignal): Promise<boolean> {
+    await this.look().catch(() => undefined);
+    const before = new Map(members.map((id) => [id, this.#sightings.get(id)?.record.sequence]));
+    while (!signal.aborted) {
+      const { stale } = this.health();
+      const seen = members.map((id) => this.#sightings.get(id)?.record);
+      if (seen.includes(undefined) || stale.some(({ id }) => before.has(id))) return false;
+      if (seen.every((record) => record?.sequence !== before.get(record?.id ?? ''))) return true;
+      await pause(lookAgainMs, signal).catch(() => undefined);
+      await this.look().catch(() => undefined);
+    }
+    return false;
+  }
+
+  /** Since its counter was last seen to move, or since it was first seen; undefined for who is not listed. */
+  silentMs(id: string): number | undefined {
+    const seen = this.#sightings.get(id);
+    return seen && performance.now() - (seen.movedAtMs ?? seen.firstSeenAtMs);
+  }
+
   health(): MemberHealth {
     const fresh: MemberRecord[] = [];
     const unproven: MemberRecord[] = [];
@@ -64,9 +104,11 @@ export class MemberWatch {
   }
 
   async #lookOnce(): Promise<void> {
+    const askedAtMs = performance.now();
     const members = await this.#ledger.members();
     const nowMs = performance.now();
     const listed = new Set(members.map((member) => member.id));
+    this.#roll = { listed, askedAtMs };
     for (const id of this.#sightings.keys()) if (!listed.has(id)) this.#sightings.delete(id);
     for (const record of members) {
       const seen = this.#sightings.get(record.id);
@@ -86,6 +128,7 @@ export class MemberWatch {
   /** Gone: silent for its lease, and for as long as its last write could run and then take effect. */
   async #removeIfGone(seen: Sighting, nowMs: number): Promise<void> {
     const { record } = seen;
+    if (record.unexpirable === true) return;
     const silentMs = nowMs - (seen.movedAtMs ?? seen.firstSeenAtMs);
     if (silentMs <= record.leaseMs + record.writeTimeoutMs + record.settleMs) return;
     if (!(await this.#ledger.removeMember(record.id, record.sequence))) return;

@@ -1,16 +1,21 @@
 /** What a flip would do: every real check, and no change anywhere. */
 import { createHash, randomUUID } from 'node:crypto';
 import { resolveCohort } from '../core/cohort.ts';
+import type { Doubts } from '../core/doubt.ts';
 import type { BlockedPartition, Blocker, NamedCohort, Plan } from '../core/flip.ts';
 import { otherStore, type StoreName } from '../core/ownership.ts';
 import type { CopyDesk, GuardCalls, Ledger, LedgerRecord, Registry, StoreReader } from '../core/ports.ts';
 import { sentenceOf } from '../log.ts';
+import type { HandoffSettings } from '../core/handoff.ts';
 import { waveSizes } from '../core/waves.ts';
 import type { MemberWatch } from './members.ts';
+import { longestWaitMs } from './mover.ts';
+import { askAllWritten, isProvenByGuard, withoutGuard } from './way-back.ts';
 
 export interface PlanParts {
   readonly ledger: Ledger;
   readonly registry: Registry;
+  readonly doubts: Pick<Doubts, 'unsettled'>;
   readonly copies: CopyDesk;
   readonly guards: GuardCalls;
   readonly members: MemberWatch;
@@ -19,6 +24,7 @@ export interface PlanParts {
   /** Stores that copies can be written to. */
   readonly writable: readonly StoreName[];
   readonly guarded: Readonly<Record<StoreName, boolean>>;
+  readonly settings: Pick<HandoffSettings, 'proof'>;
   readonly acceptLoss: boolean;
   readonly pinnedRoutes: readonly string[];
 }
@@ -43,14 +49,20 @@ export async function makePlan(parts: PlanParts, request: PlanRequest): Promise<
   const unchanged: string[] = [];
   const blocked: BlockedPartition[] = [];
   const epochs: Record<string, number> = {};
-  const letters = await countLetters(parts, partitions);
+  const byGuard = isProvenByGuard(parts.settings, otherStore(to));
+  const letters = byGuard ? new Map<string, number>() : await countLetters(parts, partitions);
+  const doubts = await doubtful(parts);
+  const written = byGuard ? await askGuard(parts, otherStore(to), partitions, touched) : undefined;
   for (const partition of partitions) {
     const record = touched.get(partition) ?? parts.ledger.untouched;
     if (record.ownership.phase === 'open' && record.ownership.owner === to) {
       unchanged.push(partition);
       continue;
     }
-    const blocker = whyBlocked(request, partition, record, letters.get(partition) ?? 0);
+    const blocker =
+      whyBlocked(request, partition, record, letters.get(partition) ?? 0) ??
+      doubts.get(partition) ??
+      written?.get(partition);
     if (blocker !== undefined) {
       blocked.push({ partition, ...blocker });
       continue;
@@ -74,6 +86,38 @@ export async function makePlan(parts: PlanParts, request: PlanRequest): Promise<
     waves: waveSizes(flip.length, request.waves),
     pinnedRoutes: parts.pinnedRoutes,
   };
+}
+
+/** Partitions with a write in doubt that outlasts what a flip waits for; for the others it waits. */
+async function doubtful({ doubts, ledger }: PlanParts): Promise<Map<string, Blocker>> {
+  const nowMs = await ledger.nowMs();
+  const found = new Map<string, Blocker>();
+  for (const { partition, method, path, settlesAtMs } of await doubts.unsettled()) {
+    const settlesInMs = settlesAtMs - nowMs;
+    if (settlesInMs <= longestWaitMs) continue;
+    const seconds = Math.ceil(settlesInMs / 1_000);
+    found.set(partition, {
+      code: 'write-in-doubt',
+      detail: `nobody knows what became of ${method} ${path}, and it may take effect for another ${seconds} s. Look into it and say so with "partitions resolve", or wait`,
+    });
+  }
+  return found;
+}
+
+/** On a way back without copies: which partitions only a copy could bring back. */
+async function askGuard(
+  { guards, guarded, ledger }: PlanParts,
+  from: StoreName,
+  partitions: readonly string[],
+  touched: ReadonlyMap<string, LedgerRecord>,
+): Promise<ReadonlyMap<string, Blocker>> {
+  if (!guarded[from]) return new Map();
+  const epochs = new Map<string, number>();
+  for (const partition of partitions) {
+    const { ownership } = touched.get(partition) ?? ledger.untouched;
+    if (ownership.phase === 'open' && ownership.owner === from) epochs.set(partition, ownership.epoch);
+  }
+  return askAllWritten(guards, from, epochs);
 }
 
 /** Many at once: a cohort can have ten thousand partitions, and each answer is a round trip. */
@@ -120,7 +164,9 @@ async function globalBlockers(parts: PlanParts, to: StoreName): Promise<Blocker[
   const from = otherStore(to);
   const blockers: Blocker[] = [];
   const add = (code: string, detail: string): void => void blockers.push({ code, detail });
-  if (!parts.writable.includes(to)) {
+  const byGuard = isProvenByGuard(parts.settings, from);
+  if (byGuard && !parts.guarded[from]) blockers.push(withoutGuard(from, to));
+  if (!byGuard && !parts.writable.includes(to)) {
     add(
       'no-way-back',
       `copies to ${to} are switched off, so nothing can be handed back to it: what was written to ${from} would be lost. ` +
@@ -128,8 +174,12 @@ async function globalBlockers(parts: PlanParts, to: StoreName): Promise<Blocker[
     );
   }
   for (const store of [from, to]) await checkStore(parts, store, add);
-  for (const { notWritable, kind } of parts.readers[to]?.capabilities ?? []) {
+  for (const { notWritable, kind } of byGuard ? [] : (parts.readers[to]?.capabilities ?? [])) {
     if (notWritable !== undefined) add('not-writable', `${to} cannot take copies of ${kind}: ${notWritable}`);
+  }
+  const lost = await parts.ledger.regression();
+  if (lost !== undefined) {
+    add('ledger-regressed', `the ledger lost data (${lost.detail}); restore it: "onewriter ledger restore"`);
   }
   checkMembers(parts, add);
   if (!parts.acceptLoss) {

@@ -1,11 +1,13 @@
-/** What the ledger keeps beside ownership: the registry of known partitions, cohorts, plans and flips. */
+/** What the ledger keeps beside ownership: the registry of known partitions, cohorts and plans. */
 import type { Redis } from 'ioredis';
 import { z } from 'zod';
 import type { Attributes, CohortSelection, KnownPartition } from '../core/cohort.ts';
-import type { Registry } from '../core/ports.ts';
+import type { Completeness, Registry } from '../core/ports.ts';
 import { keys } from './connection.ts';
 
 const attributesSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]));
+const completeSchema = z.object({ by: z.string(), atMs: z.number() });
+const gapSchema = z.object({ member: z.string(), atMs: z.number() });
 const scanCount = 1_000;
 
 export class RedisRegistry implements Registry {
@@ -32,34 +34,79 @@ export class RedisRegistry implements Registry {
     return this.#redis.hlen(keys.registry);
   }
 
+  async knows(partition: string): Promise<boolean> {
+    return (await this.#redis.hexists(keys.registry, partition)) === 1;
+  }
+
   async note(
     partitions: Iterable<{ readonly partition: string; readonly attributes?: Attributes }>,
   ): Promise<void> {
+    const all = [...partitions];
+    const described = all.filter(({ attributes }) => attributes !== undefined);
+    const before = await this.#attributesOf(described.map(({ partition }) => partition));
     const pipeline = this.#redis.pipeline();
-    for (const { partition, attributes } of partitions) {
-      if (attributes === undefined) {
-        pipeline.hsetnx(keys.registry, partition, '{}');
-        continue;
+    for (const { partition, attributes } of all) {
+      if (attributes === undefined) pipeline.hsetnx(keys.registry, partition, '{}');
+      else {
+        // Of two entries for one partition in one call, the later one adds to the earlier.
+        const now = { ...before.get(partition), ...attributes };
+        before.set(partition, now);
+        pipeline.hset(keys.registry, partition, JSON.stringify(now));
       }
-      const known = attributesSchema.parse(
-        JSON.parse((await this.#redis.hget(keys.registry, partition)) ?? '{}'),
-      );
-      pipeline.hset(keys.registry, partition, JSON.stringify({ ...known, ...attributes }));
     }
     if (pipeline.length === 0) return;
     const results = (await pipeline.exec()) ?? [];
     for (const [error] of results) if (error) throw error;
   }
+
+  async #attributesOf(partitions: readonly string[]): Promise<Map<string, Attributes>> {
+    const found = new Map<string, Attributes>();
+    for (let at = 0; at < partitions.length; at += scanCount) {
+      const group = partitions.slice(at, at + scanCount);
+      const texts = await this.#redis.hmget(keys.registry, ...group);
+      for (const [index, partition] of group.entries()) {
+        found.set(partition, attributesSchema.parse(JSON.parse(texts[index] ?? '{}')));
+      }
+    }
+    return found;
+  }
+
+  async completeness(): Promise<Completeness> {
+    const [complete, gap] = await this.#redis.hmget(keys.meta, 'registryComplete', 'registryGap');
+    if (typeof complete === 'string')
+      return { complete: true, ...completeSchema.parse(JSON.parse(complete)) };
+    if (typeof gap !== 'string') return { complete: false };
+    return { complete: false, lost: gapSchema.parse(JSON.parse(gap)) };
+  }
+
+  async declareComplete(by: string): Promise<void> {
+    const [seconds] = await this.#redis.time();
+    const declared = JSON.stringify({ by, atMs: Number(seconds) * 1000 });
+    await this.#redis.hset(keys.meta, 'registryComplete', declared);
+    await this.#redis.hdel(keys.meta, 'registryGap');
+  }
 }
 
-/** JSON documents by name under one hash. */
+// KEYS  1 documents (hash)  2 their order (sorted set)  ARGV  1 name  2 document (JSON)  3 documents that are kept
+const putScript = `
+local time = redis.call('TIME')
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1])
+local over = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[3])
+if over <= 0 then return 0 end
+for _, old in ipairs(redis.call('ZRANGE', KEYS[2], 0, over - 1)) do redis.call('HDEL', KEYS[1], old) end
+return redis.call('ZREMRANGEBYRANK', KEYS[2], 0, over - 1)`;
+
+/** JSON documents by name under one hash. With `kept`, only as many; those put longest ago are dropped. */
 export class Book<Entry> {
   readonly #redis: Redis;
   readonly #key: string;
+  readonly #kept: number;
 
-  constructor(redis: Redis, name: 'plans' | 'flips' | 'cohorts') {
+  constructor(redis: Redis, name: 'plans' | 'cohorts', kept = Number.POSITIVE_INFINITY) {
     this.#redis = redis;
     this.#key = keys[name];
+    this.#kept = kept;
   }
 
   async get(name: string): Promise<Entry | undefined> {
@@ -68,7 +115,9 @@ export class Book<Entry> {
   }
 
   async put(name: string, entry: Entry): Promise<void> {
-    await this.#redis.hset(this.#key, name, JSON.stringify(entry));
+    const text = JSON.stringify(entry);
+    if (this.#kept === Number.POSITIVE_INFINITY) await this.#redis.hset(this.#key, name, text);
+    else await this.#redis.eval(putScript, 2, this.#key, `${this.#key}:order`, name, text, this.#kept);
   }
 
   async all(): Promise<Entry[]> {

@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { Redis, type RedisOptions } from 'ioredis';
 import { sentenceOf } from '../log.ts';
+import { gatherWrites } from './gathering.ts';
 
 /** All keys share one hash tag, so that Cluster and Sentinel deployments work. */
 export const keyPrefix = '{onewriter}';
@@ -12,13 +13,17 @@ export const keyPrefix = '{onewriter}';
 export const keys = {
   partitions: `${keyPrefix}:partitions`,
   meta: `${keyPrefix}:meta`,
-  transitions: `${keyPrefix}:transitions`,
+  changes: `${keyPrefix}:changes`,
+  directory: `${keyPrefix}:directory`,
+  doubts: `${keyPrefix}:doubts`,
   members: `${keyPrefix}:members`,
   acknowledgements: `${keyPrefix}:acknowledgements`,
   registry: `${keyPrefix}:registry`,
+  sealing: `${keyPrefix}:sealing`,
   cohorts: `${keyPrefix}:cohorts`,
   plans: `${keyPrefix}:plans`,
   flips: `${keyPrefix}:flips`,
+  idempotency: `${keyPrefix}:idempotency`,
 } as const;
 
 /** Where Redis is: a URL, or the socket of an embedded server. */
@@ -45,6 +50,7 @@ export async function connectRedis(address: RedisAddress, options: ConnectOption
     retryStrategy: (attempt) => Math.min(50 * attempt, 500),
   };
   const redis = 'path' in address ? new Redis(address.path, settings) : new Redis(address.url, settings);
+  gatherWrites(redis);
   let lastError: Error | undefined;
   redis.on('error', (error: Error) => {
     lastError = error;
@@ -83,6 +89,6 @@ export function describe(address: RedisAddress): string {
 }
 
 /** Source of one Lua script; each file opens with its KEYS, ARGV and answers. */
-export function luaSource(name: 'transition' | 'heartbeat' | 'depart'): string {
+export function luaSource(name: string): string {
   return readFileSync(new URL(`./lua/${name}.lua`, import.meta.url), 'utf8');
 }

@@ -18,11 +18,14 @@ export async function durabilityGaps(redis: Redis, minReplicas: number): Promise
   if (policy !== undefined && policy !== 'noeviction') {
     gaps.push(`Redis may evict keys (maxmemory-policy ${policy}): set it to noeviction.`);
   }
-  const replicas = Number(info['connected_slaves'] ?? 0);
-  if (replicas > minReplicas) {
+  if (info['role'] === 'slave') {
+    gaps.push('Redis at this address is a replica, which takes no writes: point redis.url at the master.');
+  }
+  gaps.push(...replicaGaps(info, minReplicas));
+  if (minReplicas > 0 && info['aof_enabled'] === '0' && (await setting('save')) === '') {
     gaps.push(
-      `Redis has ${replicas} replicas, ledger.minReplicas is ${minReplicas}: ` +
-        `a replica that was not waited for could be promoted. Set ledger.minReplicas to ${replicas}.`,
+      'Redis keeps nothing on disk: a master that restarts comes back empty, and its replicas follow it. ' +
+        'Set appendonly yes.',
     );
   }
   if (minReplicas === 0) {
@@ -43,6 +46,27 @@ export async function durabilityGaps(redis: Redis, minReplicas: number): Promise
     }
   }
   return gaps;
+}
+
+/** `minReplicas` must be exactly what can be promoted: fewer confirm nothing, one more can be the wrong one. */
+function replicaGaps(info: Record<string, string>, minReplicas: number): string[] {
+  const connected = Number(info['connected_slaves'] ?? 0);
+  const online = Object.entries(info).filter(
+    ([name, value]) => /^slave\d+$/.test(name) && value.includes('state=online'),
+  ).length;
+  if (connected > minReplicas) {
+    return [
+      `Redis has ${connected} replicas, ledger.minReplicas is ${minReplicas}: ` +
+        `a replica that was not waited for could be promoted. Set ledger.minReplicas to ${connected}.`,
+    ];
+  }
+  if (online < minReplicas) {
+    return [
+      `Redis has ${online} replicas in step, ledger.minReplicas is ${minReplicas}: no transition can be ` +
+        'confirmed, so writes are refused once the leases lapse. Start the missing replicas.',
+    ];
+  }
+  return [];
 }
 
 function parseInfo(text: string): Record<string, string> {

@@ -1,14 +1,14 @@
 /**
- * Follows the ledger's streams over one blocking connection: transitions for members and coordinators,
+ * Follows the ledger's streams over one blocking connection: changes for members and coordinators,
  * acknowledgements for coordinators. After a broken connection it goes on behind the last entry it saw.
  */
 import type { Redis } from 'ioredis';
 import { z } from 'zod';
 import type { LedgerFeed, MemberAcknowledgement } from '../core/ports.ts';
-import type { Transition } from '../core/view.ts';
+import type { LedgerChange, Transition } from '../core/view.ts';
 import { pause } from '../pause.ts';
 import { keys } from './connection.ts';
-import { parseRecord } from './ledger.ts';
+import { parseRecord, parseRules } from './records.ts';
 
 export const feedBlockMs = 1_000;
 const entriesPerRead = 1_000;
@@ -24,27 +24,31 @@ const acknowledgementSchema = z.object({
   settlesInMs: z.number(),
 });
 
+const kindSchema = z.enum(['ownership', 'rules', 'doubt-resolved', 'directory']);
+const doubtSchema = z.object({ partition: z.string() });
+const directorySchema = z.object({ user: z.string(), partition: z.string() });
+
 type StreamReply = [stream: string, entries: [id: string, fields: string[]][]][] | null;
 
 export interface FeedStart {
-  /** Transitions after this version. */
+  /** Changes after this version. */
   readonly version: number;
   readonly acknowledgements: boolean;
 }
 
 export class StreamFeed implements LedgerFeed {
   readonly #redis: Redis;
-  readonly #batches = new Set<(transitions: readonly Transition[]) => void>();
+  readonly #batches = new Set<(changes: readonly LedgerChange[]) => void>();
   readonly #acknowledgements = new Set<(acknowledgement: MemberAcknowledgement) => void>();
   readonly #onTrouble: (error: unknown) => void;
-  #transitionId: string;
+  #changeId: string;
   #acknowledgementId: string | undefined;
   #stopped = false;
   #loop: Promise<void> = Promise.resolve();
 
   private constructor(redis: Redis, start: FeedStart, onTrouble: (error: unknown) => void) {
     this.#redis = redis;
-    this.#transitionId = `${start.version}-0`;
+    this.#changeId = `${start.version}-0`;
     this.#onTrouble = onTrouble;
   }
 
@@ -63,14 +67,22 @@ export class StreamFeed implements LedgerFeed {
     return feed;
   }
 
-  /** All transitions of one read at once, in order: a member answers a batch with one heartbeat. */
-  onTransitions(listener: (transitions: readonly Transition[]) => void): () => void {
+  /** All changes of one read at once, in order: a member answers a batch with one heartbeat. */
+  onChanges(listener: (changes: readonly LedgerChange[]) => void): () => void {
     this.#batches.add(listener);
     return () => this.#batches.delete(listener);
   }
 
   onTransition(listener: (transition: Transition) => void): () => void {
-    return this.onTransitions((transitions) => transitions.forEach(listener));
+    return this.onChanges((changes) => {
+      for (const change of changes) if (change.kind === 'ownership') listener(change);
+    });
+  }
+
+  onDoubtResolved(listener: (partition: string) => void): () => void {
+    return this.onChanges((changes) => {
+      for (const change of changes) if (change.kind === 'doubt-resolved') listener(change.partition);
+    });
   }
 
   onAcknowledgement(listener: (acknowledgement: MemberAcknowledgement) => void): () => void {
@@ -80,7 +92,7 @@ export class StreamFeed implements LedgerFeed {
 
   /** Continues behind `version`, after a new snapshot was loaded. */
   skipTo(version: number): void {
-    this.#transitionId = `${version}-0`;
+    this.#changeId = `${version}-0`;
   }
 
   async stop(): Promise<void> {
@@ -103,8 +115,8 @@ export class StreamFeed implements LedgerFeed {
 
   async #read(): Promise<StreamReply> {
     const from = this.#acknowledgementId;
-    const streams = from === undefined ? [keys.transitions] : [keys.transitions, keys.acknowledgements];
-    const ids = from === undefined ? [this.#transitionId] : [this.#transitionId, from];
+    const streams = from === undefined ? [keys.changes] : [keys.changes, keys.acknowledgements];
+    const ids = from === undefined ? [this.#changeId] : [this.#changeId, from];
     return this.#redis.xread('COUNT', entriesPerRead, 'BLOCK', feedBlockMs, 'STREAMS', ...streams, ...ids);
   }
 
@@ -112,10 +124,10 @@ export class StreamFeed implements LedgerFeed {
     for (const [stream, entries] of reply ?? []) {
       const lastId = entries.at(-1)?.[0];
       if (lastId === undefined) continue;
-      if (stream === keys.transitions) {
-        this.#transitionId = lastId;
-        const transitions = entries.map(([id, fields]) => parseTransition(id, fields));
-        for (const listener of this.#batches) listener(transitions);
+      if (stream === keys.changes) {
+        this.#changeId = lastId;
+        const changes = entries.map(([id, fields]) => parseChange(id, fields));
+        for (const listener of this.#batches) listener(changes);
       } else {
         this.#acknowledgementId = lastId;
         for (const [, fields] of entries) {
@@ -128,23 +140,31 @@ export class StreamFeed implements LedgerFeed {
 }
 
 /** `fields` alternates names and values, as Redis gives them. */
-export function parseTransition(id: string, fields: readonly string[]): Transition {
+export function parseChange(id: string, fields: readonly string[]): LedgerChange {
   const values = new Map<string, string>();
   for (let at = 0; at + 1 < fields.length; at += 2) values.set(fields[at] ?? '', fields[at + 1] ?? '');
   const need = (name: string): string => {
     const value = values.get(name);
-    if (value === undefined) throw new Error(`transition ${id} has no ${name}`);
+    if (value === undefined) throw new Error(`ledger entry ${id} has no ${name}`);
     return value;
   };
-  const after = parseRecord(need('after'));
-  return {
+  const entry = {
     version: Number(id.split('-', 1)[0]),
     id: need('id'),
-    partition: need('partition'),
-    before: parseRecord(need('before')).ownership,
-    after: after.ownership,
-    atMs: after.changedAtMs,
+    previousId: need('previous'),
     by: need('by'),
     reason: need('reason'),
   };
+  const kind = kindSchema.parse(need('kind'));
+  if (kind === 'ownership') {
+    const after = parseRecord(need('after'));
+    const before = parseRecord(need('before')).ownership;
+    const partition = need('partition');
+    return { kind, ...entry, partition, before, after: after.ownership, atMs: after.changedAtMs };
+  }
+  const atMs = Number(need('atMs'));
+  if (kind === 'rules') return { kind, ...entry, atMs, rules: parseRules(need('payload')) };
+  const payload: unknown = JSON.parse(need('payload'));
+  if (kind === 'directory') return { kind, ...entry, atMs, ...directorySchema.parse(payload) };
+  return { kind, ...entry, atMs, ...doubtSchema.parse(payload) };
 }

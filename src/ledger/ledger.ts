@@ -1,10 +1,11 @@
 /** The ledger on Redis: the one record of who owns which partition. */
 import { randomUUID } from 'node:crypto';
-import type { ChainableCommander, Redis } from 'ioredis';
+import type { Redis } from 'ioredis';
 import { z } from 'zod';
 import {
   applyOrder,
   attemptOf,
+  firstEpoch,
   isRefusal,
   untouched,
   type Ownership,
@@ -12,26 +13,14 @@ import {
   type TransitionOrder,
 } from '../core/ownership.ts';
 import type { Ledger, LedgerRecord, MemberRecord, Order, OrderResult } from '../core/ports.ts';
-import type { Snapshot } from '../core/view.ts';
+import type { Regression } from '../core/regression.ts';
+import type { Position, Rules, Snapshot } from '../core/view.ts';
 import { sentenceOf } from '../log.ts';
 import { keys, luaSource } from './connection.ts';
 import { durabilityGaps } from './durability.ts';
-
-const store = z.enum(['legacy', 'app']);
-const stamp = { version: z.int(), transitionId: z.string(), changedAtMs: z.number() };
-const recordSchema = z.discriminatedUnion('phase', [
-  z.object({ phase: z.literal('open'), owner: store, epoch: z.int(), ...stamp }),
-  z.object({
-    phase: z.literal('fenced'),
-    owner: store,
-    to: store,
-    epoch: z.int(),
-    attempt: z.string(),
-    deadlineMs: z.number(),
-    ...stamp,
-  }),
-  z.object({ phase: z.literal('committed'), owner: store, epoch: z.int(), attempt: z.string(), ...stamp }),
-]);
+import { DurableWrites } from './durable-writes.ts';
+import { parseRecord, parseRules } from './records.ts';
+import { readRegression } from './regression.ts';
 
 const memberSchema = z.object({
   id: z.string(),
@@ -45,16 +34,43 @@ const memberSchema = z.object({
   settleMs: z.number(),
   inFlight: z.int(),
   inDoubt: z.int(),
+  unexpirable: z.boolean().optional(),
 });
 
-/** Transitions kept in the stream; a member that is further behind loads a snapshot. */
-const transitionsKept = 200_000;
-const replicaWaitMs = 1_000;
+/** Changes kept in the stream; a member that is further behind loads a snapshot. */
+export const changesKept = 200_000;
 
 export type HeartbeatAnswer =
   | { readonly answer: 'ok'; readonly version: number }
+  /** The ledger does not have what was applied last; nobody acted on it. */
+  | { readonly answer: 'view-ahead' }
   | { readonly answer: 'not-listed' }
   | { readonly answer: 'ledger-regressed'; readonly detail: string };
+
+/** What a process knows of the ledger: confirmed durable, and applied. */
+export interface Known {
+  readonly confirmed: Position;
+  readonly applied: Position;
+}
+
+/** What became of an order to change something beside ownership. */
+export type AnnounceResult =
+  | { readonly result: 'done'; readonly version: number }
+  | { readonly result: 'refused'; readonly detail: string };
+
+/** What is done about a partition that the ledger does not list; see lua/claim.lua. */
+export type ClaimStep = 'ask' | 'seal' | 'claim';
+
+export type ClaimResult =
+  | { readonly result: 'claimed' | 'touched'; readonly record: LedgerRecord }
+  /** Nobody knows it; only after `ask` and `seal`. */
+  | { readonly result: 'newcomer' }
+  /**
+   * It lives at the default store: the registry knows it, or is not complete, so that nobody can tell. `sealed`:
+   * the app's guard was sealed for it, and takes its copies only under a higher epoch.
+   */
+  | { readonly result: 'at-home' | 'taken-for-old'; readonly sealed: boolean }
+  | { readonly result: 'refused'; readonly detail: string };
 
 export interface LedgerSettings {
   readonly defaultOwner: StoreName;
@@ -64,11 +80,14 @@ export interface LedgerSettings {
 export class RedisLedger implements Ledger {
   readonly untouched: LedgerRecord;
   readonly #redis: Redis;
+  readonly writes: DurableWrites;
   readonly #settings: LedgerSettings;
   readonly #untouchedRecord: string;
 
-  constructor(redis: Redis, settings: LedgerSettings) {
+  /** `writing`: a connection for nothing else, where replicas must confirm (see DurableWrites). */
+  constructor(redis: Redis, settings: LedgerSettings, writing = redis) {
     this.#redis = redis;
+    this.writes = new DurableWrites(writing, settings.minReplicas);
     this.#settings = settings;
     this.#untouchedRecord = JSON.stringify({
       ...untouched(settings.defaultOwner),
@@ -77,9 +96,12 @@ export class RedisLedger implements Ledger {
       changedAtMs: 0,
     });
     this.untouched = parseRecord(this.#untouchedRecord);
-    redis.defineCommand('onewriterTransition', { numberOfKeys: 3, lua: luaSource('transition') });
-    redis.defineCommand('onewriterHeartbeat', { numberOfKeys: 3, lua: luaSource('heartbeat') });
-    redis.defineCommand('onewriterDepart', { numberOfKeys: 2, lua: luaSource('depart') });
+    writing.defineCommand('onewriterTransition', { numberOfKeys: 3, lua: luaSource('transition') });
+    const heartbeat = { numberOfKeys: 3, lua: luaSource('heartbeat') };
+    for (const asked of new Set([redis, writing])) asked.defineCommand('onewriterHeartbeat', heartbeat);
+    writing.defineCommand('onewriterAppend', { numberOfKeys: 3, lua: luaSource('append') });
+    writing.defineCommand('onewriterClaim', { numberOfKeys: 5, lua: luaSource('claim') });
+    writing.defineCommand('onewriterDepart', { numberOfKeys: 2, lua: luaSource('depart') });
   }
 
   async read(partition: string): Promise<LedgerRecord> {
@@ -101,7 +123,7 @@ export class RedisLedger implements Ledger {
    * stores it only if that record still stands and the deadline rule holds by Redis's own clock.
    */
   async order(order: Order): Promise<OrderResult> {
-    const before = await this.read(order.partition);
+    const before = order.seen ?? (await this.read(order.partition));
     const transitionId = randomUUID();
     const nowMs = deadlineClock(order.order, before.ownership);
     const next = applyOrder(before.ownership, order.order, nowMs);
@@ -115,11 +137,11 @@ export class RedisLedger implements Ledger {
 
   async #swap(order: Order, current: Ownership, next: Ownership, transitionId: string): Promise<OrderResult> {
     const { kind } = order.order;
-    const { reply, durable } = await this.#write<[string, string]>((pipeline) =>
+    const { reply, durable } = await this.writes.send<[string, string]>((pipeline) =>
       pipeline.onewriterTransition(
         keys.partitions,
         keys.meta,
-        keys.transitions,
+        keys.changes,
         order.partition,
         current.phase,
         current.epoch,
@@ -131,7 +153,7 @@ export class RedisLedger implements Ledger {
         order.by,
         order.reason,
         this.#untouchedRecord,
-        transitionsKept,
+        changesKept,
       ),
     );
     const [answer, text] = reply;
@@ -139,6 +161,7 @@ export class RedisLedger implements Ledger {
     switch (answer) {
       case 'done':
         return { result: 'done', record, durable };
+      case 'ledger-regressed':
       case 'deadline-passed':
       case 'deadline-not-passed':
         return { result: 'refused', refusal: { refused: answer, detail: `${kind}: ${answer}` }, record };
@@ -167,31 +190,10 @@ export class RedisLedger implements Ledger {
     return { result: 'unknown', detail };
   }
 
-  /** Runs one scripted write, with WAIT behind it on the same connection where replicas must confirm. */
-  async #write<Reply>(
-    write: (pipeline: ChainableCommander) => ChainableCommander,
-  ): Promise<{ reply: Reply; durable: boolean }> {
-    const pipeline = write(this.#redis.pipeline());
-    const { minReplicas } = this.#settings;
-    if (minReplicas > 0) pipeline.wait(minReplicas, replicaWaitMs);
-    const results = (await pipeline.exec()) ?? [];
-    for (const [error] of results) if (error) throw error;
-    const durable = minReplicas === 0 || Number(results[1]?.[1]) >= minReplicas;
-    return { reply: results[0]?.[1] as Reply, durable };
-  }
-
-  /** Like #write, but a write that too few replicas confirmed counts as failed. */
-  async #durably<Reply>(write: (pipeline: ChainableCommander) => ChainableCommander): Promise<Reply> {
-    const { reply, durable } = await this.#write<Reply>(write);
-    if (!durable) {
-      const { minReplicas } = this.#settings;
-      throw new Error(`fewer than ${minReplicas} replicas confirmed a write within ${replicaWaitMs} ms`);
-    }
-    return reply;
-  }
-
   async confirmDurable(): Promise<boolean> {
-    const { durable } = await this.#write((pipeline) => pipeline.hset(keys.meta, 'confirm', randomUUID()));
+    const { durable } = await this.writes.send((pipeline) =>
+      pipeline.hset(keys.meta, 'confirm', randomUUID()),
+    );
     return durable;
   }
 
@@ -203,27 +205,50 @@ export class RedisLedger implements Ledger {
   }
 
   async register(member: MemberRecord): Promise<void> {
-    await this.#durably((pipeline) => pipeline.hset(keys.members, member.id, JSON.stringify(member)));
+    await this.writes.sendSurely((pipeline) =>
+      pipeline.hset(keys.members, member.id, JSON.stringify(member)),
+    );
   }
 
-  async heartbeat(
-    member: MemberRecord,
-    confirmed: { readonly version: number; readonly id: string },
-  ): Promise<HeartbeatAnswer> {
-    const [answer, detail] = await this.#durably<[HeartbeatAnswer['answer'], string | number]>((pipeline) =>
-      pipeline.onewriterHeartbeat(
-        keys.members,
-        keys.meta,
-        keys.transitions,
-        member.id,
-        JSON.stringify(member),
-        confirmed.version,
-        confirmed.id,
-      ),
+  async heartbeat(member: MemberRecord, known: Known): Promise<HeartbeatAnswer> {
+    return this.#heartbeat(member.id, JSON.stringify(member), known, '');
+  }
+
+  /**
+   * Asks, as no member, whether the ledger still holds what was confirmed; a loss is noted in it. `file`: which
+   * one says so, where nothing was confirmed to this process itself.
+   */
+  async testify(known: Known, file = ''): Promise<Exclude<HeartbeatAnswer, { answer: 'not-listed' }>> {
+    const answer = await this.#heartbeat('', '', known, file);
+    if (answer.answer === 'not-listed') throw new Error('the ledger took a witness for a member');
+    return answer;
+  }
+
+  /** What the ledger has lost of what was confirmed, as of now; undefined while it is sound. Waits for no replica. */
+  async lost({ confirmed }: Pick<Known, 'confirmed'>): Promise<string | undefined> {
+    const { version, id } = confirmed;
+    const asked = this.#redis
+      .pipeline()
+      .onewriterHeartbeat(...[keys.members, keys.meta, keys.changes, '', '', version, id, version, id, '']);
+    const [failed, reply] = (await asked.exec())?.[0] ?? [new Error('Redis did not answer')];
+    if (failed) throw failed;
+    const [answer, detail] = reply as [string, string];
+    return answer === 'ledger-regressed' ? detail : undefined;
+  }
+
+  async #heartbeat(id: string, record: string, known: Known, file: string): Promise<HeartbeatAnswer> {
+    const { confirmed, applied } = known;
+    const [answer, detail] = await this.writes.sendSurely<[HeartbeatAnswer['answer'], string | number]>(
+      (pipeline) =>
+        pipeline.onewriterHeartbeat(
+          ...[keys.members, keys.meta, keys.changes, id, record],
+          ...[confirmed.version, confirmed.id, applied.version, applied.id, file],
+        ),
     );
     switch (answer) {
       case 'ok':
         return { answer, version: Number(detail) };
+      case 'view-ahead':
       case 'not-listed':
         return { answer };
       case 'ledger-regressed':
@@ -232,7 +257,7 @@ export class RedisLedger implements Ledger {
   }
 
   async removeMember(id: string, seenSequence?: number): Promise<boolean> {
-    const removed = await this.#durably<number>((pipeline) =>
+    const removed = await this.writes.sendSurely<number>((pipeline) =>
       pipeline.onewriterDepart(keys.members, keys.meta, id, seenSequence ?? ''),
     );
     return removed === 1;
@@ -246,19 +271,85 @@ export class RedisLedger implements Ledger {
   async snapshot(): Promise<Snapshot> {
     const results = await this.#redis
       .multi()
-      .hmget(keys.meta, 'version', 'id')
+      .hmget(keys.meta, 'version', 'id', 'rules')
       .hgetall(keys.partitions)
       .exec();
     if (results === null) throw new Error('the snapshot transaction was discarded');
     for (const [error] of results) if (error) throw error;
-    const [version, id] = (results[0]?.[1] ?? []) as (string | null | undefined)[];
+    const [version, id, rules] = (results[0]?.[1] ?? []) as (string | null | undefined)[];
     const all = results[1]?.[1] as Record<string, string>;
     return {
       position: { version: Number(version ?? 0), id: id ?? '' },
       partitions: Object.entries(all).map(
         ([partition, text]) => [partition, parseRecord(text).ownership] as const,
       ),
+      rules: typeof rules === 'string' ? parseRules(rules) : undefined,
     };
+  }
+
+  // --- changes beside ownership --------------------------------------------------------------------
+
+  /** Refused while a listed member runs other rules, or when others than `from` are active. */
+  activateRules(from: Rules | undefined, to: Rules, by: string, reason: string): Promise<AnnounceResult> {
+    return this.#append('rules', to, by, reason, from?.hash ?? '');
+  }
+
+  async resolveDoubt(partition: string, by: string, reason: string): Promise<void> {
+    const answer = await this.#append('doubt-resolved', { partition }, by, reason);
+    if (answer.result === 'refused') throw new Error(`the ledger refused it (${answer.detail})`);
+  }
+
+  async #append(
+    kind: 'rules' | 'doubt-resolved',
+    payload: unknown,
+    by: string,
+    reason: string,
+    expected = '',
+  ): Promise<AnnounceResult> {
+    const [answer, detail] = await this.writes.sendSurely<[string, string | number]>((pipeline) =>
+      pipeline.onewriterAppend(
+        ...[keys.meta, keys.changes, keys.members, kind, JSON.stringify(payload)],
+        ...[randomUUID(), by, reason, changesKept, expected],
+      ),
+    );
+    if (answer === 'done') return { result: 'done', version: Number(detail) };
+    return { result: 'refused', detail: `${answer}: ${detail}` };
+  }
+
+  /** Makes the app the owner of a partition that nobody has seen, or says where it lives. */
+  async claim(partition: string, rules: Rules, by: string, step: ClaimStep = 'claim'): Promise<ClaimResult> {
+    const owned = { phase: 'open', owner: rules.newPartitions, epoch: firstEpoch + 1 } as const;
+    const [answer, text, sealed] = await this.writes.sendSurely<[string, string, string]>((pipeline) =>
+      pipeline.onewriterClaim(
+        ...[keys.partitions, keys.meta, keys.changes, keys.registry, keys.sealing, partition, rules.hash],
+        ...[JSON.stringify(owned), randomUUID(), by, 'first write of a new partition'],
+        ...[this.#untouchedRecord, changesKept, step],
+      ),
+    );
+    switch (answer) {
+      case 'claimed':
+      case 'touched':
+        return { result: answer, record: parseRecord(text) };
+      case 'newcomer':
+        return { result: answer };
+      case 'at-home':
+      case 'taken-for-old':
+        return { result: answer, sealed: sealed === '1' };
+      default:
+        return { result: 'refused', detail: answer };
+    }
+  }
+
+  /** Partitions whose guard somebody began to seal at least so long ago, and did not claim since. */
+  async sealedSince(olderThanMs: number): Promise<string[]> {
+    const noted = Object.entries(await this.#redis.hgetall(keys.sealing));
+    if (noted.length === 0) return [];
+    const nowMs = await this.nowMs();
+    return noted.filter(([, atMs]) => nowMs - Number(atMs) >= olderThanMs).map(([partition]) => partition);
+  }
+
+  regression(): Promise<Regression | undefined> {
+    return readRegression(this.#redis);
   }
 
   durabilityGaps(): Promise<string[]> {
@@ -275,15 +366,12 @@ function deadlineClock(order: TransitionOrder, current: Ownership): number {
   return order.kind === 'expire' ? current.deadlineMs : current.deadlineMs - 1;
 }
 
-export function parseRecord(text: string): LedgerRecord {
-  const { version, transitionId, changedAtMs, ...ownership } = recordSchema.parse(JSON.parse(text));
-  return { ownership, version, transitionId, changedAtMs };
-}
-
 declare module 'ioredis' {
   interface ChainableCommander {
     onewriterTransition(...keysAndArguments: (string | number)[]): ChainableCommander;
     onewriterHeartbeat(...keysAndArguments: (string | number)[]): ChainableCommander;
+    onewriterAppend(...keysAndArguments: (string | number)[]): ChainableCommander;
+    onewriterClaim(...keysAndArguments: (string | number)[]): ChainableCommander;
     onewriterDepart(...keysAndArguments: (string | number)[]): ChainableCommander;
   }
 }

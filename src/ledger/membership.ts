@@ -4,7 +4,6 @@
  * coordinator left behind (I7).
  */
 import { randomUUID } from 'node:crypto';
-import { hostname } from 'node:os';
 import type { Redis } from 'ioredis';
 import {
   Member,
@@ -17,22 +16,24 @@ import {
   type WriteTicket,
 } from '../core/member.ts';
 import type { Ownership } from '../core/ownership.ts';
+import type { DoubtNotes, Doubts, ProxyDoubt } from '../core/doubt.ts';
 import type { MemberRecord, Registry, WriteGate } from '../core/ports.ts';
-import type { Transition } from '../core/view.ts';
-import { keys } from './connection.ts';
+import type { LedgerChange, Rules } from '../core/view.ts';
+import { sendAcknowledgement } from './acknowledge.ts';
 import type { StreamFeed } from './feed.ts';
+import { type Holder, type Holding, Testimony } from './holding.ts';
+import type { KeptView } from './kept-views.ts';
 import type { RedisLedger } from './ledger.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import { Listeners } from './listeners.ts';
-import { moveOn } from './unfinished.ts';
+import { recordOf } from './member-record.ts';
+import { Noticed } from './noticed.ts';
+import { Unfinished } from './unfinished.ts';
 
-const acknowledgementsKept = 100_000;
 const registryEveryMs = 500;
 const reopenEveryMs = 100;
 const watchLeaseEveryMs = 50;
-const acknowledgeTries = 5;
-const acknowledgeAgainMs = 50;
 
 export interface MembershipParts {
   readonly ledger: RedisLedger;
@@ -40,48 +41,60 @@ export interface MembershipParts {
   readonly redis: Redis;
   readonly openFeed: (version: number) => Promise<StreamFeed>;
   readonly registry: Registry;
+  readonly doubts: Pick<Doubts, 'note'>;
   readonly settings: MemberSettings & {
     readonly writeTimeoutMs: number;
-    readonly configHash: string;
+    readonly rules: Rules;
     /** How long the activity of an idle partition is remembered, ms; longer than any feed's delay. */
     readonly rememberMs: number;
   };
+  /** What was looked up in the directory is as old as the view, and no older. */
+  readonly directory?: { changed(user: string): void; clear(): void };
   /** Resolves when the receipts of the partition's finished writes are in the queue. */
   readonly flushReceipts: (partition: string) => Promise<void>;
+  /** What a process before this one knew: where the ledger has less, it has lost data. */
+  readonly before?: KeptView | undefined;
   readonly log: Log;
 }
 
-export class Membership implements WriteGate {
+export class Membership implements WriteGate, DoubtNotes, Holder {
   readonly #parts: MembershipParts;
   readonly #member: Member;
+  readonly #testimony: Testimony;
   #id = '';
   #feed: StreamFeed | undefined;
   #timers: NodeJS.Timeout[] = [];
   #beating: Promise<void> | undefined;
   #beatAgain = false;
-  #reloading: Promise<void> | undefined;
-  #regressed: string | undefined;
+  #loading: Promise<void> | undefined;
+  #rulesTrouble = 'the ledger has not named them yet';
   #leaseWasHeld = false;
   #stopped = false;
   readonly #wakes = new Listeners();
   readonly #endings = new Listeners();
-  readonly #noticed = new Set<string>();
-  readonly #seen = new Set<string>();
-  /** Partitions that are fenced or committed → the monotonic time from which anyone may move them on. */
-  readonly #unfinished = new Map<string, { ownership: Ownership; fromMs: number }>();
+  readonly #noticed: Noticed;
+  readonly #unfinished: Unfinished;
 
   private constructor(parts: MembershipParts) {
     this.#parts = parts;
-    this.#member = new Member(parts.settings, now());
+    this.#member = new Member({ ...parts.settings, rulesHash: parts.settings.rules.hash }, now());
+    this.#testimony = new Testimony(parts.before?.confirmed, parts.log);
+    // Its effects are not for now: nothing is admitted before the ledger has agreed.
+    if (parts.before !== undefined) this.#member.load(parts.before.document, now());
+    this.#noticed = new Noticed(parts.registry, () => parts.ledger.confirmDurable());
+    this.#unfinished = new Unfinished(parts.ledger, () => `member ${this.#id}`);
   }
 
   static async join(parts: MembershipParts): Promise<Membership> {
     const membership = new Membership(parts);
     await membership.#enter();
+    await membership.#beat();
+    // The first heartbeat may have made this process's rules the active ones; the second confirms them.
+    await membership.#beat();
     const everyMs = Math.max(50, Math.floor(parts.settings.leaseMs / 3));
     membership.#every(everyMs, () => membership.#beat());
-    membership.#every(registryEveryMs, () => membership.#flushNoticed());
-    membership.#every(reopenEveryMs, () => membership.#moveUnfinished());
+    membership.#every(registryEveryMs, () => membership.#noticed.flush());
+    membership.#every(reopenEveryMs, () => membership.#unfinished.moveAllOn());
     membership.#every(watchLeaseEveryMs, () => membership.#watchLease());
     membership.#every(10_000, () => membership.#member.forgetIdle(now(), parts.settings.rememberMs));
     return membership;
@@ -91,10 +104,23 @@ export class Membership implements WriteGate {
     return this.#id;
   }
 
-  /** Why this member admits no write, where that is so. */
+  holding(): Holding {
+    const { view } = this.#member;
+    const { position, rules } = view;
+    return { confirmed: this.#testimony.here, position, partitions: view.entries(), rules };
+  }
+
+  regressed(): string | undefined {
+    return this.#testimony.regressed;
+  }
+
+  /** Why this member admits no write; where it admits all the same, on what it goes. */
   trouble(): string | undefined {
-    if (this.#regressed !== undefined) return `ledger-regressed: ${this.#regressed}`;
-    if (this.#member.leaseHeld(now())) return undefined;
+    const regressed = this.regressed();
+    if (regressed !== undefined) return `ledger-regressed: ${regressed}`;
+    if (!this.#rulesActive()) return `rules-not-active: ${this.#rulesTrouble}`;
+    const held = this.#member.leaseHeld(now());
+    if (held) return this.#testimony.silence(this.#parts.settings.leaseMs);
     return 'lease-lapsed: the ledger did not confirm this member in time';
   }
 
@@ -116,6 +142,11 @@ export class Membership implements WriteGate {
     this.#carryOut(this.#member.end(ticket, outcome, now()));
   }
 
+  note(doubt: ProxyDoubt): void {
+    const settleMs = this.#parts.settings.settleMs[doubt.store];
+    this.#background(this.#parts.doubts.note({ ...doubt, member: this.#id, settleMs }));
+  }
+
   onWake(partition: string, listener: () => void): () => void {
     return this.#wakes.add(partition, listener);
   }
@@ -129,11 +160,20 @@ export class Membership implements WriteGate {
   }
 
   notice(partition: string): void {
-    if (this.#seen.has(partition)) return;
-    // Bounded: forgetting only means that the registry is told once more.
-    if (this.#seen.size >= 200_000) this.#seen.clear();
-    this.#seen.add(partition);
     this.#noticed.add(partition);
+  }
+
+  homeIsKnown(partition: string): boolean {
+    return this.#member.homeIsKnown(partition);
+  }
+
+  findAtHome(partition: string): void {
+    this.#carryOut(this.#member.findAtHome(partition));
+  }
+
+  /** Writes under way and in doubt, of all partitions. */
+  underWay(): { readonly inFlight: number; readonly inDoubt: number } {
+    return this.#member.totals(now());
   }
 
   /** Leaves the ledger once nothing is in flight and nothing in doubt, or when `withinMs` is over. */
@@ -144,8 +184,10 @@ export class Membership implements WriteGate {
     }
     const quiet = this.#member.quiet(now());
     await this.stop();
-    // A member that is not quiet stays listed: it must be waited for until its writes have settled.
-    if (quiet) await this.#parts.ledger.removeMember(this.#id).catch(() => undefined);
+    // A member that is not quiet stays listed: it must be waited for until its writes have settled. So does one
+    // that could not tell the registry of every partition it saw: found dead, it makes the registry incomplete.
+    if (quiet && this.#noticed.told) await this.#parts.ledger.removeMember(this.#id).catch(() => undefined);
+    else this.#parts.log('warn', 'member.stays-listed', { member: this.#id, quiet });
   }
 
   /** Stops without leaving: for a coordinator this member is like one that died. */
@@ -154,51 +196,63 @@ export class Membership implements WriteGate {
     for (const timer of this.#timers) clearInterval(timer);
     await this.#feed?.stop();
     await this.#beating;
-    await this.#flushNoticed();
+    await this.#noticed.flush();
     this.#member.loseLease();
   }
 
   // --- entering and following ----------------------------------------------------------------------
 
-  async #enter(): Promise<void> {
-    this.#id = randomUUID();
-    await this.#parts.ledger.register(this.#record(0));
-    await this.#reload();
-    await this.#beat();
+  /** The order of the two steps is core's: register first, so that no fence goes by unseen. */
+  #enter(): Promise<void> {
+    return this.#followUp(this.#member.enter());
   }
 
-  #reload(): Promise<void> {
-    this.#reloading ??= this.#reloadOnce().finally(() => {
-      this.#reloading = undefined;
+  async #followUp(effects: readonly MemberEffect[]): Promise<void> {
+    for (const effect of effects) {
+      if (effect.kind === 'register') {
+        this.#id = randomUUID();
+        await this.#parts.ledger.register(this.#record(0));
+        await this.#followUp(this.#member.registered());
+      } else if (effect.kind === 'load-snapshot') await this.#load();
+      else this.#carryOut([effect]);
+    }
+  }
+
+  #load(): Promise<void> {
+    this.#loading ??= this.#loadOnce().finally(() => {
+      this.#loading = undefined;
     });
-    return this.#reloading;
+    return this.#loading;
   }
 
-  async #reloadOnce(): Promise<void> {
+  async #loadOnce(): Promise<void> {
     const snapshot = await this.#parts.ledger.snapshot();
     this.#unfinished.clear();
+    this.#parts.directory?.clear();
     const effects = this.#member.load(snapshot, now());
-    for (const [partition, ownership] of this.#member.view.entries()) this.#track(partition, ownership, 0);
+    for (const [partition, ownership] of this.#member.view.entries()) {
+      this.#unfinished.note(partition, ownership, 0);
+    }
     if (this.#feed === undefined) {
       this.#feed = await this.#parts.openFeed(snapshot.position.version);
-      this.#feed.onTransitions((transitions) => this.#follow(transitions));
+      this.#feed.onChanges((changes) => this.#follow(changes));
     } else {
       this.#feed.skipTo(this.#member.view.position.version);
     }
     this.#carryOut(effects);
   }
 
-  #follow(transitions: readonly Transition[]): void {
+  #follow(changes: readonly LedgerChange[]): void {
     const effects: MemberEffect[] = [];
-    for (const transition of transitions) {
-      const more = this.#member.apply(transition, now());
-      if (more === undefined) {
-        this.#parts.log('warn', 'ledger.gap', { version: transition.version });
-        this.#background(this.#reload());
+    for (const change of changes) {
+      const more = this.#member.apply(change, now());
+      effects.push(...more);
+      if (more.some((effect) => effect.kind === 'load-snapshot')) {
+        this.#parts.log('warn', 'ledger.gap', { version: change.version });
         break;
       }
-      effects.push(...more);
-      this.#track(transition.partition, transition.after, transition.atMs);
+      if (change.kind === 'directory') this.#parts.directory?.changed(change.user);
+      if (change.kind === 'ownership') this.#unfinished.note(change.partition, change.after, change.atMs);
     }
     this.#carryOut(effects);
   }
@@ -207,6 +261,10 @@ export class Membership implements WriteGate {
     let beat = false;
     for (const effect of effects) {
       switch (effect.kind) {
+        case 'register':
+        case 'load-snapshot':
+          this.#background(this.#followUp([effect]));
+          break;
         case 'acknowledge':
           this.#background(this.#acknowledge(effect.acknowledgement));
           break;
@@ -227,18 +285,7 @@ export class Membership implements WriteGate {
 
   async #acknowledge(acknowledgement: Acknowledgement): Promise<void> {
     if (acknowledgement.answer === 'drained') await this.#parts.flushReceipts(acknowledgement.partition);
-    const json = JSON.stringify({ ...acknowledgement, member: this.#id });
-    for (let tries = 1; ; tries += 1) {
-      try {
-        const { redis } = this.#parts;
-        await redis.xadd(keys.acknowledgements, 'MAXLEN', '~', acknowledgementsKept, '*', 'json', json);
-        return;
-      } catch (error) {
-        // Saying it twice is harmless; not saying it costs the user the whole drain time.
-        if (tries === acknowledgeTries) throw error;
-        await pause(acknowledgeAgainMs);
-      }
-    }
+    await sendAcknowledgement(this.#parts.redis, this.#id, acknowledgement);
   }
 
   // --- the lease -----------------------------------------------------------------------------------
@@ -269,24 +316,33 @@ export class Membership implements WriteGate {
   }
 
   async #beatOnce(): Promise<void> {
-    if (this.#regressed !== undefined) return;
     const heartbeat = this.#member.heartbeat(now());
     try {
-      const answer = await this.#parts.ledger.heartbeat(
-        this.#record(heartbeat.sequence),
-        heartbeat.confirmed,
-      );
+      const { applied } = heartbeat;
+      const known = { confirmed: this.#testimony.claim, applied };
+      const answer = await this.#parts.ledger.heartbeat(this.#record(heartbeat.sequence), known);
       switch (answer.answer) {
         case 'ok':
+          this.#testimony.confirm(applied);
           this.#carryOut(this.#member.heartbeatConfirmed(heartbeat, answer.version));
+          await this.#activateRules();
+          break;
+        case 'view-ahead':
+          this.#parts.log('warn', 'ledger.lost-unconfirmed', { version: applied.version });
+          await this.#followUp(this.#member.viewAhead());
+          this.#beatAgain = true;
           break;
         case 'not-listed':
-          await this.#enterAgain();
+          // A coordinator took this member for gone and removed it: it comes back as a new one.
+          this.#parts.log('warn', 'member.removed', { member: this.#id });
+          this.#testimony.sound();
+          await this.#enter();
+          this.#beatAgain = true;
           break;
         case 'ledger-regressed':
-          this.#member.loseLease();
-          this.#regressed = answer.detail;
-          this.#parts.log('error', 'ledger.regressed', { detail: answer.detail });
+          this.#testimony.lost(answer.detail);
+          // Who serves what it knows last goes on doing so; nothing can be moved away from it meanwhile.
+          if (this.#parts.settings.unexpirable !== true) this.#member.loseLease();
           break;
       }
     } catch (error) {
@@ -295,64 +351,37 @@ export class Membership implements WriteGate {
     }
   }
 
-  /** A coordinator took this member for gone and removed it: it comes back as a new one. */
-  async #enterAgain(): Promise<void> {
-    this.#member.loseLease();
-    this.#parts.log('warn', 'member.removed', { member: this.#id });
-    this.#id = randomUUID();
-    await this.#parts.ledger.register(this.#record(0));
-    await this.#reload();
-    this.#beatAgain = true;
+  // --- the rules -----------------------------------------------------------------------------------
+
+  #rulesActive(): boolean {
+    return this.#member.view.rules?.hash === this.#parts.settings.rules.hash;
+  }
+
+  /**
+   * Asks that this process's rules become the active ones, wherever others are. Granted once no listed
+   * member runs the others any more, so the last process of a rolling restart switches them all.
+   */
+  async #activateRules(): Promise<void> {
+    if (this.#rulesActive()) {
+      this.#rulesTrouble = '';
+      return;
+    }
+    const { ledger, settings, log } = this.#parts;
+    const active = this.#member.view.rules;
+    const reason = 'every listed member runs them';
+    const answer = await ledger.activateRules(active, settings.rules, `member ${this.#id}`, reason);
+    if (answer.result === 'done') return this.#load();
+    const sentence = `this process runs other rules for identity, partition or routes than the active ones (${answer.detail}). They switch when every listed proxy runs the same`;
+    if (sentence !== this.#rulesTrouble) log('warn', 'rules.not-active', { detail: sentence });
+    this.#rulesTrouble = sentence;
   }
 
   #record(sequence: number): MemberRecord {
-    const { settings } = this.#parts;
-    return {
-      id: this.#id,
-      host: hostname(),
-      pid: process.pid,
-      sequence,
-      appliedVersion: this.#member.view.position.version,
-      configHash: settings.configHash,
-      leaseMs: settings.leaseMs,
-      writeTimeoutMs: settings.writeTimeoutMs,
-      settleMs: Math.max(settings.settleMs.legacy, settings.settleMs.app),
-      ...this.#member.totals(now()),
-    };
-  }
-
-  // --- what a coordinator left behind --------------------------------------------------------------
-
-  #track(partition: string, ownership: Ownership, atMs: number): void {
-    if (ownership.phase === 'open') {
-      this.#unfinished.delete(partition);
-      return;
-    }
-    // From a snapshot the age is unknown; Redis's clock has the last word either way.
-    const lengthMs = ownership.phase === 'fenced' && atMs > 0 ? ownership.deadlineMs - atMs : 1_000;
-    this.#unfinished.set(partition, { ownership, fromMs: performance.now() + lengthMs });
-  }
-
-  async #moveUnfinished(): Promise<void> {
-    for (const [partition, { ownership, fromMs }] of this.#unfinished) {
-      if (performance.now() < fromMs) continue;
-      this.#unfinished.set(partition, { ownership, fromMs: performance.now() + 500 });
-      await moveOn(this.#parts.ledger, partition, ownership, `member ${this.#id}`);
-    }
+    const state = { appliedVersion: this.#member.view.position.version, ...this.#member.totals(now()) };
+    return recordOf(this.#id, sequence, this.#parts.settings, state);
   }
 
   // --- housekeeping --------------------------------------------------------------------------------
-
-  async #flushNoticed(): Promise<void> {
-    if (this.#noticed.size === 0) return;
-    const batch = [...this.#noticed];
-    this.#noticed.clear();
-    try {
-      await this.#parts.registry.note(batch.map((partition) => ({ partition })));
-    } catch {
-      for (const partition of batch) this.#seen.delete(partition);
-    }
-  }
 
   #every(everyMs: number, work: () => void | Promise<void>): void {
     const timer = setInterval(() => this.#background(Promise.resolve().then(work)), everyMs);

@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type Failure, failureKinds, problemOf } from '../core/failure.ts';
+import type { KeptAnswer } from '../core/idempotency.ts';
 
 /** A body up to this size is read and dropped so that the connection stays usable. */
 const droppedBodyBytesMax = 65_536;
@@ -30,12 +31,30 @@ export function answerFailure(
   leaveBehind(request, response);
 }
 
+/** The store's answer to the first write with the same Idempotency-Key, once more. */
+export function answerAgain(
+  request: IncomingMessage,
+  response: ServerResponse,
+  answer: KeptAnswer,
+  fields: readonly string[],
+): void {
+  if (response.destroyed) return;
+  const { status, headers, body } = answer;
+  const bodyless = request.method === 'HEAD' || status === 204 || status === 304;
+  const length = bodyless ? [] : ['Content-Length', String(body.byteLength)];
+  response.writeHead(status, [...headers, 'Idempotency-Replayed', 'true', ...fields, ...length]);
+  response.end(body);
+  leaveBehind(request, response);
+}
+
 /**
  * After an answer that did not wait for the whole request: a small rest is read and dropped, a large one
  * ends with the connection.
  */
 export function leaveBehind(request: IncomingMessage, response: ServerResponse): void {
   if (request.complete) return;
+  // Somebody may have begun to read it and stopped.
+  request.resume();
   const length = Number(request.headers['content-length'] ?? Number.NaN);
   if (length <= droppedBodyBytesMax) return;
   const { socket } = request;
@@ -77,7 +96,7 @@ function headersOf(failure: Failure, challenge: string): string[] {
   const headers = ['Content-Type', 'application/problem+json', 'Cache-Control', 'no-store'];
   if (failure.retryAfterSeconds !== undefined) headers.push('Retry-After', String(failure.retryAfterSeconds));
   if (status === 401) {
-    const wrong = failure.code === 'bad-credential' && challenge.startsWith('Bearer');
+    const wrong = failure.code === 'bad-credential' && challenge.includes('Bearer ');
     headers.push('WWW-Authenticate', wrong ? `${challenge}, error="invalid_token"` : challenge);
   }
   if (status === 405) headers.push('Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS');

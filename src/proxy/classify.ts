@@ -5,6 +5,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Config, PartitionRule } from '../config/schema.ts';
 import type { Failure } from '../core/failure.ts';
+import type { Directory } from '../core/homes.ts';
 import type { StoreName } from '../core/ownership.ts';
 import {
   type Access,
@@ -37,6 +38,8 @@ export type Match =
 export type Place =
   | { readonly place: 'partition'; readonly partition: string }
   | { readonly place: 'store'; readonly store: StoreName }
+  /** The directory must be asked which partition the user belongs to. */
+  | { readonly place: 'look-up'; readonly user: string }
   | { readonly place: 'refused'; readonly failure: Failure };
 
 export interface Classifier {
@@ -48,16 +51,17 @@ type Origin = { readonly request: IncomingMessage; readonly matched: MatchedRequ
   readonly identity: Identity | undefined;
 };
 /** Where a partition's name is found; undefined where the request does not have it. */
-type PartitionSource = (origin: Origin) => string | undefined;
+type PartitionSource = (origin: Origin) => string | undefined | { readonly lookUp: string };
 
 const overrideHeaders = new Set(['x-http-method-override', 'x-method-override', 'x-http-method']);
 const healthPath = '/.well-known/onewriter/health';
 
 export function createClassifier(
   config: Pick<Config, 'routes' | 'partition' | 'anonymousReads'>,
+  directory: Pick<Directory, 'cached'> = emptyDirectory,
 ): Classifier {
   const routes = compileRoutes(config.routes);
-  const general = config.partition.map(sourceOf);
+  const general = config.partition.map((rule) => sourceOf(rule, directory));
   const byRoute = new Map(
     config.routes.flatMap(({ partition }) =>
       partition === undefined ? [] : [[partition, routeSourceOf(partition)] as const],
@@ -78,6 +82,7 @@ export function createClassifier(
       for (const source of sources) {
         const partition = source(origin);
         if (partition === undefined) continue;
+        if (typeof partition !== 'string') return { place: 'look-up', user: partition.lookUp };
         if (isGoodName(partition)) return { place: 'partition', partition };
         return refused('no-partition', 'The partition that the request names is no usable name.');
       }
@@ -145,8 +150,9 @@ function failureOf(code: Failure['code'], why: string): Failure {
 
 // --- where partitions are found ----------------------------------------------------------------------
 
-function sourceOf(rule: PartitionRule): PartitionSource {
+function sourceOf(rule: PartitionRule, directory: Pick<Directory, 'cached'>): PartitionSource {
   if ('by' in rule) return fromUser;
+  if ('directory' in rule) return fromDirectory(directory);
   if ('header' in rule) return fromHeader(rule.header);
   if ('claim' in rule) return fromClaim(rule.claim);
   if ('path' in rule) return rule.path.startsWith('/') ? fromTemplate(rule.path) : fromPath(rule.path);
@@ -169,6 +175,17 @@ function splitOnce(text: string): [string, string] {
 }
 
 const fromUser: PartitionSource = ({ identity }) => identity?.user;
+
+const emptyDirectory: Pick<Directory, 'cached'> = { cached: () => null };
+
+/** A user without an entry leaves it to the next rule. */
+function fromDirectory(directory: Pick<Directory, 'cached'>): PartitionSource {
+  return ({ identity }) => {
+    if (identity === undefined) return undefined;
+    const entry = directory.cached(identity.user);
+    return entry === undefined ? { lookUp: identity.user } : (entry ?? undefined);
+  };
+}
 
 function fromHeader(header: string): PartitionSource {
   const name = header.toLowerCase();

@@ -13,6 +13,8 @@ export interface ProxyCounters {
   /** Writes that were held at some time; of them, those whose client went away. */
   held: number;
   abandonedHolds: number;
+  /** Keyed writes that got the stored answer of the first one. */
+  replayed: number;
   /** Writes that ended with an unknown outcome. */
   inDoubt: number;
   /** Long-lived connections that were closed because of a fence. */
@@ -38,6 +40,7 @@ export function newCounters(): ProxyCounters {
     refused: {},
     held: 0,
     abandonedHolds: 0,
+    replayed: 0,
     inDoubt: 0,
     closedAtFence: 0,
     holding: 0,
@@ -51,6 +54,7 @@ export function flatCounters(counters: ProxyCounters): Record<string, number> {
   const flat: Record<string, number> = {
     held_writes_total: counters.held,
     abandoned_holds_total: counters.abandonedHolds,
+    replayed_answers_total: counters.replayed,
     in_doubt_writes_total: counters.inDoubt,
     closed_at_fence_total: counters.closedAtFence,
     held_writes: counters.holding,

@@ -7,12 +7,13 @@ import type { Failure } from '../core/failure.ts';
 import type { WriteOutcome } from '../core/member.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
 import type { Passage } from './admit.ts';
-import { breakOff, leaveBehind } from './answer.ts';
+import { answerAgain, breakOff, leaveBehind } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
 import { responseHeaders } from './headers.ts';
+import type { KeyDecision, KeyedWrite } from './idempotency.ts';
 import { RecordFinder } from './record.ts';
-import { bodyTooSlow, failureOf, lapsedFailure } from './trouble.ts';
-import { bodyKindOf, LeaseLapsed, readWhole, Upload } from './upload.ts';
+import { bodyTooSlow, failureOf, lapsedFailure, outcomeUnknownAt } from './trouble.ts';
+import { bodyKindOf, isBodyRead, LeaseLapsed, readWhole, Upload } from './upload.ts';
 import type { FailedStage, Upstream, UpstreamExchange, UpstreamListener } from './upstream.ts';
 
 export interface ForwardOrder {
@@ -26,12 +27,16 @@ export interface ForwardOrder {
   readonly upstream: Upstream;
   readonly writeTimeoutMs: number;
   readonly readTimeoutMs: number;
-  /** Fields added to the answer, flat. */
-  readonly answerFields: readonly string[];
+  /** Fields added to an answer of this store and epoch, flat. */
+  readonly answerFields: (from: Pick<Passage, 'store' | 'epoch'>) => readonly string[];
+  /** The write's Idempotency-Key, which must be taken before anything is sent. */
+  readonly keyed: KeyedWrite | undefined;
   readonly gate: WriteGate;
   readonly doorbell: Doorbell;
   /** Answers in the store's place. */
   readonly answer: (failure: Failure) => void;
+  /** Ends this one request on an error that should not exist. */
+  readonly bug: (error: unknown) => void;
   /** Once, at the very end. */
   readonly ended: (report: ForwardReport) => void;
 }
@@ -42,6 +47,8 @@ export interface ForwardReport {
   readonly outcome: WriteOutcome | undefined;
   /** Why the exchange failed, if it did. */
   readonly cause?: Error;
+  /** Answered without an exchange, because of its key. */
+  readonly byKey?: 'replayed' | 'refused';
 }
 
 /** Starts the exchange; everything later happens through callbacks. */
@@ -68,6 +75,8 @@ class Forwarding implements UpstreamListener {
   #firstChunk: Buffer | undefined;
   #flushed = false;
   #paused = false;
+  /** Would complete a keyed write's answer, so it waits until the answer is stored. */
+  #lastChunk: Buffer | undefined;
 
   constructor(order: ForwardOrder) {
     this.#order = order;
@@ -78,13 +87,21 @@ class Forwarding implements UpstreamListener {
   }
 
   start(): void {
-    const { request, response, writeTimeoutMs } = this.#order;
+    const { request, response, writeTimeoutMs, keyed } = this.#order;
     response.on('close', this.#onClientClose);
     if (this.#write) this.#timer = setTimeout(this.#onTimeout, writeTimeoutMs);
+    if (keyed?.refusal !== undefined) {
+      this.#goByKey({ decision: 'refuse', failure: keyed.refusal });
+      return;
+    }
     const bodyKind = bodyKindOf(request);
-    if (bodyKind !== 'none') {
+    if (bodyKind !== 'none' && !isBodyRead(request)) {
       const { expect } = request.headers;
       if (expect !== undefined && request.httpVersionMinor > 0) response.writeContinue();
+    }
+    if (keyed !== undefined) {
+      keyed.begin(this.#goByKey, this.#order.bug);
+      return;
     }
     switch (bodyKind) {
       case 'none':
@@ -99,6 +116,31 @@ class Forwarding implements UpstreamListener {
         return;
     }
   }
+
+  /** The key was taken, or it tells what became of the first write with it. */
+  readonly #goByKey = (decision: KeyDecision): void => {
+    if (this.#over) return;
+    const { request, response, answer, answerFields } = this.#order;
+    switch (decision.decision) {
+      case 'send': {
+        const { bytes, whole } = decision.body;
+        if (!whole) this.#upload = new Upload(request, this.#mayContinue, bytes);
+        this.#send(this.#upload ?? (bytes.byteLength === 0 ? null : bytes));
+        return;
+      }
+      case 'replay': {
+        const { first, answer: kept } = decision;
+        const fields = answerFields({ store: first.owner, epoch: first.epoch });
+        void this.#finish('not-sent', { byKey: 'replayed' });
+        answerAgain(request, response, kept, fields);
+        return;
+      }
+      case 'refuse':
+        void this.#finish('not-sent', { byKey: 'refused' });
+        answer(decision.failure);
+        return;
+    }
+  };
 
   #send(body: Buffer | Upload | null): void {
     if (this.#over) return;
@@ -144,25 +186,32 @@ class Forwarding implements UpstreamListener {
 
   onHead(status: number, reason: string, rawHeaders: string[]): void {
     this.#status = status;
+    const { response, answerFields, passage, matched, keyed } = this.#order;
     this.#finder?.head(status, rawHeaders);
+    keyed?.answer.head(status, rawHeaders, matched.method === 'HEAD');
     if (this.#clientGone) return;
-    const { response, answerFields } = this.#order;
     response.sendDate = false;
     try {
       response.writeHead(status, /^[\t\x20-\x7e\x80-\xff]*$/.test(reason) ? reason : '', [
         ...responseHeaders(rawHeaders),
-        ...answerFields,
+        ...answerFields(passage),
       ]);
     } catch (cause) {
       this.#exchange?.cancel(new Error('the head of the answer cannot be passed on', { cause }));
       return;
     }
-    process.nextTick(this.#flush);
+    if (keyed?.answer.looksComplete !== true) process.nextTick(this.#flush);
   }
 
   onData(chunk: Buffer): void {
+    const { keyed } = this.#order;
     this.#finder?.data(chunk);
+    keyed?.answer.data(chunk);
     if (this.#clientGone) return;
+    if (keyed?.answer.looksComplete === true) {
+      this.#lastChunk = chunk;
+      return;
+    }
     if (!this.#flushed && this.#firstChunk === undefined) {
       this.#firstChunk = chunk;
       return;
@@ -175,30 +224,36 @@ class Forwarding implements UpstreamListener {
     const record = this.#finder?.found();
     // Before the ticket ends: a drain that this write ends must find its receipt.
     if (record !== undefined) this.#order.doorbell.ring(record);
-    const { request, response } = this.#order;
     const doubtful = this.#order.matched.access === 'write' && leavesDoubt(this.#status);
-    this.#finish(doubtful ? 'in-doubt' : 'ended');
+    const settled = this.#finish(doubtful ? 'in-doubt' : 'ended');
     if (this.#clientGone) return;
+    this.#afterKey(settled, () => this.#endAnswer(rawTrailers));
+  }
+
+  #endAnswer(rawTrailers: string[]): void {
+    const { request, response } = this.#order;
+    if (response.destroyed) return;
     if (rawTrailers.length > 0) response.addTrailers(pairsOf(responseHeaders(rawTrailers)));
     this.#flushed = true;
-    if (this.#firstChunk === undefined) response.end();
-    else response.end(this.#firstChunk);
+    const rest = [this.#firstChunk, this.#lastChunk].filter((chunk) => chunk !== undefined);
+    if (rest.length === 0) response.end();
+    else response.end(rest.length === 1 ? rest[0] : Buffer.concat(rest));
     if (!request.complete) leaveBehind(request, response);
   }
 
   onFailed(stage: FailedStage, cause: Error): void {
-    const { request, response, passage, matched, answer } = this.#order;
+    const { request, response, passage, matched, keyed, answer } = this.#order;
     const lapsed = this.#lapsed || cause instanceof LeaseLapsed;
     const at = { store: passage.store, access: matched.access, sending: this.#sending };
     const failure = lapsed
       ? lapsedFailure(passage.store, this.#sending)
       : this.#exchange === undefined && this.#timeIsUp
-        ? bodyTooSlow
+        ? (keyed?.waitsFor ?? bodyTooSlow)
         : failureOf(this.#timeIsUp ? 'timeout' : stage, at);
-    this.#finish(this.#sending ? 'in-doubt' : 'not-sent', cause);
+    const settled = this.#finish(this.#sending ? 'in-doubt' : 'not-sent', { cause });
     if (this.#clientGone) return;
     if (response.headersSent) breakOff(request, response);
-    else answer(failure);
+    else this.#afterKey(settled, () => answer(failure));
   }
 
   // --- what happens at the client --------------------------------------------------------------------
@@ -242,15 +297,27 @@ class Forwarding implements UpstreamListener {
     });
   }
 
-  #finish(outcome: WriteOutcome, cause?: Error): void {
-    if (this.#over) return;
+  /** Resolves when the write's key, if it has one, tells how the write ended, or after a bounded wait. */
+  #finish(
+    outcome: WriteOutcome,
+    why: Pick<ForwardReport, 'cause' | 'byKey'> = {},
+  ): Promise<void> | undefined {
+    if (this.#over) return undefined;
     this.#over = true;
     clearTimeout(this.#timer);
-    const { response, passage, gate, ended } = this.#order;
+    const { response, passage, gate, keyed, ended } = this.#order;
     response.off('close', this.#onClientClose);
+    const complete = why.cause === undefined && why.byKey === undefined;
+    const settled = keyed?.end(complete ? 'answered' : outcome === 'in-doubt' ? 'in-doubt' : 'not-sent');
     if (passage.ticket !== undefined) gate.end(passage.ticket, outcome);
-    const report = { status: this.#status, outcome: passage.ticket === undefined ? undefined : outcome };
-    ended(cause === undefined ? report : { ...report, cause });
+    ended({ status: this.#status, outcome: passage.ticket === undefined ? undefined : outcome, ...why });
+    return settled;
+  }
+
+  /** A client that repeats its write as soon as it is answered must find its key as this write left it. */
+  #afterKey(settled: Promise<void> | undefined, step: () => void): void {
+    if (settled === undefined) step();
+    else settled.then(step).catch(this.#order.bug);
   }
 }
 
@@ -260,7 +327,7 @@ function pairsOf(flat: readonly string[]): [string, string][] {
   return pairs;
 }
 
-/** Accepted for later (202), or answered by a gateway that does not know what became of it (502, 504, 520 to 527). */
+/** Accepted for later (202), or answered by a gateway that does not know what became of it. */
 function leavesDoubt(status: number): boolean {
-  return status === 202 || status === 502 || status === 504 || (status >= 520 && status <= 527);
+  return status === 202 || outcomeUnknownAt(status);
 }

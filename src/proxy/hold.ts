@@ -12,6 +12,8 @@ export interface HoldBounds {
 
 export interface Waiting {
   readonly partition: string;
+  /** When it began to wait, monotonic ms; a request that is held again does not begin anew. */
+  readonly sinceMs?: number;
   /** Decides anew. True: decided, one way or the other; false: it must go on waiting. */
   look(): boolean;
   /** The time is over: it must decide now. */
@@ -48,7 +50,8 @@ export class Holds {
     const expire = (): void => {
       if (this.release(waiting)) waiting.expire();
     };
-    this.#timers.set(waiting, setTimeout(expire, this.#bounds.holdMs));
+    const waitedMs = waiting.sinceMs === undefined ? 0 : performance.now() - waiting.sinceMs;
+    this.#timers.set(waiting, setTimeout(expire, Math.max(0, this.#bounds.holdMs - waitedMs)));
     return true;
   }
 
@@ -65,6 +68,13 @@ export class Holds {
       queue.stopListening();
     }
     return true;
+  }
+
+  /** Every request looks again, whatever it waits for. */
+  lookAll(): void {
+    for (const waiting of [...this.#timers.keys()]) {
+      if (this.#timers.has(waiting) && waiting.look()) this.release(waiting);
+    }
   }
 
   /** Every request must decide now, because the proxy ends. */

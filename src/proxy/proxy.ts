@@ -3,20 +3,36 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Config } from '../config/schema.ts';
+import type { Directory, Homes } from '../core/homes.ts';
 import type { StoreName } from '../core/ownership.ts';
+import type { DoubtNotes } from '../core/doubt.ts';
+import type { IdempotencyKeys } from '../core/idempotency.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
 import type { Log } from '../log.ts';
 import { answerOnSocket } from './answer.ts';
+import { Bodies } from './body.ts';
 import { newCounters, type ProxyCounters } from './counters.ts';
 import { Holds } from './hold.ts';
-import { createContext, type ProxyContext, serve } from './serve.ts';
+import { KeyedWrites } from './idempotency.ts';
+import { createContext, endOnBug, type ProxyContext, serve } from './serve.ts';
 import { Upgrades } from './upgrade.ts';
 import { Upstream } from './upstream.ts';
 
-export interface ProxyParts {
+/** What requests are judged by, as long as the rules are the same. */
+export interface Terms {
   readonly config: Config;
   readonly gate: WriteGate;
+  /** Left out: new partitions begin at the default store, so every home is known. */
+  readonly homes?: Homes;
+  /** Left out: no user has an entry. */
+  readonly directory?: Directory;
+  readonly doubts: DoubtNotes;
+}
+
+export interface ProxyParts extends Terms {
   readonly doorbell: Doorbell;
+  /** Left out: an Idempotency-Key is only passed on. */
+  readonly keys?: IdempotencyKeys;
   readonly log: Log;
   /** Wall clock, ms; for credentials and signatures. */
   readonly nowMs?: () => number;
@@ -30,10 +46,24 @@ export interface ProxyLimits {
   readonly connections: number;
   /** Requests that wait for an upstream connection, per store. */
   readonly queued: number;
+  /** Bodies and answers of keyed writes in memory, bytes. */
+  readonly keyedBytes: number;
+  /** Bodies that are read before their request is admitted, in memory, bytes. */
+  readonly bodyBytes: number;
+  /** For such a body to arrive, ms. */
+  readonly bodyMs: number;
 }
 
 export interface Proxy {
   listen(): Promise<{ readonly host: string; readonly port: number }>;
+  /** From now on writes wait, as at a fence; what is under way goes on. */
+  pauseWrites(): void;
+  resumeWrites(): void;
+  /**
+   * Judges by these from now on, also what waits: from its identity on, as if it came now. Only once nothing is
+   * under way that was admitted by the gate before. Addresses, times and limits stay those of the start.
+   */
+  serveUnder(terms: Terms): void;
   /**
    * Takes no new connection, answers held writes with 503, and waits for what is in flight. True when
    * everything ended in time; what did not is broken off by `stop`.
@@ -49,6 +79,9 @@ const defaultLimits: ProxyLimits = {
   heldTotal: 10_000,
   connections: 20_000,
   queued: 1_024,
+  keyedBytes: 67_108_864,
+  bodyBytes: 67_108_864,
+  bodyMs: 10_000,
 };
 const headerBytesMax = 32_768;
 const headersTimeoutMs = 30_000;
@@ -57,35 +90,72 @@ const requestTimeoutMs = 300_000;
 const keepAliveMs = 65_000;
 const bodySilenceMs = 300_000;
 const idleLookMs = 20;
+/** Longer than any question about an identity takes. */
+const identifiedWithinMs = 60_000;
 
 export function createProxy(parts: ProxyParts): Proxy {
-  const { config, gate } = parts;
+  const { config, keys, log } = parts;
   const limits = { ...defaultLimits, ...parts.limits };
   const counters = newCounters();
-  const holds = new Holds(gate, {
-    perPartition: limits.heldPerPartition,
-    total: limits.heldTotal,
-    holdMs: config.flip.holdMs,
-  });
   const upstreams = { legacy: upstreamOf(config, 'legacy', limits), app: upstreamOf(config, 'app', limits) };
   const nowMs = parts.nowMs ?? Date.now;
-  const context = createContext({ ...parts, nowMs, holds, counters, upstreams });
+  const keyedWrites =
+    keys && new KeyedWrites({ keys, stores: config.stores, log, bytesMax: limits.keyedBytes });
+  const bodies = new Bodies({ bytesMax: limits.bodyBytes, timeoutMs: limits.bodyMs });
+  const contextOf = (terms: Terms): ProxyContext => {
+    const { homes = everyHomeIsKnown, directory = emptyDirectory } = terms;
+    const holds = new Holds(terms.gate, {
+      perPartition: limits.heldPerPartition,
+      total: limits.heldTotal,
+      holdMs: terms.config.flip.holdMs,
+    });
+    const shared = { doorbell: parts.doorbell, log, nowMs, bodies, keyedWrites, counters, upstreams };
+    return createContext({ ...terms, ...shared, homes, directory, holds });
+  };
+  let context = contextOf(parts);
   const upgrades = new Upgrades(context);
-  const server = newServer(context, upgrades, limits);
+  const server = newServer(() => context, upgrades, limits);
   return {
     listen: () => listen(server, config.proxy.host, config.proxy.port),
+    pauseWrites: () => {
+      context.service.now = 'paused';
+    },
+    resumeWrites: () => {
+      context.service.now = 'open';
+      context.holds.lookAll();
+    },
+    serveUnder: (terms) => {
+      const before = context;
+      context = contextOf(terms);
+      context.draining = before.draining;
+      before.successor = context;
+      before.service.now = 'replaced';
+      upgrades.serveUnder(context);
+      before.holds.lookAll();
+      // Who is being identified yet is still told who they are, and then judged anew.
+      setTimeout(() => before.identifier.close(), identifiedWithinMs).unref();
+    },
     drain: async (timeoutMs) => drain(context, server, upgrades, timeoutMs),
     stop: async () => {
-      holds.expireAll();
+      context.holds.expireAll();
       upgrades.endAll();
+      context.identifier.close();
       await Promise.all([upstreams.legacy.close(), upstreams.app.close()]);
+      await keyedWrites?.close();
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       server.closeAllConnections();
       if (server.listening) await closed;
     },
-    counters: () => ({ ...counters, holding: holds.size }),
+    counters: () => ({ ...counters, holding: context.holds.size }),
   };
 }
+
+const everyHomeIsKnown: Homes = {
+  known: () => true,
+  settle: () => undefined,
+  find: async () => ({ store: 'legacy', isNew: false }),
+};
+const emptyDirectory: Directory = { cached: () => null, look: async () => undefined };
 
 function upstreamOf(config: Config, store: StoreName, limits: ProxyLimits): Upstream {
   const { url, connections, connectTimeoutMs } = config.stores[store];
@@ -100,11 +170,11 @@ function upstreamOf(config: Config, store: StoreName, limits: ProxyLimits): Upst
   });
 }
 
-function newServer(context: ProxyContext, upgrades: Upgrades, limits: ProxyLimits): Server {
+function newServer(serving: () => ProxyContext, upgrades: Upgrades, limits: ProxyLimits): Server {
   const server = createServer({
     maxHeaderSize: headerBytesMax,
     headersTimeout: headersTimeoutMs,
-    requestTimeout: requestTimeoutMs + context.config.flip.holdMs,
+    requestTimeout: requestTimeoutMs + serving().config.flip.holdMs,
     keepAliveTimeout: keepAliveMs,
     noDelay: true,
     // Only WebSocket is spoken here; a server may ignore every other offer (RFC 9110, 7.8).
@@ -114,11 +184,9 @@ function newServer(context: ProxyContext, upgrades: Upgrades, limits: ProxyLimit
   server.maxConnections = limits.connections;
   const serveSafely = (request: IncomingMessage, response: ServerResponse): void => {
     try {
-      serve(context, request, response);
+      serve(serving(), request, response);
     } catch (error) {
-      // A bug that one request shows must not end the requests of everybody else.
-      context.log('error', 'proxy.bug', { error: String(error) });
-      request.socket.destroy();
+      endOnBug(serving(), request, error);
     }
   };
   server.on('request', serveSafely);
@@ -128,7 +196,7 @@ function newServer(context: ProxyContext, upgrades: Upgrades, limits: ProxyLimit
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
     socket.on('error', () => socket.destroy());
     const detail = 'CONNECT is not forwarded. Nothing was sent.';
-    answerOnSocket(socket, { code: 'method-not-allowed', detail }, context.challenge);
+    answerOnSocket(socket, { code: 'method-not-allowed', detail }, serving().challenge);
   });
   return server;
 }

@@ -1,28 +1,33 @@
 /**
- * One request from its head to its end: match → identify → classify → admit → forward. Read from the top,
- * this is what the proxy does.
+ * One request from its head to its end: match → identify → classify → admit → forward (which takes a write's
+ * Idempotency-Key before it sends anything). Read from the top, this is what the proxy does.
  */
 import type { KeyObject } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Config } from '../config/schema.ts';
 import type { Failure } from '../core/failure.ts';
+import type { Directory, Homes } from '../core/homes.ts';
 import { type StoreName, storeNames } from '../core/ownership.ts';
+import type { DoubtNotes } from '../core/doubt.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
 import { guardKey, signGuard } from '../guard/signature.ts';
 import type { Log } from '../log.ts';
-import { admit, type Client, type Decision, type Passage } from './admit.ts';
+import { admit, type Client, type Decision, type Passage, type Service } from './admit.ts';
 import { answerFailure } from './answer.ts';
-import { type Classifier, createClassifier, type MatchedRequest } from './classify.ts';
+import type { Bodies } from './body.ts';
+import { type Classifier, createClassifier, type MatchedRequest, type Place } from './classify.ts';
 import { clientOf } from './client.ts';
 import { type ProxyCounters, statusClass } from './counters.ts';
+import { noteDoubt } from './doubt.ts';
 import { forward } from './forward.ts';
 import { type RequestHeaderRules, requestHeaders } from './headers.ts';
 import type { Holds } from './hold.ts';
+import type { KeyedWrites } from './idempotency.ts';
 import {
   challengeOf,
-  createIdentifier,
+  credentialHeadersOf,
   type Identification,
-  type Identifier,
+  Identifier,
   type Identity,
 } from './identify.ts';
 import { peerTest } from './peers.ts';
@@ -32,19 +37,29 @@ import type { Upstream } from './upstream.ts';
 export interface ProxyContext {
   readonly config: Config;
   readonly gate: WriteGate;
+  readonly homes: Homes;
+  readonly directory: Directory;
   readonly doorbell: Doorbell;
+  readonly doubts: DoubtNotes;
   readonly log: Log;
   readonly nowMs: () => number;
-  readonly identify: Identifier;
+  readonly identifier: Identifier;
+  /** Bodies that say who their request is from. */
+  readonly bodies: Bodies;
   readonly challenge: string;
   readonly classifier: Classifier;
   readonly holds: Holds;
+  /** Undefined: an Idempotency-Key is only passed on. */
+  readonly keyedWrites: KeyedWrites | undefined;
   readonly counters: ProxyCounters;
   readonly headerRules: RequestHeaderRules;
   readonly upstreams: Readonly<Record<StoreName, Upstream>>;
   /** Path of each store's URL, put before every target; without a slash at its end. */
   readonly prefixes: Readonly<Record<StoreName, string>>;
   readonly guardSecret: KeyObject;
+  readonly service: Service;
+  /** Once other rules apply: whoever still comes with these is judged anew there. */
+  successor: ProxyContext | undefined;
   /** True while the proxy drains: connections are closed after their answer. */
   draining: boolean;
 }
@@ -52,12 +67,25 @@ export interface ProxyContext {
 export function createContext(
   parts: Pick<
     ProxyContext,
-    'config' | 'gate' | 'doorbell' | 'log' | 'nowMs' | 'holds' | 'counters' | 'upstreams'
+    | 'config'
+    | 'gate'
+    | 'homes'
+    | 'directory'
+    | 'doorbell'
+    | 'doubts'
+    | 'log'
+    | 'nowMs'
+    | 'holds'
+    | 'bodies'
+    | 'keyedWrites'
+    | 'counters'
+    | 'upstreams'
   >,
 ): ProxyContext {
   const { config } = parts;
   const guardedNames = [
-    ...[...config.identity, ...config.partition].flatMap((rule) => ('header' in rule ? [rule.header] : [])),
+    ...credentialHeadersOf(config.identity),
+    ...config.partition.flatMap((rule) => ('header' in rule ? [rule.header] : [])),
     ...config.routes.flatMap(({ partition = '' }) =>
       partition.startsWith('header.') ? [partition.slice('header.'.length)] : [],
     ),
@@ -70,9 +98,9 @@ export function createContext(
   );
   return {
     ...parts,
-    identify: createIdentifier(config.identity, parts.nowMs),
+    identifier: new Identifier(config.identity, parts),
     challenge: challengeOf(config.identity),
-    classifier: createClassifier(config),
+    classifier: createClassifier(config, parts.directory),
     headerRules: {
       isTrustedProxy: peerTest(config.proxy.trustedProxies),
       guardedNames: new Set(guardedNames),
@@ -80,6 +108,8 @@ export function createContext(
     },
     prefixes: { legacy, app },
     guardSecret: guardKey(config.secret),
+    service: { now: 'open' },
+    successor: undefined,
     draining: false,
   };
 }
@@ -97,7 +127,7 @@ export function serve(context: ProxyContext, request: IncomingMessage, response:
       refuse(context, request, response, match.failure);
       return;
     case 'request':
-      identifyThen(context, request, match.request, (identification) => {
+      identifyThen(context, request, match.request, response, (identification) => {
         if (request.socket.destroyed) return;
         if (identification.kind === 'refused') {
           refuse(context, request, response, withSent(identification.failure, match.request));
@@ -114,6 +144,7 @@ export function identifyThen(
   context: ProxyContext,
   request: IncomingMessage,
   matched: MatchedRequest,
+  response: ServerResponse | undefined,
   then: (identification: Identification) => void,
 ): void {
   const rule = matched.route?.rule;
@@ -121,15 +152,19 @@ export function identifyThen(
     then({ kind: 'anonymous' });
     return;
   }
-  const identification = context.identify(request);
+  const body = response && context.bodies.of(request, response);
+  const identification = context.identifier.identify(request, body);
   if (!(identification instanceof Promise)) {
     then(identification);
     return;
   }
-  identification.then(then).catch((error: unknown) => {
-    context.log('error', 'proxy.bug', { error: String(error) });
-    request.socket.destroy();
-  });
+  identification.then(then).catch((error: unknown) => endOnBug(context, request, error));
+}
+
+/** A bug that one request shows must not end the requests of everybody else. */
+export function endOnBug(context: ProxyContext, request: IncomingMessage, error: unknown): void {
+  context.log('error', 'proxy.bug', { error: String(error) });
+  request.socket.destroy();
 }
 
 /** Classifies and admits; shared by requests and upgrades. */
@@ -141,15 +176,24 @@ export function decide(
   client: Client,
   decided: (decision: Decision) => void,
 ): void {
-  const place = context.classifier.place(request, matched, identity);
-  if (place.place === 'refused') {
-    decided({ decision: 'refuse', failure: withSent(place.failure, matched) });
-    return;
-  }
-  // Not for anonymous requests: anybody could fill the registry with names.
-  if (place.place === 'partition' && identity !== undefined) context.gate.notice(place.partition);
-  admit(context, { place, access: matched.access, client }, decided);
+  const place = (): Place => context.classifier.place(request, matched, identity);
+  const identified = identity !== undefined;
+  const heldSinceMs = waitingSince.get(request);
+  const bug = (error: unknown): void => endOnBug(context, request, error);
+  admit(context, { place, access: matched.access, identified, client, bug, heldSinceMs }, (decision) => {
+    if (decision.decision === 'refuse') {
+      decided({ decision: 'refuse', failure: withSent(decision.failure, matched) });
+      return;
+    }
+    // The time that it has waited counts under the next rules, too.
+    if (decision.decision === 'again' && decision.heldSinceMs !== undefined) {
+      waitingSince.set(request, decision.heldSinceMs);
+    }
+    decided(decision);
+  });
 }
+
+const waitingSince = new WeakMap<IncomingMessage, number>();
 
 function admitAndForward(
   context: ProxyContext,
@@ -161,6 +205,10 @@ function admitAndForward(
   decide(context, request, matched, identity, clientOf(request, response), (decision) => {
     if (decision.decision === 'refuse') {
       refuse(context, request, response, decision.failure);
+      return;
+    }
+    if (decision.decision === 'again') {
+      serve(context.successor ?? context, request, response);
       return;
     }
     const { passage } = decision;
@@ -178,22 +226,39 @@ function admitAndForward(
       upstream: context.upstreams[store],
       writeTimeoutMs: settings.writeTimeoutMs,
       readTimeoutMs: settings.readTimeoutMs,
-      answerFields: answerFieldsOf(context, passage),
+      answerFields: (from) => answerFieldsOf(context, from),
+      keyed: context.keyedWrites?.of(request, matched, passage, identity),
       gate: context.gate,
       doorbell: context.doorbell,
       answer: (failure) => refuse(context, request, response, failure),
-      ended: ({ status, outcome, cause }) => {
+      bug: (error) => endOnBug(context, request, error),
+      ended: ({ status, outcome, cause, byKey }) => {
         context.counters.underWay -= 1;
+        if (byKey === 'replayed') context.counters.replayed += 1;
+        if (byKey !== undefined) return;
         context.counters.requests[store][matched.access][
           cause === undefined ? statusClass(status) : 'broken'
         ] += 1;
+        const refused = outcome === 'not-sent' || statusClass(status) === '4xx';
+        if (!refused) noticeAnonymousWrite(context, passage, identity);
         if (outcome !== 'in-doubt') return;
-        context.counters.inDoubt += 1;
-        const { partition } = passage;
-        context.log('warn', 'write.in-doubt', { store, partition, status, error: cause?.message });
+        const why = cause?.message ?? `the store answered ${status}, which does not say what became of it`;
+        noteDoubt(context, passage, { method: matched.method, target: matched.target, why });
       },
     });
   });
+}
+
+/**
+ * Whoever has written must be in the registry, or the partition could be taken for a new one. Writes of nobody in
+ * particular only once a store took them, or may have: anybody could fill the registry with names.
+ */
+export function noticeAnonymousWrite(
+  { gate }: ProxyContext,
+  { partition, ticket }: Passage,
+  identity: Identity | undefined,
+): void {
+  if (identity === undefined && partition !== undefined && ticket !== undefined) gate.notice(partition);
 }
 
 /** Headers to send upstream; to a guarded store signed with what the guard must know. */
@@ -222,11 +287,11 @@ export function headersFor(
   return headers;
 }
 
-function answerFieldsOf(context: ProxyContext, passage: Passage): string[] {
+function answerFieldsOf(context: ProxyContext, from: Pick<Passage, 'store' | 'epoch'>): string[] {
   const fields: string[] = [];
   if (context.config.proxy.debugHeaders) {
-    fields.push('Onewriter-Store', passage.store);
-    if (passage.epoch !== undefined) fields.push('Onewriter-Epoch', String(passage.epoch));
+    fields.push('Onewriter-Store', from.store);
+    if (from.epoch !== undefined) fields.push('Onewriter-Epoch', String(from.epoch));
   }
   if (context.draining) fields.push('Connection', 'close');
   return fields;
@@ -254,17 +319,23 @@ export function countRefusal(context: ProxyContext, failure: Failure): void {
 function answerHealth(context: ProxyContext, response: ServerResponse): void {
   const leaseLeftMs = context.gate.leaseLeftMs();
   const healthy = leaseLeftMs > 0;
-  const state = healthy
-    ? { status: 'ok', leaseLeftMs }
-    : {
-        status: 'lease-lapsed',
-        detail: 'This proxy has lost touch with the ledger: it refuses writes and still serves reads.',
-      };
-  const body = Buffer.from(JSON.stringify(state));
+  const state = healthOf(healthy, context.gate.trouble());
+  const body = Buffer.from(JSON.stringify(healthy ? { ...state, leaseLeftMs } : state));
   response.writeHead(healthy ? 200 : 503, {
     'Content-Type': 'application/json',
     'Content-Length': body.byteLength,
     'Cache-Control': 'no-store',
   });
   response.end(body);
+}
+
+function healthOf(healthy: boolean, trouble: string | undefined): { status: string; detail?: string } {
+  if (healthy) return trouble === undefined ? { status: 'ok' } : { status: 'degraded', detail: trouble };
+  if (trouble?.startsWith('ledger-regressed') === true) {
+    const what = trouble.slice('ledger-regressed: '.length);
+    const detail = `The ledger lost data (${what}): this proxy refuses writes until an operator restores it, and still serves reads.`;
+    return { status: 'ledger-regressed', detail };
+  }
+  const detail = 'This proxy has lost touch with the ledger: it refuses writes and still serves reads.';
+  return { status: 'lease-lapsed', detail };
 }

@@ -98,3 +98,8 @@ export function lapsedFailure(store: StoreName, sending: boolean): Failure {
     members: { store, stage: 'lease-lapsed' },
   };
 }
+
+/** Answers of a gateway that does not know what became of the write (502, 504, 520 to 527). */
+export function outcomeUnknownAt(status: number): boolean {
+  return status === 502 || status === 504 || (status >= 520 && status <= 527);
+}

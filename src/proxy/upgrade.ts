@@ -11,8 +11,17 @@ import type { WriteOutcome } from '../core/member.ts';
 import type { Client, Passage } from './admit.ts';
 import { answerOnSocket } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
+import { noteDoubt } from './doubt.ts';
 import type { Identity } from './identify.ts';
-import { countRefusal, decide, type ProxyContext, headersFor, identifyThen, withSent } from './serve.ts';
+import {
+  countRefusal,
+  decide,
+  type ProxyContext,
+  headersFor,
+  identifyThen,
+  noticeAnonymousWrite,
+  withSent,
+} from './serve.ts';
 import { failureOf } from './trouble.ts';
 
 /** How long a side has to take the closing frame, ms; far below any settle time. */
@@ -27,6 +36,7 @@ interface Upgraded {
   readonly request: IncomingMessage;
   readonly client: Duplex;
   readonly passage: Passage;
+  readonly identity: Identity | undefined;
   store: Duplex | undefined;
   asked: ClientRequest | undefined;
   stopListening: () => void;
@@ -34,7 +44,7 @@ interface Upgraded {
 }
 
 export class Upgrades {
-  readonly #context: ProxyContext;
+  #context: ProxyContext;
   readonly #open = new Map<IncomingMessage, Upgraded>();
   readonly #middleware: ReturnType<typeof createProxyMiddleware>;
 
@@ -69,7 +79,7 @@ export class Upgrades {
       return;
     }
     const matched = match.request;
-    identifyThen(this.#context, request, matched, (identification) => {
+    identifyThen(this.#context, request, matched, undefined, (identification) => {
       if (socket.destroyed) return;
       if (identification.kind === 'refused') {
         this.#refuse(socket, withSent(identification.failure, matched));
@@ -78,9 +88,15 @@ export class Upgrades {
       const identity = identification.kind === 'user' ? identification.identity : undefined;
       decide(this.#context, request, matched, identity, socketClient(socket), (decision) => {
         if (decision.decision === 'refuse') this.#refuse(socket, decision.failure);
+        else if (decision.decision === 'again') this.upgrade(request, socket, head);
         else this.#carry(request, socket, head, matched, identity, decision.passage);
       });
     });
+  }
+
+  /** From now on; what is open under the rules before belongs to no partition. */
+  serveUnder(context: ProxyContext): void {
+    this.#context = context;
   }
 
   /** Closes every upgraded connection, because the proxy ends. */
@@ -101,6 +117,7 @@ export class Upgrades {
       request,
       client,
       passage,
+      identity,
       store: undefined,
       asked: undefined,
       stopListening: () => {},
@@ -130,6 +147,7 @@ export class Upgrades {
     upgraded.asked = asked;
     asked.once('upgrade', (_answer, store) => {
       upgraded.store = store;
+      noticeAnonymousWrite(this.#context, upgraded.passage, upgraded.identity);
       store.once('close', () => this.#end(upgraded));
       if (upgraded.over) store.destroy();
     });
@@ -188,8 +206,10 @@ export class Upgrades {
     this.#context.counters.upgraded -= 1;
     const { ticket } = upgraded.passage;
     if (ticket === undefined) return;
-    if (outcome === 'in-doubt') this.#context.counters.inDoubt += 1;
     this.#context.gate.end(ticket, outcome);
+    if (outcome !== 'in-doubt') return;
+    const why = 'the WebSocket was closed; what its last frames did is not known';
+    noteDoubt(this.#context, upgraded.passage, { method: 'GET', target: upgraded.request.url ?? '', why });
   }
 
   #refuse(socket: Duplex, failure: Failure): void {

@@ -10,7 +10,22 @@ export const wholeBodyBytesMax = 65_536;
 
 export type BodyKind = 'none' | 'whole' | 'streamed';
 
+/** Whole bodies that were read before their request was admitted. */
+const readBefore = new WeakMap<IncomingMessage, Buffer>();
+
+/** From now on whoever wants the body gets it from memory. */
+export function bodyWasRead(request: IncomingMessage, body: Buffer): void {
+  readBefore.set(request, body);
+}
+
+/** The client has been told to send its body, or has sent it unasked. */
+export function isBodyRead(request: IncomingMessage): boolean {
+  return readBefore.has(request);
+}
+
 export function bodyKindOf(request: IncomingMessage): BodyKind {
+  const body = readBefore.get(request);
+  if (body !== undefined) return body.byteLength === 0 ? 'none' : 'whole';
   if (request.headers['transfer-encoding'] !== undefined) return 'streamed';
   const length = request.headers['content-length'];
   if (length === undefined || Number(length) === 0) return 'none';
@@ -19,12 +34,61 @@ export function bodyKindOf(request: IncomingMessage): BodyKind {
 
 /** Calls back with the whole body, or not at all where the client breaks off. */
 export function readWhole(request: IncomingMessage, done: (body: Buffer) => void): void {
+  const body = readBefore.get(request);
+  if (body !== undefined) {
+    done(body);
+    return;
+  }
   const chunks: Buffer[] = [];
   request.on('data', (chunk: Buffer) => chunks.push(chunk));
   request.once('end', () => {
     const [first] = chunks;
     done(chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks));
   });
+}
+
+/**
+ * Calls back once with the whole body; with what of it has come (the request is paused then), where it is
+ * longer than `bytesMax`; or with nothing, where `take` has no room for more. Returns the way out.
+ */
+export function readBeginning(
+  request: IncomingMessage,
+  bytesMax: number,
+  take: (bytes: number) => boolean,
+  done: (body: { readonly bytes: Buffer; readonly whole: boolean } | undefined) => void,
+): () => void {
+  const body = readBefore.get(request);
+  if (body !== undefined) {
+    // Its bytes are in somebody's account already.
+    done({ bytes: body, whole: true });
+    return () => {};
+  }
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  const leave = (): void => {
+    request.off('data', onData);
+    request.off('end', onEnd);
+  };
+  const onData = (chunk: Buffer): void => {
+    if (!take(chunk.byteLength)) {
+      leave();
+      done(undefined);
+      return;
+    }
+    chunks.push(chunk);
+    bytes += chunk.byteLength;
+    if (bytes <= bytesMax) return;
+    leave();
+    request.pause();
+    done({ bytes: Buffer.concat(chunks), whole: false });
+  };
+  const onEnd = (): void => {
+    leave();
+    done({ bytes: Buffer.concat(chunks), whole: true });
+  };
+  request.on('data', onData);
+  request.on('end', onEnd);
+  return leave;
 }
 
 export class ClientBrokeOff extends Error {
@@ -48,15 +112,18 @@ export class LeaseLapsed extends Error {
 export class Upload extends Readable {
   readonly #request: IncomingMessage;
   readonly #mayContinue: () => boolean;
+  #beginning: Buffer | undefined;
   #attached = false;
   #received = false;
 
-  constructor(request: IncomingMessage, mayContinue: () => boolean) {
+  /** `beginning`: what of the body has been read already. */
+  constructor(request: IncomingMessage, mayContinue: () => boolean, beginning?: Buffer) {
     super();
     // Whoever sends from it learns of its errors; until then nobody has to.
     this.on('error', () => {});
     this.#request = request;
     this.#mayContinue = mayContinue;
+    this.#beginning = beginning;
   }
 
   /** The client has sent its whole body; it may go away without breaking the upload. */
@@ -65,6 +132,12 @@ export class Upload extends Readable {
   }
 
   override _read(): void {
+    const beginning = this.#beginning;
+    if (beginning !== undefined) {
+      this.#beginning = undefined;
+      this.push(beginning);
+      return;
+    }
     if (!this.#attached) {
       this.#attached = true;
       this.#request.on('data', this.#onData);

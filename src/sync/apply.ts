@@ -25,6 +25,8 @@ import type { Writers } from './writers.ts';
 
 export interface CopyParts {
   readonly ledger: Pick<Ledger, 'read'>;
+  /** What the ledger has lost, asked at that moment; undefined while it is sound. */
+  readonly lost: () => Promise<string | undefined>;
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
   /** For copies under a fence, which were paid for before it began. */
   readonly prepaidReaders: Readonly<Record<StoreName, StoreReader>>;
@@ -70,8 +72,9 @@ export async function withCopySession<T>(
   work: (session: CopySession) => Promise<T>,
   lockWaitMs = Number.POSITIVE_INFINITY,
 ): Promise<SessionResult<T>> {
-  const early = await mayCopy(parts, partition, hand);
-  if (early.copied === 'no') return early;
+  // Who is refused anyhow need not wait for the lock; under a fence there is no time to ask twice.
+  const early = hand.hand === 'handoff' ? undefined : await mayCopy(parts, partition, hand);
+  if (early?.copied === 'no') return early;
   const held = await parts.lock.acquire(partition, signal, lockWaitMs);
   if (held === undefined) {
     return {
@@ -105,7 +108,9 @@ async function mayCopy(
   partition: string,
   hand: CopyHand,
 ): Promise<SessionResult<Direction>> {
-  const { ownership } = await parts.ledger.read(partition);
+  // The second question stands behind the first, so that no loss can come between them unseen.
+  const [{ ownership }, lost] = await Promise.all([parts.ledger.read(partition), parts.lost()]);
+  if (lost !== undefined) return { copied: 'no', because: `the ledger lost data: ${lost}`, when: 'later' };
   const decision = decideCopy(ownership, hand, [...parts.writers.keys()]);
   if (decision.copy === 'yes') return { copied: 'yes', result: decision };
   const when = ownership.phase === 'open' ? 'never' : 'later';
@@ -181,11 +186,12 @@ export class CopySession {
   }
 
   async #ensure(held: () => Promise<boolean>): Promise<void> {
-    if (!(await held())) {
+    // Both asked at once: what counts is that each still held at some time after this call.
+    const [isHeld, now] = await Promise.all([held(), mayCopy(this.#parts, this.partition, this.#hand)]);
+    if (!isHeld) {
       const because = 'the copy lock was lost; another hand may be copying';
       throw new SessionOver({ copied: 'no', because, when: 'later' });
     }
-    const now = await mayCopy(this.#parts, this.partition, this.#hand);
     if (now.copied === 'no') throw new SessionOver(now);
     const { from, to, epoch } = now.result;
     if (from !== this.from || to !== this.to || epoch !== this.epoch) {

@@ -83,7 +83,7 @@ async function lookAtPartition(
   partition: string,
   signal: AbortSignal,
 ): Promise<JobOutcome> {
-  const report = await parts.desk.bringUpFully(partition, signal, lockWaitMs);
+  const report = await parts.desk.bringUpFully(partition, signal, { lockWaitMs });
   if (report.refused !== undefined) return afterRefusal(report.refused);
   const [problem] = report.problems;
   if (problem !== undefined) {

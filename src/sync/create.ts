@@ -34,6 +34,8 @@ export interface SyncSettings {
   readonly config: Config;
   readonly redis: RedisAddress;
   readonly ledger: Ledger;
+  /** What the ledger has lost, as this process can tell; without it, as the ledger knows itself. */
+  readonly lost?: () => Promise<string | undefined>;
   readonly feed: Pick<LedgerFeed, 'onTransition'>;
   readonly registry: Registry;
   readonly log: Log;
@@ -82,6 +84,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const lockMs = Math.max(stores.legacy.timeoutMs, stores.app.timeoutMs) + lockMarginMs;
   const copies: CopyParts = {
     ledger,
+    lost: settings.lost ?? (async () => (await ledger.regression())?.detail),
     readers,
     prepaidReaders: eachStore((store) => stores[store].prepaidReader),
     writers: makeWriters(stores, config.sync.rollbackWindow),
@@ -107,7 +110,8 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     view.stop();
     await doorbell.close();
     await workers?.stop();
-    await Promise.all([queues.record.close(), queues.control.close()]);
+    // Without Redis they fail to close; what is open behind them must be closed all the same.
+    await Promise.allSettled([queues.record.close(), queues.control.close()]);
     await Promise.all(Object.values(readers).map((reader) => reader.close()));
     blocking?.disconnect();
     redis.disconnect();

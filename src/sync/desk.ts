@@ -21,6 +21,7 @@ import {
   withCopySession,
 } from './apply.ts';
 import { pause } from '../pause.ts';
+import { unlimited } from '../stores/budget.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import {
   type Comparison,
@@ -33,6 +34,8 @@ import {
 import { type Patience, readPatiently } from './patience.ts';
 
 const bringUpPassesMax = 5;
+/** Before a fence, a pass that brought no more than this was the last: the catch-up looks again anyhow. */
+const littleRecords = 5;
 const catchUpPassesMax = 20;
 /** How long a fence waits for another hand to finish a copy, and after how long the attempt is worth repeating. */
 const fenceLockWaitMs = 500;
@@ -59,13 +62,46 @@ export class SyncDesk implements CopyDesk {
   }
 
   async bringUp(partition: string, signal: AbortSignal): Promise<CopyReport> {
-    const { failed: _, refused: __, pages, ...report } = await this.bringUpFully(partition, signal);
+    const glance = await this.#glance(partition, signal);
+    if (glance !== undefined) {
+      await this.#letters.clear(partition);
+      await this.#prepay(partition, glance.pages, signal);
+      return glance.report;
+    }
+    const upTo = { littleRecords };
+    const { failed: _, refused: __, pages, ...report } = await this.bringUpFully(partition, signal, upTo);
     if (pages !== undefined && report.problems.length === 0) await this.#prepay(partition, pages, signal);
     return report;
   }
 
+  /**
+   * Looks whether there is anything to copy at all, without the lock and the questions that only a copy needs.
+   * Undefined where there is, or where something is wrong. It proves nothing, and need not: the catch-up does.
+   */
+  async #glance(
+    partition: string,
+    signal: AbortSignal,
+  ): Promise<{ readonly report: CopyReport; readonly pages: Comparison['pages'] } | undefined> {
+    const { ledger, writers, readers } = this.#parts;
+    const { ownership } = await ledger.read(partition);
+    if (ownership.phase !== 'open' || !writers.has(otherStore(ownership.owner))) return undefined;
+    const startedMs = performance.now();
+    const sides = sidesOf(ownership.owner, readers);
+    const found = await compareSides(sides, { partition, patience: 'background', signal });
+    if (found.differences.length + found.problems.length > 0) return undefined;
+    const report: CopyReport = {
+      ...{ recordsCompared: found.ownerRecords.size, recordsCopied: 0, passes: 1, problems: [] },
+      lastPassMs: performance.now() - startedMs,
+    };
+    return { report, pages: found.pages };
+  }
+
   /** As bringUp, and says which records the target would not take. */
-  async bringUpFully(partition: string, signal: AbortSignal, lockWaitMs?: number): Promise<BroughtUp> {
+  async bringUpFully(
+    partition: string,
+    signal: AbortSignal,
+    { littleRecords = 0, lockWaitMs }: { littleRecords?: number; lockWaitMs?: number } = {},
+  ): Promise<BroughtUp> {
     let recordsCopied = 0;
     for (let passes = 1; ; passes += 1) {
       const session = await this.#pass(partition, { hand: 'sync' }, 'background', signal, lockWaitMs);
@@ -76,7 +112,7 @@ export class SyncDesk implements CopyDesk {
       }
       const { compared, copied, problems, failed, pages, tookMs } = session.result;
       recordsCopied += copied;
-      if (copied === 0 || passes === bringUpPassesMax) {
+      if (copied <= littleRecords || passes === bringUpPassesMax) {
         if (failed.length === 0) await this.#letters.clear(partition);
         const all = [...problems, ...failed.map(problemOf)];
         return {
@@ -154,17 +190,20 @@ export class SyncDesk implements CopyDesk {
 
   /** The copy's own lists can be late, too: a comparison must not go by what they showed before the last copy. */
   async #untilCopyShows(partition: string, signal: AbortSignal): Promise<void> {
-    const { ownership } = await this.#parts.ledger.read(partition);
-    const { feedDelayMs } = this.#parts.readers[otherStore(ownership.owner)];
+    const { ledger, readers } = this.#parts;
+    if (readers.legacy.feedDelayMs + readers.app.feedDelayMs === 0) return;
+    const { ownership } = await ledger.read(partition);
+    const { feedDelayMs } = readers[otherStore(ownership.owner)];
     if (feedDelayMs > 0) await pause(feedDelayMs, signal);
   }
 
-  /** Two passes, and a few records that are written meanwhile. */
+  /** Three passes, the last behind the seal, and a few records that are written meanwhile. */
   async #prepay(partition: string, pages: Comparison['pages'], signal: AbortSignal): Promise<void> {
     const { budgets, ledger } = this.#parts;
+    if (budgets.legacy === unlimited && budgets.app === unlimited) return;
     const { owner } = (await ledger.read(partition)).ownership;
-    await budgets[owner].prepay(2 * pages.owner + fewCalls, signal);
-    await budgets[otherStore(owner)].prepay(2 * pages.copy + fewCalls, signal);
+    await budgets[owner].prepay(3 * pages.owner + fewCalls, signal);
+    await budgets[otherStore(owner)].prepay(3 * pages.copy + fewCalls, signal);
   }
 
   lagMs(): Promise<number | undefined> {

@@ -119,8 +119,9 @@ async function listAll(
 export async function copyPass(session: CopySession, patience: Patience): Promise<PassResult> {
   const startedMs = performance.now();
   const { partition, signal } = session;
-  const afterPage = (): Promise<void> => session.ensureMayCopy();
-  const found = await compareSides(session, { partition, patience, signal, afterPage });
+  const found = await compareSides(session, { partition, patience, signal, afterPage: sometimes(session) });
+  // What was read counts only if nobody else could copy meanwhile.
+  await session.ensureMayCopy();
   const extras = found.differences.filter((difference) => difference.difference === 'extra');
   const others = found.differences.filter((difference) => difference.difference !== 'extra');
   const failed: FailedRecord[] = [];
@@ -144,6 +145,18 @@ export async function copyPass(session: CopySession, patience: Patience): Promis
     failed,
     pages: found.pages,
     tookMs: performance.now() - startedMs,
+  };
+}
+
+const ensureEveryMs = 250;
+
+/** A long list is given up soon after it has become useless. */
+function sometimes(session: CopySession): () => Promise<void> {
+  let ensuredMs = performance.now();
+  return async () => {
+    if (performance.now() - ensuredMs < ensureEveryMs) return;
+    ensuredMs = performance.now();
+    await session.ensureMayCopy();
   };
 }
 

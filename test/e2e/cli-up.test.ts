@@ -100,10 +100,23 @@ describe('one whole deployment, driven from the command line', () => {
     expect(again.exit).toBe(0);
   });
 
-  test('a move back is refused at the plan, since nothing is copied back: exit 8', async () => {
+  test('a move back is refused where no guard can prove that it would lose nothing: exit 8', async () => {
     const back = await cli('plan', '--cohort', 'pilot', '--to', 'legacy');
     expect(back.exit).toBe(8);
-    expect(back.stdout).toContain('no-way-back');
+    expect(back.stdout).toContain('no-clean-way-back');
+    expect(await cli('rollback', 'pilot', '--reason', 'x', '--yes')).toMatchObject({ exit: 8 });
+    const answer = await fetch(`${adminUrl}/v1/rollbacks`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ cohort: 'pilot', reason: 'x' }),
+    });
+    expect(answer.status).toBe(422);
+    expect(await answer.json()).toMatchObject({
+      code: 'no-clean-way-back',
+      blockers: [{ code: 'no-clean-way-back', detail: expect.stringContaining('sync.rollbackWindow') }],
+    });
+    const after = await cli('status', 'pilot');
+    expect(after.stdout.split('\n')[0]).toBe('Writes: 4/4 app, 0 fenced, 0 legacy');
   });
 
   test('what an operator did is in the audit log', async () => {

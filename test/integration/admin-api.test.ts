@@ -78,10 +78,8 @@ describe('what is not there', () => {
   });
 
   test.each([
-    ['POST', '/v1/partitions/u1/resolve'],
     ['POST', '/v1/flips/f/approve'],
     ['POST', '/v1/flips/f/reject'],
-    ['POST', '/v1/rollbacks'],
     ['POST', '/v1/freeze'],
     ['POST', '/v1/unfreeze'],
     ['GET', '/v1/strays'],
@@ -184,14 +182,14 @@ describe('partitions', () => {
   test('an import takes an array, an object with its reason, and NDJSON', async () => {
     const array = [{ partition: 'u1', attributes: { seats: 5 } }, { partition: 'u2' }];
     const first = await rig.call('POST', '/v1/partitions/import?reason=crm', { body: array });
-    expect(first.body).toEqual({ imported: 2, known: 2 });
+    expect(first.body).toEqual({ imported: 2, known: 2, complete: false });
     await rig.call('POST', '/v1/partitions/import', {
       body: { reason: 'crm', partitions: [{ partition: 'u3' }] },
     });
     const text = '{"partition":"u3"}\n\n{"partition":"u4"}\n';
     const type = 'application/x-ndjson';
     const last = await rig.call('POST', '/v1/partitions/import?reason=crm', { text, type });
-    expect(last.body).toEqual({ imported: 2, known: 4 });
+    expect(last.body).toEqual({ imported: 2, known: 4, complete: false });
     expect((await auditEntries())[0]).toMatchObject({
       actor: 'olga',
       action: 'partitions.import',
@@ -255,6 +253,23 @@ describe('flips', () => {
     expect(entry).toMatchObject({ before: null, after: { cohort: 'pilot', state: 'running' } });
   });
 
+  test('a rollback is a flip to legacy, with an action of its own in the audit log', async () => {
+    const body = { cohort: 'pilot', reason: 'the app is wrong', confirm: 'pilot' };
+    const answer = await rig.call('POST', '/v1/rollbacks', { body });
+    expect(answer).toMatchObject({ status: 202, body: { cohort: 'pilot', to: 'legacy', by: 'olga' } });
+    const entry = { action: 'rollback.start', target: 'flip-1', reason: 'the app is wrong' };
+    expect(await auditEntries()).toMatchObject([entry]);
+  });
+
+  test('a rollback that was confirmed with another name is refused, and starts nothing', async () => {
+    const body = { cohort: 'pilot', reason: 'r', confirm: 'large' };
+    const answer = await rig.call('POST', '/v1/rollbacks', { body });
+    expect(answer).toMatchObject({ status: 422, body: { code: 'not-confirmed' } });
+    expect(rig.desk.all.size).toBe(0);
+    const denied = await rig.call('POST', '/v1/rollbacks', { body, token: tokens.viewer });
+    expect(denied).toMatchObject({ status: 403, body: { code: 'role-needed' } });
+  });
+
   test('pausing and resuming keep the state before and after', async () => {
     await rig.call('POST', '/v1/flips', { body: { cohort: 'pilot', to: 'app', reason: 'go' } });
     rig.desk.then = {};
@@ -275,6 +290,7 @@ describe('flips', () => {
     ['no-such-plan', 404],
     ['already-running', 409],
     ['nothing-can-move', 422],
+    ['no-clean-way-back', 422],
   ] as const)('the desk refuses with %s: %d, and the audit log stays empty', async (refused, status) => {
     rig.desk.refusal = {
       refused,
@@ -291,6 +307,27 @@ describe('flips', () => {
       blocked: [{ code: 'reserved' }],
     });
     expect(await auditEntries()).toEqual([]);
+  });
+
+  test('say page by page what each of their partitions went through', async () => {
+    rig.desk.reportOf = (partition) =>
+      partition === 'u1'
+        ? {
+            ...{ outcome: 'moved', attempts: 2, pauseMs: 7, stepsMs: { fencing: 1.5 } },
+            proof: { recordsCompared: 3, recordsCopied: 0, passes: 1 },
+            lastFailure: { code: 'write-in-doubt', detail: 'it settles soon' },
+          }
+        : { outcome: 'pending', attempts: 0 };
+    const { body } = await rig.call('POST', '/v1/flips', {
+      body: { cohort: 'pilot', to: 'app', reason: 'pilot week' },
+    });
+    const path = `/v1/flips/${String(body['id'])}/partitions`;
+    const first = await rig.call('GET', `${path}?limit=1`, { token: tokens.viewer });
+    expect(first.body['partitions']).toEqual([{ partition: 'u1', ...rig.desk.reportOf('u1') }]);
+    const second = await rig.call('GET', `${path}?limit=1&cursor=${String(first.body['next'])}`);
+    expect(second.body).toEqual({ partitions: [{ partition: 'u2', outcome: 'pending', attempts: 0 }] });
+    const unknown = await rig.call('GET', '/v1/flips/none/partitions');
+    expect([unknown.status, unknown.body['code']]).toEqual([404, 'no-such-flip']);
   });
 
   test('an order in the wrong state is 409', async () => {
@@ -360,6 +397,56 @@ describe('verifications', () => {
     expect(found).toMatchObject({ state: 'failed', compared: 0 });
     expect(found['problems']).toHaveLength(2);
   });
+});
+
+describe('writes in doubt', () => {
+  const doubt = { store: 'legacy', epoch: 1, method: 'POST', path: '/a', why: 'timed out' } as const;
+
+  test('are shown by explain and status, stop a fence, and are resolved by an operator with a reason', async () => {
+    const member = await rig.parts.join({ settleMs: 600_000 });
+    await until('the member admits', () => member.admit('other').verdict === 'admit');
+    const admission = member.admit('u1');
+    if (admission.verdict !== 'admit') throw new Error('not admitted');
+    member.end(admission.ticket, 'in-doubt');
+    member.note({ ...doubt, partition: 'u1' });
+    await until('the note', async () => (await rig.parts.doubts.unsettled()).length === 1);
+    await rig.parts.doubts.note({ ...doubt, partition: 'u2', member: 'm', settleMs: 0 });
+
+    const explained = await rig.call('GET', '/v1/explain?user=u1');
+    expect(explained.body['inDoubt']).toMatchObject([{ ...doubt, member: member.id }]);
+    const status = await rig.call('GET', '/v1/status');
+    expect(status.body['inDoubt']).toEqual({ writes: 1, partitions: ['u1'] });
+    expect(await drainAnswer('u1', 'first')).toBe('in-doubt');
+
+    const path = '/v1/partitions/u1/resolve';
+    expect((await rig.call('POST', path, { body: {} })).status).toBe(400);
+    const denied = await rig.call('POST', path, { token: tokens.viewer, body: { reason: 'looked' } });
+    expect(denied.status).toBe(403);
+    const done = await rig.call('POST', path, { body: { reason: 'looked at the platform' } });
+    expect(done).toMatchObject({ status: 200, body: { partition: 'u1', keysFreed: 0 } });
+    expect(done.body['resolved']).toMatchObject([
+      { partition: 'u1', resolved: { by: 'olga', reason: 'looked at the platform' } },
+    ]);
+    expect((await rig.call('GET', '/v1/explain?user=u1')).body['inDoubt']).toEqual([]);
+    expect(await drainAnswer('u1', 'second')).toBe('drained');
+    const audit = await rig.call('GET', '/v1/audit');
+    expect(audit.body['entries']).toMatchObject([{ action: 'partition.resolve', target: 'u1' }]);
+  });
+
+  /** Fences the partition, and says what the member answers; opens it again. */
+  async function drainAnswer(partition: string, attempt: string): Promise<string> {
+    const { ledger, feed } = rig.parts;
+    let answer = '';
+    const stop = feed.onAcknowledgement((heard) => {
+      if (heard.attempt === attempt) ({ answer } = heard);
+    });
+    const order = { kind: 'fence', to: 'app', attempt, fenceMs: 60_000 } as const;
+    await ledger.order({ partition, order, by: 'test', reason: 'test' });
+    await until('the acknowledgement', () => answer !== '');
+    await ledger.order({ partition, order: { kind: 'abort', attempt }, by: 'test', reason: 'test' });
+    stop();
+    return answer;
+  }
 });
 
 describe('how things stand', () => {

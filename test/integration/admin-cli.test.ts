@@ -57,6 +57,20 @@ describe('plan', () => {
   });
 });
 
+describe('partitions resolve', () => {
+  test('names what it resolved, and needs a reason', async () => {
+    const doubt = { store: 'legacy', epoch: 1, method: 'POST', path: '/a', why: 'timed out' } as const;
+    await rig.parts.doubts.note({ ...doubt, partition: 'u1', member: 'm', settleMs: 60_000 });
+    const explained = await cli('explain', 'u1');
+    expect(explained.stdout).toContain('POST /a to legacy');
+    expect((await cli('status')).stdout).toContain('1 writes, of u1');
+    expect((await cli('partitions', 'resolve', 'u1')).exit).toBe(1);
+    const done = await cli('partitions', 'resolve', 'u1', '--reason', 'looked');
+    expect(done).toMatchObject({ exit: 0 });
+    expect(done.stdout).toContain('u1: 1 writes in doubt are resolved');
+  });
+});
+
 describe('flip', () => {
   test('plans, starts, follows to the end and prints what moved: exit 0', async () => {
     rig.desk.then = {
@@ -136,6 +150,44 @@ describe('flip', () => {
   });
 });
 
+describe('rollback', () => {
+  const rollback = ['rollback', 'pilot', '--reason', 'the app is wrong'];
+
+  test('plans, starts a flip to legacy with the reason, and follows it to the end: exit 0', async () => {
+    const result = await cli(...rollback, '--yes');
+    expect(result).toMatchObject({ exit: 0, stderr: '' });
+    expect(result.stdout).toContain('Plan: 0 to flip, 0 blocked, 2 to reverse');
+    expect(rig.desk.all.get('flip-1')).toMatchObject({
+      ...{ cohort: 'pilot', to: 'legacy', by: 'olga', reason: 'the app is wrong' },
+    });
+  });
+
+  test('without a terminal and without --yes nothing is started: exit 1', async () => {
+    const result = await cli(...rollback);
+    expect(result.exit).toBe(1);
+    expect(result.stderr).toContain('--yes');
+    expect(rig.desk.all.size).toBe(0);
+  });
+
+  test('partitions that were written are listed; when none is left nothing is started: exit 8', async () => {
+    const why = { code: 'app-was-written', detail: 'users have written' };
+    rig.desk.blocked = [{ partition: 'u2', ...why }];
+    const some = await cli(...rollback, '--yes');
+    expect(some.stdout).toMatch(/u2 +app-was-written +users have written/);
+    expect(rig.desk.all.size).toBe(1);
+    rig.desk.blocked = ['u1', 'u2'].map((partition) => ({ partition, ...why }));
+    expect(await cli(...rollback, '--yes')).toMatchObject({ exit: 8 });
+    expect(rig.desk.all.size).toBe(1);
+  });
+
+  test('where nothing can prove the way back the error says so: exit 8', async () => {
+    rig.desk.blockers = [{ code: 'no-clean-way-back', detail: 'the app has no guard' }];
+    const result = await cli(...rollback, '--yes', '--json');
+    expect(result.exit).toBe(8);
+    expect(result.events.at(-1)).toMatchObject({ type: 'error', code: 'no-clean-way-back' });
+  });
+});
+
 describe('refusals', () => {
   test('a wrong token and a missing role are denied: exit 7, and the token is not printed', async () => {
     const wrong = await runCli(['--admin', rig.url, '--token', 'wrong-token-1', 'status']);
@@ -181,6 +233,29 @@ describe('status, explain and steering', () => {
     expect(result.exit).toBe(0);
     expect(result.stdout.split('\n')[0]).toBe('Writes: 0/2 app, 0 fenced, 2 legacy');
     expect(result.stdout).toContain('onewriter plan --cohort pilot --to app');
+  });
+
+  test('status of one flip shows what each partition went through', async () => {
+    rig.desk.reportOf = (partition) =>
+      partition === 'u1'
+        ? {
+            ...{ outcome: 'moved', attempts: 1, pauseMs: 7.2 },
+            proof: { recordsCompared: 3, recordsCopied: 0, passes: 1 },
+          }
+        : {
+            ...{ outcome: 'stayed', attempts: 3 },
+            lastFailure: { code: 'drain-timeout', detail: 'no acknowledgement' },
+          };
+    await rig.call('POST', '/v1/flips', { body: { cohort: 'pilot', to: 'app', reason: 'go' } });
+    const shown = await cli('status', 'flip-1', '--partitions');
+    expect([shown.exit, shown.stdout.trimEnd().split('\n')]).toEqual([
+      0,
+      [
+        'u1  moved   1 attempt   7 ms  3 compared',
+        'u2  stayed  3 attempts  -     -           drain-timeout: no acknowledgement',
+      ],
+    ]);
+    expect(await cli('status', '--partitions')).toMatchObject({ exit: 1 });
   });
 
   test('a watched flip that ends, ends the watching with its exit code', async () => {

@@ -13,6 +13,19 @@ import {
 import { advanceGuard, guardCheck, installGuard, readVerdict, sealGuard } from '../../src/guard/guard.ts';
 import { startPostgres, type TestPostgres } from '../support/postgres.ts';
 
+/** What an app may still have: the table and a function of the guard's first version. */
+const guardBeforeTheMark = `
+  CREATE SCHEMA onewriter;
+  CREATE TABLE onewriter.guard (
+    partition text COLLATE "C" PRIMARY KEY, epoch bigint NOT NULL, owner text NOT NULL, closed boolean NOT NULL);
+  INSERT INTO onewriter.guard VALUES ('p', 2, 'app', true);
+  CREATE FUNCTION onewriter.verdict(of_partition text, access text, at_epoch bigint)
+  RETURNS TABLE (partition text, epoch bigint, owner text, closed boolean, accept boolean, code text)
+  LANGUAGE sql AS $$ SELECT g.*, true, NULL::text FROM onewriter.guard AS g $$;
+  CREATE FUNCTION onewriter.advance(of_partition text, at_epoch bigint)
+  RETURNS TABLE (partition text, epoch bigint, owner text, closed boolean, accept boolean, code text)
+  LANGUAGE sql AS $$ SELECT g.*, true, NULL::text FROM onewriter.guard AS g $$`;
+
 let server: TestPostgres;
 let pool: Pool;
 
@@ -60,8 +73,11 @@ function write(partition: string, access: GuardAccess, epoch: number): Promise<s
 }
 
 async function rowOf(partition: string): Promise<GuardRow> {
-  const { epoch, owner, closed } = await readVerdict(pool, { partition, access: 'read', epoch: 0 });
-  return { epoch, owner, closed };
+  return rowIn(await readVerdict(pool, { partition, access: 'read', epoch: 0 }));
+}
+
+function rowIn({ epoch, owner, closed, written }: GuardRow): GuardRow {
+  return { epoch, owner, closed, written };
 }
 
 type Call = { readonly call: GuardAccess | 'advance' | 'seal' | 'verdict'; readonly epoch: number };
@@ -85,7 +101,7 @@ describe('the rule in SQL', () => {
           if (call === 'advance' || call === 'seal') {
             row = call === 'advance' ? guardAdvance(row, epoch) : guardSeal(row, epoch);
             const state = await (call === 'advance' ? advanceGuard : sealGuard)(pool, partition, epoch);
-            expect({ epoch: state.epoch, owner: state.owner, closed: state.closed }).toEqual(row);
+            expect(rowIn(state)).toEqual(row);
             expect(state.accept).toBe(row.epoch === epoch && row.closed);
           } else if (call === 'verdict' || call === 'read') {
             const access = call === 'read' ? 'read' : 'write';
@@ -133,6 +149,40 @@ describe('the rule in SQL', () => {
     const wrong = { partition: 'p', access: 'write', epoch: -1 } as const;
     await expect(inTransaction((client) => guardCheck(client, wrong))).rejects.toThrow('epoch from 0');
   });
+
+  test('a write that is rolled back leaves no mark: the check is part of its transaction', async () => {
+    await sealGuard(pool, 'undone', 2);
+    const failed = inTransaction(async (client) => {
+      const claims = { partition: 'undone', access: 'write', epoch: 4 } as const;
+      expect(await guardCheck(client, claims)).toBeUndefined();
+      throw new Error('the application changed its mind');
+    });
+    await expect(failed).rejects.toThrow('changed its mind');
+    expect(await rowOf('undone')).toEqual({ epoch: 2, owner: 'app', closed: true, written: false });
+  });
+});
+
+describe('a guard from before the mark', () => {
+  test('is replaced in place: its rows count as written until their next seal', async () => {
+    await pool.query('CREATE DATABASE older');
+    const older = new Pool({ connectionString: server.url.replace(/postgres$/, 'older') });
+    older.on('error', () => undefined);
+    try {
+      await older.query(guardBeforeTheMark);
+      await installGuard(older);
+      await installGuard(older);
+      const asked = { partition: 'p', access: 'read', epoch: 0 } as const;
+      const before = { epoch: 2, owner: 'app', closed: true } as const;
+      expect(rowIn(await readVerdict(older, asked))).toEqual({ ...before, written: true });
+      expect(rowIn(await advanceGuard(older, 'p', 5))).toEqual({ ...before, epoch: 5, written: true });
+      expect(rowIn(await sealGuard(older, 'p', 8))).toEqual({ ...before, epoch: 8, written: false });
+      // A check that does not mark, as the older one did, cannot open a row of the app.
+      const unmarked = older.query('UPDATE onewriter.guard SET epoch = 10, closed = false');
+      await expect(unmarked).rejects.toThrow('open_means_written');
+    } finally {
+      await older.end();
+    }
+  });
 });
 
 describe('locks', () => {
@@ -159,6 +209,21 @@ describe('locks', () => {
     expect(await write('side', 'write', 4)).toBe('stale-epoch');
     one.release();
     two.release();
+  });
+
+  test('an advance waits for the first write of an epoch, and then says that the app was written', async () => {
+    await sealGuard(pool, 'first-write', 2);
+    const client = await pool.connect();
+    await client.query('BEGIN');
+    const claims = { partition: 'first-write', access: 'write', epoch: 4 } as const;
+    expect(await guardCheck(client, claims)).toBeUndefined();
+    // What is not committed is not in the verdict, which therefore proves nothing.
+    expect(await rowOf('first-write')).toMatchObject({ epoch: 2, written: false });
+    const advance = advanceGuard(pool, 'first-write', 5);
+    await waiting('onewriter.advance');
+    await client.query('COMMIT');
+    client.release();
+    expect(rowIn(await advance)).toEqual({ epoch: 5, owner: 'app', closed: true, written: true });
   });
 
   test('a copy that waits behind a seal is judged by the sealed row', async () => {
@@ -212,6 +277,12 @@ describe('races', () => {
     for (let round = 0; round < 4; round += 1) {
       const partition = `race-${round}`;
       let attempts = 0;
+      // Half the rounds begin at legacy, where a copy comes first, half at the app, where a user's write does;
+      // who gets in later depends on the machine.
+      if (round % 2 === 1) {
+        await order(partition, 'seal', 1);
+        expect(await write(partition, 'write', 2)).toBeUndefined();
+      }
       const writer = async (at: number): Promise<void> => {
         for (let turn = 0; turn < 8; turn += 1) {
           const access = (at + turn) % 2 === 0 ? 'write' : 'copy';

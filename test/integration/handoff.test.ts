@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import type { HandoffSettings } from '../../src/core/handoff.ts';
 import type { CopyDesk, GuardCalls } from '../../src/core/ports.ts';
 import { attemptHandoff, type AttemptReport } from '../../src/handoff/attempt.ts';
+import { MemberWatch } from '../../src/handoff/members.ts';
 import { openLedger, type TestLedger } from '../support/ledger.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { until } from '../support/until.ts';
@@ -69,6 +70,7 @@ function attempt(over: Partial<HandoffSettings> = {}, stop = new AbortController
       feed: ledger.feed,
       copies: copies as CopyDesk,
       guards,
+      members: new MemberWatch(ledger.ledger, 1_000, () => undefined),
       settings: { ...settings, ...over },
     },
     { partition, from: 'legacy', by: 'test', reason: 'test', stop: stop.signal },
@@ -92,7 +94,7 @@ describe('a handoff', () => {
       });
       expect(admission.ticket).toMatchObject({ owner: 'app', epoch: 4 });
     }
-    expect(steps).toEqual(['catch-up', 'seal app 2']);
+    expect(steps).toEqual(['advance app 1', 'catch-up', 'seal app 2']);
   });
 
   test('reads the old position only after every write in flight has ended (Vitess #16563)', async () => {
@@ -107,7 +109,7 @@ describe('a handoff', () => {
     steps.push('write ended');
     member.end(admission.ticket, 'ended');
     expect(await running).toMatchObject({ outcome: 'moved' });
-    expect(steps).toEqual(['write ended', 'catch-up', 'seal app 2']);
+    expect(steps).toEqual(['write ended', 'advance app 1', 'catch-up', 'seal app 2']);
   });
 
   test('holds writes from the fence on', async () => {
@@ -150,6 +152,33 @@ describe('a handoff', () => {
     expect(admission.ticket.owner).toBe('legacy');
   });
 
+  test('does not wait for a member that is not listed any more', async () => {
+    const leaving = await ledger.join();
+    await ledger.join();
+    await leaving.stop();
+    const running = attempt({ drainMs: 5_000, fenceMs: 8_000 });
+    await until('the fence', async () => (await ledger.ledger.read(partition)).ownership.phase === 'fenced');
+    for (let round = 0; round < 20; round += 1) await ledger.ledger.read(partition);
+    expect(steps).toEqual([]);
+    await ledger.ledger.removeMember(leaving.id);
+    const report = await running;
+    expect(report).toMatchObject({ outcome: 'moved' });
+    expect(report.pauseMs).toBeLessThan(4_000);
+  });
+
+  test('waits for a member that registered after the fence was looked at, where it is listed', async () => {
+    const silent = await ledger.join();
+    await silent.stop();
+    const watch = new MemberWatch(ledger.ledger, 1_000, () => undefined);
+    // What was read before the member was listed says nothing about it.
+    await dropMember(silent.id);
+    await watch.look();
+    const late = await ledger.join();
+    await late.stop();
+    const sinceMs = performance.now();
+    expect((await watch.listedSince(sinceMs)).has(late.id)).toBe(true);
+  });
+
   test('waits until the old list shows the last write, or aborts when that is after the deadline', async () => {
     const member = await ledger.join();
     const write = (): void => {
@@ -170,7 +199,7 @@ describe('a handoff', () => {
   test('advances the guard of an old owner after the drain and before the position is read', async () => {
     await ledger.join();
     await attempt({ guarded: { legacy: true, app: true } });
-    expect(steps).toEqual(['advance legacy 2', 'catch-up', 'seal app 2']);
+    expect(steps).toEqual(['advance legacy 2', 'advance app 1', 'catch-up', 'seal app 2']);
   });
 
   test('stops on order before the commit, and reopens at the old owner', async () => {

@@ -148,6 +148,17 @@ describe('the store fails after the write was sent', () => {
     await until('its connection is closed', () => rig.legacy.sockets.size === 0);
     expect(rig.legacy.requests.length).toBe(1);
     expect(rig.proxy.counters().inDoubt).toBe(1);
+    const path = '/a';
+    expect(rig.doubted).toEqual([
+      {
+        partition: 'ann',
+        store: 'legacy',
+        epoch: 1,
+        method: 'POST',
+        path,
+        why: 'the total write timeout passed',
+      },
+    ]);
   });
 
   test('the total time of a write also ends an answer that never does', async () => {

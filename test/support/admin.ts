@@ -2,9 +2,20 @@
 import { Redis } from 'ioredis';
 import { RedisAuditLog } from '../../src/admin/audit.ts';
 import { createAdmin } from '../../src/admin/server.ts';
+import type { Config } from '../../src/config/schema.ts';
 import { resolveCohort } from '../../src/core/cohort.ts';
-import type { FlipDesk, FlipStatus, NamedCohort, OrderRefusal, Plan } from '../../src/core/flip.ts';
+import type {
+  FlipDesk,
+  FlipStatus,
+  NamedCohort,
+  NamedPartitionReport,
+  OrderRefusal,
+  PartitionReport,
+  Plan,
+} from '../../src/core/flip.ts';
 import type { CopyDesk, PartitionComparison } from '../../src/core/ports.ts';
+import { DirectoryMoves } from '../../src/handoff/directory.ts';
+import { RedisDirectory } from '../../src/ledger/directory.ts';
 import { RedisLedger } from '../../src/ledger/ledger.ts';
 import { loadedWith } from './config.ts';
 import { openLedger, type TestLedger } from './ledger.ts';
@@ -25,6 +36,8 @@ export interface AdminRig {
   /** What comparing a partition says; by default both sides are empty and equal. */
   compare: (partition: string) => PartitionComparison | Promise<PartitionComparison>;
   readonly logged: string[];
+  /** What the configuration says now; it can change without a restart. */
+  rules: Pick<Config, 'partition' | 'newPartitions'>;
   call(
     method: string,
     path: string,
@@ -77,7 +90,10 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     deadLetters: async (partition) => (partition === 'u2' ? 3 : 0),
   };
   const admin = createAdmin({
+    directory: directoryOf(parts, ledger, redis),
+    rules: () => rig.rules,
     ...{ config, ledger, registry: parts.registry, flips: desk, copies, audit },
+    doubts: parts.doubts,
     cohorts: {
       list: async () => desk.made,
       put: async (name, selection) => {
@@ -96,6 +112,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
   const rig: AdminRig = {
     ...{ url, parts, audit, redis, desk, logged },
     compare: nothingDiffers,
+    rules: config,
     call: async (method, path, { token = tokens.operator, body, text, type } = {}) => {
       const response = await fetch(`${url}${path}`, {
         method,
@@ -129,6 +146,19 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
   return rig;
 }
 
+function directoryOf(parts: TestLedger, ledger: RedisLedger, redis: Redis): DirectoryMoves {
+  const { feed, registry } = parts;
+  return new DirectoryMoves({
+    ...{ ledger, feed, registry, book: new RedisDirectory(redis, ledger.writes), log: () => undefined },
+    guards: { advance: () => Promise.reject(new Error('not part of this test')) },
+    guarded: { legacy: false, app: false },
+    settings: () => ({
+      ...{ fenceMs: 1_000, drainMs: 500, rules: '' },
+      ...({ newPartitions: 'legacy', withoutEntry: 'nowhere' } as const),
+    }),
+  });
+}
+
 const sha256OfAdmin = '01a9119ca65b23539bbc977f36d9318334c72052593c35edb34cf3b162ec7136';
 
 export function nothingDiffers(partition: string): PartitionComparison {
@@ -146,6 +176,7 @@ export class ScriptedDesk implements FlipDesk {
   /** What a flip becomes as soon as it is asked for after its start. */
   then: Partial<FlipStatus> = { state: 'completed', committed: 2, pending: 0 };
   readonly all = new Map<string, FlipStatus>();
+  reportOf: (partition: string) => PartitionReport = () => ({ outcome: 'pending', attempts: 0 });
   readonly #parts: TestLedger;
 
   constructor(parts: TestLedger) {
@@ -217,6 +248,15 @@ export class ScriptedDesk implements FlipDesk {
     const status = this.all.get(id);
     if (status?.state === 'running') this.all.set(id, { ...status, ...this.then });
     return status;
+  }
+
+  async flipPartitions(id: string): Promise<readonly string[] | undefined> {
+    const flip = this.all.get(id);
+    return flip && this.partitionsOf(flip.cohort);
+  }
+
+  async flipReports(_id: string, partitions: readonly string[]): Promise<NamedPartitionReport[]> {
+    return partitions.map((partition) => ({ partition, ...this.reportOf(partition) }));
   }
 
   pause(id: string, by: string, reason: string): Promise<FlipStatus | OrderRefusal> {

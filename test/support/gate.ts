@@ -54,7 +54,21 @@ export function createTestGate(defaultOwner: StoreName = 'legacy'): TestGate {
     version += 1;
     const id = `t${version}`;
     act(
-      member.apply({ version, id, partition, before, after, atMs: 0, by: 'test', reason: 'test' }, now) ?? [],
+      member.apply(
+        {
+          kind: 'ownership',
+          version,
+          previousId: member.view.position.id,
+          id,
+          partition,
+          before,
+          after,
+          atMs: 0,
+          by: 'test',
+          reason: 'test',
+        },
+        now,
+      ),
     );
     if (confirmed) confirm();
     return after;
@@ -83,6 +97,7 @@ export function createTestGate(defaultOwner: StoreName = 'legacy'): TestGate {
     },
     onWake: (partition, listener) => listen(wakes, partition, listener),
     onEndLongLived: (partition, listener) => listen(closings, partition, listener),
+    trouble: () => undefined,
     leaseLeftMs: () => member.leaseLeftMs(now),
     notice: (partition) => void noticed.add(partition),
   };

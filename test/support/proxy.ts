@@ -1,5 +1,7 @@
 /** A proxy between raw clients and two raw stores, with a gate that the test drives. */
 import { configSchema, type Config } from '../../src/config/schema.ts';
+import type { ProxyDoubt } from '../../src/core/doubt.ts';
+import type { IdempotencyKeys } from '../../src/core/idempotency.ts';
 import type { RecordKey } from '../../src/core/ports.ts';
 import { createProxy, type Proxy, type ProxyLimits } from '../../src/proxy/proxy.ts';
 import { createTestGate, type TestGate } from './gate.ts';
@@ -12,6 +14,8 @@ export interface ProxyRig {
   readonly legacy: RawUpstream;
   readonly app: RawUpstream;
   readonly rung: RecordKey[];
+  /** Writes whose outcome the proxy does not know. */
+  readonly doubted: ProxyDoubt[];
   readonly logged: { readonly event: string; readonly fields: Record<string, unknown> }[];
   stop(): Promise<void>;
 }
@@ -35,6 +39,7 @@ export async function startRig(
     readonly app?: Record<string, unknown>;
     readonly answer?: RawAnswer;
     readonly limits?: Partial<ProxyLimits>;
+    readonly keys?: IdempotencyKeys;
   } = {},
 ): Promise<ProxyRig> {
   const [legacy, app] = await Promise.all([
@@ -43,6 +48,7 @@ export async function startRig(
   ]);
   const gate = createTestGate();
   const rung: RecordKey[] = [];
+  const doubted: ProxyDoubt[] = [];
   const logged: ProxyRig['logged'] = [];
   const config = configOf({
     ...options.config,
@@ -51,9 +57,11 @@ export async function startRig(
   const proxy = createProxy({
     config,
     gate,
+    doubts: { note: (doubt) => void doubted.push(doubt) },
     doorbell: { ring: (record) => void rung.push(record), flush: async () => {} },
     log: (_level, event, fields = {}) => void logged.push({ event, fields }),
     ...(options.limits === undefined ? {} : { limits: options.limits }),
+    ...(options.keys === undefined ? {} : { keys: options.keys }),
   });
   const { port } = await proxy.listen();
   return {
@@ -63,6 +71,7 @@ export async function startRig(
     legacy,
     app,
     rung,
+    doubted,
     logged,
     stop: async () => {
       await proxy.stop();

@@ -12,15 +12,28 @@ export interface TestRedis {
   readonly url: string;
   readonly port: number;
   readonly pid: number;
+  /** Where it keeps its files. */
+  readonly directory: string;
+  /** Kills the server like a power cut would; its directory stays, for another to start in. */
+  kill(): Promise<void>;
   /** Kills the server and removes its directory; safe to call twice. */
   stop(): Promise<void>;
 }
 
+export interface RedisStart {
+  readonly startMs?: number;
+  /** After the usual ones, so that they win. */
+  readonly args?: readonly string[];
+  /** Where a server that was killed has left its files. */
+  readonly directory?: string;
+  readonly port?: number;
+}
+
 /** Throws when no redis-server is on PATH, or when it does not answer within `startMs`. */
-export async function startRedis(startMs = 10_000): Promise<TestRedis> {
+export async function startRedis(start: RedisStart = {}): Promise<TestRedis> {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await startOnce(startMs);
+      return await startOnce(start);
     } catch (error) {
       // Another process can take the free port between the probe and the start.
       if (attempt === 3) throw error;
@@ -28,14 +41,14 @@ export async function startRedis(startMs = 10_000): Promise<TestRedis> {
   }
 }
 
-async function startOnce(startMs: number): Promise<TestRedis> {
-  const port = await freePort();
-  const directory = await mkdtemp(join(tmpdir(), 'onewriter-redis-'));
+async function startOnce({ startMs = 10_000, args = [], ...start }: RedisStart): Promise<TestRedis> {
+  const port = start.port ?? (await freePort());
+  const directory = start.directory ?? (await mkdtemp(join(tmpdir(), 'onewriter-redis-')));
   const child = spawn(
     'redis-server',
     // prettier-ignore
     ['--port', String(port), '--bind', '127.0.0.1', '--dir', directory, '--save', '', '--appendonly', 'yes',
-      '--appendfsync', 'always', '--maxmemory-policy', 'noeviction'],
+      '--appendfsync', 'always', '--maxmemory-policy', 'noeviction', ...args],
     { stdio: ['ignore', 'pipe', 'pipe'] },
   );
   const ended = new Promise<void>((resolve) => {
@@ -44,10 +57,13 @@ async function startOnce(startMs: number): Promise<TestRedis> {
   });
   const endWithParent = (): void => void child.kill('SIGKILL');
   process.once('exit', endWithParent);
-  const stop = async (): Promise<void> => {
+  const kill = async (): Promise<void> => {
     process.removeListener('exit', endWithParent);
     if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
     await ended;
+  };
+  const stop = async (): Promise<void> => {
+    await kill();
     await rm(directory, { recursive: true, force: true });
   };
   try {
@@ -56,7 +72,7 @@ async function startOnce(startMs: number): Promise<TestRedis> {
     await stop();
     throw error;
   }
-  return { url: `redis://127.0.0.1:${port}`, port, pid: child.pid ?? 0, stop };
+  return { url: `redis://127.0.0.1:${port}`, port, pid: child.pid ?? 0, directory, kill, stop };
 }
 
 function readyToAccept(child: ChildProcess, startMs: number): Promise<void> {

@@ -20,7 +20,8 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   sync: parts,
   admin: operators,
   // Parts are put together in compose; only the commands that start a process use it.
-  'compose.ts': [...operators, 'admin'],
+  'compose.ts': [...operators, 'admin', 'proxy-role.ts'],
+  'proxy-role.ts': operators,
   cli: [...operators, 'admin', 'compose.ts'],
 };
 

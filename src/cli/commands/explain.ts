@@ -34,10 +34,14 @@ export const explain: Command = {
         ['phase', `${value.phase}, epoch ${value.epoch}`],
         ['cohorts', value.cohorts.map(plain).join(', ') || 'none'],
         ['why', plain(value.why.sentence)],
-        ['in doubt', `${value.inDoubt} writes on all members together`],
+        ['in doubt', value.inDoubt.length === 0 ? 'nothing' : `${value.inDoubt.length} writes`],
       ],
       '  ',
     );
+    for (const { method, path, store, atMs, settlesAtMs, why } of value.inDoubt) {
+      const [at, until] = [atMs, settlesAtMs].map((ms) => new Date(ms).toISOString());
+      output.line(`    ${method} ${plain(path)} to ${store} at ${at}, settles at ${until}: ${plain(why)}`);
+    }
     return exitCodes.done;
   },
 };

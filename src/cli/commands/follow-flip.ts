@@ -37,7 +37,9 @@ export function followFlip(
       if (flip.state === 'running') pausedSinceMs = undefined;
       if (flip.state === 'running' || flip.state === 'planned') return false;
       pausedSinceMs ??= performance.now();
-      const endsByItself = flip.state === 'paused' && /^(stale-member|no-members)\b/.test(flip.detail);
+      const endsByItself =
+        flip.state === 'paused' &&
+        /^(stale-member|no-members|ledger-unreachable|lead-lapsed)\b/.test(flip.detail);
       return !endsByItself || performance.now() - pausedSinceMs > patienceMs;
     },
     untilMs,

@@ -5,10 +5,12 @@ import { z } from 'zod';
 import { importAnswer } from '../../admin/answers.ts';
 import type { Command, Context } from '../command.ts';
 import { type Attempt, exitCodes, failedAttempt, refusal } from '../exit.ts';
+import { plain } from '../output.ts';
 
 const entry = z.strictObject({
   partition: z.string().min(1),
   attributes: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])).optional(),
+  users: z.array(z.string().min(1)).optional(),
 });
 type Entry = z.output<typeof entry>;
 
@@ -20,7 +22,12 @@ export const partitionsImport: Command = {
   name: 'partitions import',
   summary: 'Add partitions with attributes to the registry',
   positionals: ['<FILE>'],
-  options: {},
+  options: {
+    complete: {
+      type: 'boolean',
+      summary: 'Also say that the registry now names everybody who lives in legacy: others are new.',
+    },
+  },
   changes: true,
   async run(context, given) {
     const read = await readSource(context, given.positionals[0] ?? '-');
@@ -31,24 +38,45 @@ export const partitionsImport: Command = {
     if (!admin.ok) return admin.refusal;
     let imported = 0;
     let known = 0;
-    for (const partitions of portions(entries.value)) {
-      const done = await admin.value.post(
-        '/partitions/import',
-        { reason: context.reason, partitions },
-        importAnswer,
-      );
+    let complete = false;
+    const users = { added: 0, unchanged: 0, others: [] as string[] };
+    const all = [...portions(entries.value)];
+    // With nobody to name, there is still something to say.
+    if (all.length === 0) all.push([]);
+    for (const [at, partitions] of all.entries()) {
+      const last = given.flag('complete') && at === all.length - 1;
+      const order = { reason: context.reason, partitions, ...(last ? { complete: true } : {}) };
+      const done = await admin.value.post('/partitions/import', order, importAnswer);
       if (!done.ok) {
         const detail = `${done.refusal.detail} ${imported} of ${entries.value.length} were imported before; importing them again does no harm.`;
         return { ...done.refusal, detail };
       }
       imported += done.value.imported;
-      known = done.value.known;
+      ({ known, complete } = done.value);
+      users.added += done.value.users?.added ?? 0;
+      users.unchanged += done.value.users?.unchanged ?? 0;
+      users.others.push(...(done.value.users?.others ?? []));
     }
-    context.output.event('import', { imported, known });
+    context.output.event('import', { imported, known, complete, users });
     context.output.line(`Imported ${imported} partitions; the registry knows ${known}.`);
+    for (const line of linesOf(users)) context.output.line(line);
+    if (given.flag('complete')) context.output.line('Whom it does not name counts as new from now on.');
     return exitCodes.done;
   },
 };
+
+function linesOf({
+  added,
+  unchanged,
+  others,
+}: NonNullable<z.output<typeof importAnswer>['users']>): string[] {
+  if (added + unchanged + others.length === 0) return [];
+  const lines = [`The directory has ${added} new users; ${unchanged} were there already.`];
+  if (others.length === 0) return lines;
+  const named = others.slice(0, problemsShown).map(plain).join(', ');
+  const more = others.length > problemsShown ? ` and ${others.length - problemsShown} more` : '';
+  return [...lines, `Left where they belong already: ${named}${more}. Change one with "directory set".`];
+}
 
 async function readSource(context: Context, file: string): Promise<Attempt<string>> {
   try {

@@ -1,9 +1,12 @@
 /** `up`, `proxy`, `admin`, `worker`: start a role, say where it listens, and end gracefully on a signal. */
 import { readConfig } from '../address.ts';
-import type { Command } from '../command.ts';
+import { loadConfig } from '../../config/load.ts';
+import { needsRestart } from '../../config/reload.ts';
+import type { Config } from '../../config/schema.ts';
+import type { Command, Environment } from '../command.ts';
 import type { Running, ServerRole } from '../composition.ts';
 import { type CliRefusal, exitCodes, refusal } from '../exit.ts';
-import { jsonLog } from '../../log.ts';
+import { jsonLog, type Log } from '../../log.ts';
 
 const summaries: Readonly<Record<ServerRole, string>> = {
   up: 'Run proxy, admin API and worker in one process',
@@ -18,7 +21,7 @@ export const servers: readonly Command[] = (['up', 'proxy', 'admin', 'worker'] a
   positionals: [],
   options: {},
   changes: false,
-  async run({ composition, configPath, env, interrupted, output }) {
+  async run({ composition, configPath, env, interrupted, onHangup, output }) {
     const loaded = readConfig(configPath, env);
     if (!loaded.ok) return loaded.refusal;
     const { config, hash: configHash, warnings } = loaded.value;
@@ -34,6 +37,12 @@ export const servers: readonly Command[] = (['up', 'proxy', 'admin', 'worker'] a
       output.event('address', { name, url });
       output.line(`${name.padEnd(7)} ${url}`);
     }
+    for (const warning of running.warnings) {
+      output.event('warning', { detail: warning });
+      output.aside(output.paint('red', `onewriter: ${warning}`));
+    }
+    const rules = { config, configHash };
+    const forget = onHangup(() => void reloadRules(running, rules, configPath, env, log));
     const ended = await Promise.race([
       running.failed,
       new Promise<'asked'>((resolve) => {
@@ -42,11 +51,35 @@ export const servers: readonly Command[] = (['up', 'proxy', 'admin', 'worker'] a
       }),
     ]);
     if (ended === 'asked') output.aside('Stopping; a second signal ends at once.');
+    forget();
     await running.stop();
     if (ended === 'asked') return exitCodes.done;
     return refusal('part-failed', `A part of onewriter failed, so it stopped: ${sentenceOf(ended)}`);
   },
 }));
+
+/** Loads the file again; `rules` says what the process runs by, before and after. */
+async function reloadRules(
+  running: Running,
+  rules: { config: Config; configHash: string },
+  configPath: string,
+  env: Environment,
+  log: Log,
+): Promise<void> {
+  const stays = (because: string): void =>
+    log('warn', 'rules.not-changed', { detail: `Nothing was changed: ${because}.` });
+  const loaded = loadConfig({ path: configPath, env });
+  if (!loaded.ok) {
+    const found = loaded.problems.map(({ path, message }) => `${path} ${message}`.trim());
+    stays(`the configuration has problems (${found.join('; ')})`);
+    return;
+  }
+  const { config, hash: configHash } = loaded;
+  const sections = needsRestart(rules.config, config);
+  if (sections.length > 0) stays(`a change of ${sections.join(', ')} needs a restart`);
+  else if (configHash === rules.configHash) stays('the file says the same as before');
+  else if (await running.reload({ config, configHash })) Object.assign(rules, { config, configHash });
+}
 
 /** An operator's error in one sentence: which setting to change, never a stack. */
 export function startRefusal(error: unknown, proxyPort: number, adminPort: number): CliRefusal {

@@ -2,24 +2,35 @@
 import { statusAnswer, type FlipAnswer, type StatusAnswer } from '../../admin/answers.ts';
 import type { AdminClient } from '../client.ts';
 import type { Command, Context } from '../command.ts';
-import { exitCodes, exitOfFlip, type Attempt } from '../exit.ts';
+import { exitCodes, exitOfFlip, refusal, type Attempt } from '../exit.ts';
 import { type Output, plain } from '../output.ts';
 import { deadlineOf, poll } from '../wait.ts';
 import { hasEnded } from './follow-flip.ts';
+import { showFlipPartitions } from './show-flip-partitions.ts';
 
 const watchEveryMs = 1_000;
 
 export const status: Command = {
   name: 'status',
   summary: 'Show where writes go, of all or of one cohort',
-  positionals: ['[COHORT]'],
-  options: { watch: { type: 'boolean', summary: 'Go on until the flip under way has ended.' } },
+  positionals: ['[COHORT|FLIP]'],
+  options: {
+    watch: { type: 'boolean', summary: 'Go on until the flip under way has ended.' },
+    partitions: {
+      type: 'boolean',
+      summary: 'Show what each partition of a flip went through; the flip is named by its id.',
+    },
+  },
   changes: false,
   async run(context, given) {
     const untilMs = deadlineOf(context);
     const admin = context.admin();
     if (!admin.ok) return admin.refusal;
     const [cohort] = given.positionals;
+    if (given.flag('partitions')) {
+      if (cohort !== undefined) return showFlipPartitions(context, admin.value, cohort);
+      return refusal('no-flip', 'Name the flip by its id: onewriter status ID --partitions.');
+    }
     if (given.flag('watch')) return watch(context, admin.value, cohort, untilMs);
     const asked = await ask(admin.value, cohort);
     if (!asked.ok) return asked.refusal;
@@ -89,12 +100,14 @@ function currentFlip({ flips }: Pick<StatusAnswer, 'flips'>): FlipAnswer | undef
 function show(output: Output, value: StatusAnswer, cohort: string | undefined): void {
   const next = nextSteps(value, cohort);
   output.event('status', { line: firstLine(value), ...value, next });
+  if (value.regression !== null) for (const line of lossLines(value.regression)) output.line(line);
   output.line(firstLine(value));
   const { byPhase } = value.counts;
   const rows = [
     ['phases', `${byPhase.open} open, ${byPhase.fenced} fenced, ${byPhase.committed} committed`],
     ['copies', value.lagMs === null ? 'no complete poll yet' : `${Math.round(value.lagMs)} ms behind`],
     ['dead letters', String(value.deadLetters)],
+    ['in doubt', inDoubtLine(value)],
     ['members', String(value.members)],
   ];
   const flip = currentFlip(value) ?? value.flips[0];
@@ -112,15 +125,39 @@ function show(output: Output, value: StatusAnswer, cohort: string | undefined): 
       failure === undefined ? flip.detail : `${failure.partition}: ${failure.code}: ${failure.detail}`;
     if (lastError !== '') rows.push(['last error', plain(lastError)]);
   }
+  if (value.registry.newPartitions === 'app') rows.push(['new ones', plain(value.registry.detail)]);
+  if (value.newcomers !== undefined && value.newcomers.count > 0) {
+    rows.push(['newcomers', newcomersLine(value.newcomers)]);
+  }
   for (const gap of value.durabilityGaps) rows.push(['ledger', plain(gap)]);
   output.table(rows, '  ');
   if (next.length > 0) output.line('Next:');
   for (const step of next) output.line(`  ${step}`);
 }
 
+/** Before everything else: what stands below is what a ledger says that has lost data. */
+function lossLines({ detail, atMs, by }: NonNullable<StatusAnswer['regression']>): string[] {
+  const says = by === '' ? '' : ` ${plain(by)} says so.`;
+  return [
+    `LEDGER LOST DATA: ${plain(detail)}.${says}`,
+    `Writes are refused and nothing moves, noticed at ${new Date(atMs).toISOString()}. Next:`,
+    '  onewriter ledger restore --from member --plan --reason TEXT',
+  ];
+}
+
+function inDoubtLine({ inDoubt }: StatusAnswer): string {
+  if (inDoubt.writes === 0) return '0';
+  return `${inDoubt.writes} writes, of ${inDoubt.partitions.map(plain).join(', ')}: not moved until they settle`;
+}
+
+function newcomersLine({ count, partitions, to }: NonNullable<StatusAnswer['newcomers']>): string {
+  const more = count > partitions.length ? ` and ${count - partitions.length} more` : '';
+  return `${count} partitions that the cohort selects now are not in ${to}: ${partitions.map(plain).join(', ')}${more}`;
+}
+
 /** Commands that fit the situation; never one that reverses, discards or aborts. */
 export function nextSteps(
-  value: Pick<StatusAnswer, 'counts' | 'flips'>,
+  value: Pick<StatusAnswer, 'counts' | 'flips' | 'newcomers'>,
   cohort: string | undefined,
 ): string[] {
   const current = currentFlip(value);
@@ -139,5 +176,7 @@ export function nextSteps(
   if (unfinished && (ended === undefined || ended.committed < ended.total || ended.blocked.length > 0)) {
     steps.push(`onewriter plan --cohort ${named} --to app`);
   }
+  const forNewcomers = value.newcomers?.command;
+  if (forNewcomers !== undefined && !steps.includes(forNewcomers)) steps.push(forNewcomers);
   return steps;
 }

@@ -1,8 +1,11 @@
 /** Checks of the ledger's Redis: is it there, is it new enough, could it lose what it has answered. */
 import type { Config } from '../../config/schema.ts';
+import { sayCompleteness } from '../../core/homes.ts';
+import { RedisRegistry } from '../../ledger/books.ts';
 import { connectRedis, describe } from '../../ledger/connection.ts';
 import { durabilityGaps } from '../../ledger/durability.ts';
 import { findBinary } from '../../ledger/embedded.ts';
+import { readRegression } from '../../ledger/regression.ts';
 import type { Environment } from '../command.ts';
 import { fail, type Finding, ok, sentenceOf, warn } from './finding.ts';
 import { checkDataDir } from './machine.ts';
@@ -31,6 +34,12 @@ export async function checkRedis(config: Config, env: Environment): Promise<Find
           : fail('redis durability', gap, 'Flips are refused until this is mended.'),
       );
     }
+    const lost = await readRegression(redis);
+    if (lost !== undefined) {
+      const advice = 'Restore it: onewriter ledger restore --from member --plan --reason TEXT.';
+      findings.push(fail('ledger', `the ledger lost data: ${lost.detail}`, advice));
+    }
+    if (config.newPartitions === 'app') findings.push(await checkRegistry(new RedisRegistry(redis)));
     if (gaps.length === 0) findings.push(ok('redis durability', 'a confirmed transition cannot be lost'));
     return findings;
   } catch (error) {
@@ -38,6 +47,12 @@ export async function checkRedis(config: Config, env: Environment): Promise<Find
   } finally {
     redis.disconnect();
   }
+}
+
+async function checkRegistry(registry: RedisRegistry): Promise<Finding> {
+  const known = await registry.completeness();
+  if (known.complete) return ok('registry', sayCompleteness(known));
+  return warn('registry', sayCompleteness(known), 'Until then newPartitions: app has no effect.');
 }
 
 function checkVersion(where: string, version: string): Finding {

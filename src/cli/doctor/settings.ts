@@ -26,13 +26,14 @@ export function checkListening({ admin }: Config): Finding[] {
 export function checkIdentity({ identity }: Config): Finding[] {
   const findings: Finding[] = [];
   for (const [at, rule] of identity.entries()) {
-    if (!('header' in rule)) continue;
+    if (!('from' in rule) || rule.from === undefined) continue;
+    const what = 'header' in rule ? rule.header : 'the user name';
     const open = rule.from.filter((range) => /\/0$/.test(range));
     if (open.length > 0) {
       findings.push(
         warn(
           `identity[${at}]`,
-          `${rule.header} is believed from everybody (${open.join(', ')}): any client can act as any user`,
+          `${what} is believed from everybody (${open.join(', ')}): any client can act as any user`,
           'List only the peers that set the header, and make sure that they remove it from outside.',
         ),
       );

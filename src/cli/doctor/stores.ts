@@ -127,7 +127,11 @@ async function checkGuard(setting: string, store: RestStore): Promise<Finding> {
   const calls = new RestGuardCalls(new Map([[store.store, store.client]]));
   try {
     const stamp = { partition: 'onewriter-doctor', epoch: 1 };
-    await calls.verdict(store.store, stamp, 'read', AbortSignal.timeout(lookMs));
+    const { written } = await calls.verdict(store.store, stamp, 'read', AbortSignal.timeout(lookMs));
+    if (store.store === 'app' && written === undefined) {
+      const advice = 'Until it does (docs/guard.md), nothing that was flipped can go back to legacy.';
+      return warn(check, 'answers the signed verdict, but does not say whether users have written', advice);
+    }
     return ok(check, 'answers the signed verdict');
   } catch (error) {
     const advice =

@@ -9,6 +9,9 @@ import type { RestClient } from './client.ts';
 /** Guards in other languages may say less, or use codes of their own: what counts is that they answered. */
 const answerSchema = z.object({
   epoch: z.int().min(0).optional().catch(undefined),
+  owner: z.enum(['legacy', 'app']).optional().catch(undefined),
+  closed: z.boolean().optional().catch(undefined),
+  written: z.boolean().optional().catch(undefined),
   accept: z.boolean().optional().catch(undefined),
   code: z.enum(['stale-epoch', 'legacy-owns', 'app-owns', 'closed-epoch']).optional().catch(undefined),
 });
@@ -27,22 +30,13 @@ export class RestGuardCalls implements GuardCalls {
     access: GuardAccess,
     signal: AbortSignal,
   ): Promise<GuardAnswer> {
-    const parsed = answerSchema.safeParse(await this.#call(store, 'verdict', stamp, access, signal));
-    if (!parsed.success) {
-      throw new StoreFailure('bad-answer', `the guard of ${store} gave a verdict that is no JSON object`, {
-        cause: parsed.error,
-      });
-    }
-    const { epoch, accept, code } = parsed.data;
-    return {
-      ...(epoch === undefined ? {} : { epoch }),
-      ...(accept === undefined ? {} : { accept }),
-      ...(code === undefined ? {} : { code }),
-    };
+    const answer = answerOf(await this.#call(store, 'verdict', stamp, access, signal));
+    if (answer !== undefined) return answer;
+    throw new StoreFailure('bad-answer', `the guard of ${store} gave a verdict that is no JSON object`);
   }
 
-  async advance(store: StoreName, stamp: CopyStamp, signal: AbortSignal): Promise<void> {
-    await this.#call(store, 'advance', stamp, 'copy', signal);
+  async advance(store: StoreName, stamp: CopyStamp, signal: AbortSignal): Promise<GuardAnswer | undefined> {
+    return answerOf(await this.#call(store, 'advance', stamp, 'copy', signal));
   }
 
   async seal(store: StoreName, stamp: CopyStamp, signal: AbortSignal): Promise<void> {
@@ -69,4 +63,18 @@ export class RestGuardCalls implements GuardCalls {
     }
     return answer.body;
   }
+}
+
+function answerOf(body: Json | undefined): GuardAnswer | undefined {
+  const parsed = answerSchema.safeParse(body);
+  if (!parsed.success) return undefined;
+  const { epoch, owner, closed, written, accept, code } = parsed.data;
+  return {
+    ...(epoch === undefined ? {} : { epoch }),
+    ...(owner === undefined ? {} : { owner }),
+    ...(closed === undefined ? {} : { closed }),
+    ...(written === undefined ? {} : { written }),
+    ...(accept === undefined ? {} : { accept }),
+    ...(code === undefined ? {} : { code }),
+  };
 }

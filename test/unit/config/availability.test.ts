@@ -8,6 +8,22 @@ describe('what this version has', () => {
   const built: [name: string, changes: Record<string, unknown>][] = [
     ['a JWT', { identity: [{ jwt: { jwksUrl: 'https://login.example/keys' } }] }],
     [
+      'every kind of credential',
+      {
+        identity: [
+          { jwt: { jwksUrl: 'https://login.example/keys' } },
+          { cookie: 'session', introspect: { url: 'https://platform.example/me', user: 'data.id' } },
+          { cookie: 'token', jwt: { secret: 'x'.repeat(32) } },
+          { basic: true, introspect: { url: 'https://platform.example/me', user: 'id' } },
+          { body: '_SessionToken', introspect: { url: 'https://platform.example/me', user: 'id' } },
+        ],
+      },
+    ],
+    [
+      'opaque tokens',
+      { identity: [{ bearer: true, introspect: { url: 'http://a/b', user: 'sub', form: true } }] },
+    ],
+    [
       'every built partition rule',
       {
         identity: [{ jwt: { secret: 'x'.repeat(32) } }],
@@ -45,6 +61,9 @@ describe('what this version has', () => {
         'stores.legacy.connector.rateLimit': { requests: 5, perMs: 1000 },
       },
     ],
+    ['where new partitions begin', { newPartitions: 'app' }],
+    ['to go on without the ledger', { 'ledger.onLedgerLoss': 'serve-last-known' }],
+    ['a directory of users', { partition: [{ directory: true }, { by: 'user' }] }],
     ['a Redis of its own', { 'redis.url': 'rediss://:pw@redis:6379/1', 'ledger.minReplicas': 1 }],
   ];
   test.each(built)('%s can be configured', (_, changes) => {
@@ -56,21 +75,10 @@ describe('what this version does not have', () => {
   const missing: [path: string, changes: Record<string, unknown>][] = [
     ['proxy.mode', { 'proxy.mode': 'observe' }],
     ['proxy.processes', { 'proxy.processes': 2 }],
-    ['ledger.onLedgerLoss', { 'ledger.onLedgerLoss': 'serve-last-known' }],
-    ['newPartitions', { newPartitions: 'app' }],
     ['sync.rollbackWindow', { 'sync.rollbackWindow': 'on' }],
     ['sync.rollbackWindow', { 'sync.rollbackWindow': true }],
-    ['identity[0].cookie', { identity: [{ cookie: 'session' }] }],
-    ['identity[0].basic', { identity: [{ basic: true }] }],
-    ['identity[0].body', { identity: [{ body: '_SessionToken' }] }],
-    ['identity[0].bearer', { identity: [{ bearer: true }] }],
-    [
-      'identity[0].introspect',
-      { identity: [{ jwt: { jwksUrl: 'http://a' }, introspect: { url: 'http://a', user: 'id' } }] },
-    ],
     ['partition[1].query', { partition: [{ by: 'user' }, { query: 'org' }] }],
     ['partition[0].body', { partition: [{ body: 'org' }] }],
-    ['partition[0].directory', { partition: [{ directory: true }] }],
     ['routes[0].host', { routes: [{ path: '/a', host: 'b' }] }],
     ['routes[0].query', { routes: [{ path: '/a', query: { b: 'c' } }] }],
     ['routes[0].headers', { routes: [{ path: '/a', headers: { b: 'c' } }] }],

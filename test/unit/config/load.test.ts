@@ -200,6 +200,27 @@ describe('the result', () => {
     expect(loadedWith({ identity: [{ from: ['127.0.0.0/8'], header: 'x-user' }] }).hash).toBe(hash);
   });
 
+  test('has another hash when anything in an identity rule changes, and tells no secret by it', () => {
+    const introspect = { url: 'http://a/me', user: 'id', headers: { 'x-key': 'one' } };
+    const rules: unknown[] = [
+      { cookie: 'a', introspect },
+      { cookie: 'b', introspect },
+      { cookie: 'a', from: ['::1'] },
+      { cookie: 'a', jwt: { secret: 'x'.repeat(32) } },
+      { cookie: 'a', jwt: { secret: 'y'.repeat(32) } },
+      { body: 'a', introspect },
+      { body: 'a', introspect, bodyBytesMax: 5 },
+      { basic: true, introspect },
+      { bearer: true, introspect },
+      { bearer: true, introspect: { ...introspect, user: 'sub' } },
+      { bearer: true, introspect: { ...introspect, cacheMs: 1 } },
+      { bearer: true, introspect: { ...introspect, form: true } },
+      { bearer: true, introspect: { ...introspect, headers: { 'x-key': 'two' } } },
+    ];
+    const hashes = rules.map((rule) => loadedWith({ identity: [rule] }).hash);
+    expect(new Set(hashes).size).toBe(rules.length);
+  });
+
   test('a JWT secret under 32 bytes is a warning, not an error', () => {
     const { warnings } = loadedWith({ identity: [{ jwt: { secret: 'short' } }] });
     expect(warnings).toEqual([
@@ -215,6 +236,16 @@ describe('the result', () => {
       'an identity header from everywhere',
       { identity: [{ header: 'x-user', from: ['0.0.0.0/0'] }] },
       '0.0.0.0/0',
+    ],
+    [
+      'a rule behind another one for the same place',
+      {
+        identity: [
+          { jwt: { secret: 'x'.repeat(32) } },
+          { bearer: true, introspect: { url: 'http://a', user: 'b' } },
+        ],
+      },
+      'identity[1] never decides',
     ],
     ['an app without a guard that settles at once', { 'stores.app.guard': false }, 'settleMs 0'],
   ];

@@ -85,7 +85,7 @@ describe('what one key may be', () => {
       'a rule with nothing known',
       { identity: [{ saml: 1 }] },
       'identity[0]',
-      /^must be one of: \{ header, from \}, \{ jwt, introspect\? \}/,
+      /^must be one of: \{ header, from \}, \{ jwt \}/,
     ],
     [
       'a rule that is text',
@@ -170,6 +170,12 @@ describe('what one key must know of another', () => {
       { 'flip.fenceMs': 6_000 },
       'flip.fenceMs',
       /less than flip.holdMs \(5000\)/,
+    ],
+    [
+      'a key that its first write outlasts',
+      { 'proxy.idempotency.keepMs': 40_000 },
+      'proxy.idempotency.keepMs',
+      /more than stores.legacy.writeTimeoutMs and settleMs together \(40000\)/,
     ],
     ['one port for both', { 'admin.port': 8080 }, 'admin.port', /also the port of the proxy/],
     [
@@ -286,6 +292,82 @@ describe('what one key must know of another', () => {
     ],
     ['a parameter twice', { routes: [{ path: '/:a/:a' }] }, 'routes[0].path', 'has the parameter :a twice'],
     ['a query in the path', { routes: [{ path: '/a?b' }] }, 'routes[0].path', /only the path is matched/],
+  ]);
+
+  const asked = { url: 'http://platform/me', user: 'id' };
+  each('%s in an identity rule is refused', [
+    [
+      'a cookie that nobody verifies',
+      { identity: [{ cookie: 'session' }] },
+      'identity[0].cookie',
+      /^needs exactly one of introspect, jwt and from/,
+    ],
+    [
+      'a password that nobody verifies',
+      { identity: [{ basic: true }] },
+      'identity[0].basic',
+      /^needs exactly one of introspect and from/,
+    ],
+    [
+      'a session in a body that nobody verifies',
+      { identity: [{ body: 'session' }] },
+      'identity[0].body',
+      /^needs exactly one of/,
+    ],
+    [
+      'a cookie that two verify',
+      { identity: [{ cookie: 'session', introspect: asked, from: ['::1'] }] },
+      'identity[0].cookie',
+      /^needs exactly one of/,
+    ],
+    [
+      'an opaque token that nobody verifies',
+      { identity: [{ bearer: true }] },
+      'identity[0].introspect',
+      'is missing',
+    ],
+    [
+      'an introspected JWT',
+      { identity: [{ jwt: { secret: 'x'.repeat(32) }, introspect: asked }] },
+      'identity[0].introspect',
+      /not a known key/,
+    ],
+    [
+      'a password in an address',
+      { identity: [{ bearer: true, introspect: { ...asked, url: 'http://a:b@platform/me' } }] },
+      'identity[0].introspect.url',
+      /put secrets into headers/,
+    ],
+    [
+      'a header in the place of the credential',
+      { identity: [{ bearer: true, introspect: { ...asked, headers: { Authorization: 'x' } } }] },
+      'identity[0].introspect.headers.Authorization',
+      /cannot be set/,
+    ],
+    [
+      'a form for a name and a password',
+      { identity: [{ basic: true, introspect: { ...asked, form: true } }] },
+      'identity[0].introspect.form',
+      /stand in Authorization/,
+    ],
+    [
+      'a form by GET',
+      { identity: [{ bearer: true, introspect: { ...asked, form: true, method: 'GET' } }] },
+      'identity[0].introspect.method',
+      /must be POST/,
+    ],
+    [
+      'two places for one credential',
+      { identity: [{ bearer: true, introspect: { ...asked, form: true, header: 'x-token' } }] },
+      'identity[0].introspect.header',
+      /cannot stand beside form/,
+    ],
+    [
+      'a body by GET',
+      { identity: [{ body: 'session', introspect: { ...asked, method: 'GET' } }] },
+      'identity[0].introspect.method',
+      /must be POST/,
+    ],
   ]);
 
   each('%s in a partition rule is refused', [

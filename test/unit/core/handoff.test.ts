@@ -6,6 +6,7 @@ import {
   type HandoffMove,
   type HandoffSettings,
 } from '../../../src/core/handoff.ts';
+import type { StoreName } from '../../../src/core/ownership.ts';
 
 const settings: HandoffSettings = {
   drainMs: 200,
@@ -23,16 +24,18 @@ const ack = (member: string, lastWriteAgeMs = 1_000): HandoffEvent => ({
   settlesInMs: 0,
 });
 const caughtUp: HandoffEvent = { event: 'caught-up', proof };
+const advanced = (written?: boolean): HandoffEvent => ({ event: 'guard-advanced', written });
 
 /** Runs events at given times; returns every move. */
 function run(
   events: (HandoffEvent | [number, HandoffEvent])[],
   over: Partial<HandoffSettings> = {},
+  from: StoreName = 'legacy',
 ): HandoffMove[] {
-  const moves = [startHandoff('legacy', 0)];
+  const moves = [startHandoff(from, 0)];
   for (const entry of events) {
     const [nowMs, event] = Array.isArray(entry) ? entry : [10, entry];
-    const { state } = moves.at(-1) ?? startHandoff('legacy', 0);
+    const { state } = moves.at(-1) ?? startHandoff(from, 0);
     moves.push(stepHandoff(state, event, nowMs, { ...settings, ...over }));
   }
   return moves;
@@ -48,12 +51,22 @@ describe('the coordinator', () => {
       fenced,
       ack('m1'),
       ack('m2'),
+      advanced(),
       caughtUp,
       { event: 'guard-sealed' },
       { event: 'committed' },
       { event: 'released' },
     ]);
-    expect(ordersOf(moves)).toEqual(['fence', 'catch-up', 'seal-guard', 'commit', 'release']);
+    expect(ordersOf(moves)).toEqual([
+      'fence',
+      'advance-guard',
+      'catch-up',
+      'seal-guard',
+      'commit',
+      'release',
+    ]);
+    // Copies from before the fence are over; the handoff's own come under epoch 2.
+    expect(moves[3]?.orders).toEqual([{ order: 'advance-guard', store: 'app', epoch: 1 }]);
     expect(last(moves)).toMatchObject({ step: 'done', proof });
   });
 
@@ -62,7 +75,21 @@ describe('the coordinator', () => {
   });
 
   test('waits for no member that is proven gone', () => {
-    expect(ordersOf(run([fenced, ack('m1'), { event: 'member-gone', member: 'm2' }]))).toContain('catch-up');
+    expect(ordersOf(run([fenced, ack('m1'), { event: 'member-gone', member: 'm2' }]))).toEqual([
+      'fence',
+      'advance-guard',
+    ]);
+  });
+
+  test('takes the last write of a member that is gone for as young as its departure', () => {
+    const gone: HandoffEvent = { event: 'member-gone', member: 'm2' };
+    const moves = run([fenced, [20, ack('m1')], [30, gone], [30, advanced()]], { feedDelayMs: 100 });
+    expect(moves.at(-1)?.orders).toEqual([{ order: 'catch-up', epoch: 2, notBeforeMs: 130 }]);
+    // Who has acknowledged has said how young its last write was.
+    const after = run([fenced, [20, ack('m2')], [30, gone], [40, ack('m1')], [40, advanced()]], {
+      feedDelayMs: 100,
+    });
+    expect(after.at(-1)?.orders).toEqual([{ order: 'catch-up', epoch: 2, notBeforeMs: 40 }]);
   });
 
   test('aborts on the first nack', () => {
@@ -81,8 +108,9 @@ describe('the coordinator', () => {
   });
 
   test.each([
-    ['catching up', [fenced, ack('m1'), ack('m2')]],
-    ['sealing', [fenced, ack('m1'), ack('m2'), caughtUp]],
+    ['advancing the guard', [fenced, ack('m1'), ack('m2')]],
+    ['catching up', [fenced, ack('m1'), ack('m2'), advanced()]],
+    ['sealing', [fenced, ack('m1'), ack('m2'), advanced(), caughtUp]],
   ])('aborts in good time when %s reaches the fence deadline', (_, events) => {
     const moves = run([...events, [900, { event: 'tick' }]]);
     expect(ordersOf(moves).at(-1)).toBe('abort');
@@ -90,7 +118,14 @@ describe('the coordinator', () => {
   });
 
   test('never aborts what it has ordered to commit: only the ledger knows', () => {
-    const committing: HandoffEvent[] = [fenced, ack('m1'), ack('m2'), caughtUp, { event: 'guard-sealed' }];
+    const committing: HandoffEvent[] = [
+      fenced,
+      ack('m1'),
+      ack('m2'),
+      advanced(),
+      caughtUp,
+      { event: 'guard-sealed' },
+    ];
     expect(
       ordersOf(run([...committing, [5_000, { event: 'tick' }], { event: 'stop', detail: '' }])),
     ).not.toContain('abort');
@@ -103,6 +138,7 @@ describe('the coordinator', () => {
       fenced,
       ack('m1'),
       ack('m2'),
+      advanced(),
       caughtUp,
       { event: 'guard-sealed' },
       refused,
@@ -112,7 +148,9 @@ describe('the coordinator', () => {
   });
 
   test('reads the position no earlier than the feed shows the last write of any member', () => {
-    const moves = run([fenced, [20, ack('m1', 15)], [30, ack('m2', 500)]], { feedDelayMs: 100 });
+    const moves = run([fenced, [20, ack('m1', 15)], [30, ack('m2', 500)], [30, advanced()]], {
+      feedDelayMs: 100,
+    });
     expect(moves.at(-1)?.orders).toEqual([{ order: 'catch-up', epoch: 2, notBeforeMs: 105 }]);
   });
 
@@ -122,6 +160,7 @@ describe('the coordinator', () => {
       [
         [10, left],
         [20, ack('m1', 5_000)],
+        [20, advanced()],
       ],
       { feedDelayMs: 100 },
     );
@@ -129,16 +168,25 @@ describe('the coordinator', () => {
   });
 
   test('aborts when the feed is slower than the fence', () => {
-    expect(last(run([fenced, ack('m1', 0), ack('m2', 0)], { feedDelayMs: 2_000 }))?.failure?.code).toBe(
-      'feed-delay-exceeds-fence',
-    );
+    expect(
+      last(run([fenced, ack('m1', 0), ack('m2', 0), advanced()], { feedDelayMs: 2_000 }))?.failure?.code,
+    ).toBe('feed-delay-exceeds-fence');
   });
 
-  test('advances the guard of the old owner before it reads the position', () => {
-    const moves = run([fenced, ack('m1'), ack('m2'), { event: 'guard-advanced' }], {
-      guarded: { legacy: true, app: false },
+  test('advances the guards of both stores, one after the other, before it reads the position', () => {
+    const moves = run([fenced, ack('m1'), ack('m2'), advanced(), advanced()], {
+      guarded: { legacy: true, app: true },
     });
-    expect(ordersOf(moves)).toEqual(['fence', 'advance-guard', 'catch-up']);
+    expect(moves.slice(3).flatMap((move) => move.orders)).toEqual([
+      { order: 'advance-guard', store: 'legacy', epoch: 2 },
+      { order: 'advance-guard', store: 'app', epoch: 1 },
+      { order: 'catch-up', epoch: 2, notBeforeMs: 10 },
+    ]);
+  });
+
+  test('reads the position at once where no store has a guard', () => {
+    const moves = run([fenced, ack('m1'), ack('m2')], { guarded: { legacy: false, app: false } });
+    expect(ordersOf(moves)).toEqual(['fence', 'catch-up']);
   });
 
   test('stopped while the fence is being ordered, aborts only once the fence stands', () => {
@@ -150,5 +198,47 @@ describe('the coordinator', () => {
     const moves = run([{ event: 'failed', failure: 'fence-refused', detail: 'x' }]);
     expect(ordersOf(moves)).toEqual(['fence']);
     expect(last(moves)?.step).toBe('aborted');
+  });
+});
+
+describe('a way back that is proven by the guard', () => {
+  const unwritten: Partial<HandoffSettings> = { proof: { app: 'unwritten' }, feedDelayMs: 60_000 };
+  const drained: HandoffEvent[] = [fenced, ack('m1', 0), ack('m2', 0)];
+  const back = (events: HandoffEvent[], over = unwritten): HandoffMove[] => run(events, over, 'app');
+
+  test('advances the guard after the drain, copies nothing, and commits', () => {
+    expect(ordersOf(back([fenced, ack('m1')]))).toEqual(['fence']);
+    const moves = back([...drained, advanced(false), { event: 'committed' }, { event: 'released' }]);
+    expect(ordersOf(moves)).toEqual(['fence', 'advance-guard', 'commit', 'release']);
+    expect(moves[3]?.orders).toEqual([{ order: 'advance-guard', store: 'app', epoch: 2 }]);
+    expect(last(moves)).toMatchObject({ step: 'done', proof: { unwritten: true } });
+  });
+
+  test('aborts when the app was written, and when its guard does not say', () => {
+    for (const written of [true, undefined]) {
+      const moves = back([...drained, advanced(written)]);
+      expect(ordersOf(moves)).toEqual(['fence', 'advance-guard', 'abort']);
+      expect(last(moves)?.failure?.code).toBe('app-was-written');
+    }
+  });
+
+  test('asks for the advance even where no guard is known: only an answer is a proof', () => {
+    const unguarded = { ...unwritten, guarded: { legacy: false, app: false } };
+    expect(ordersOf(back(drained, unguarded))).toEqual(['fence', 'advance-guard']);
+  });
+
+  test('ends before the fence deadline, like any other handoff', () => {
+    const moves = run([...drained, [900, { event: 'tick' }]], unwritten, 'app');
+    expect(last(moves)?.failure?.code).toBe('fence-deadline');
+  });
+
+  test('seals the guard of the new owner where it has one', () => {
+    const guarded = { ...unwritten, guarded: { legacy: true, app: true } };
+    expect(ordersOf(back([...drained, advanced(false)], guarded)).at(-1)).toBe('seal-guard');
+  });
+
+  test('is proven so only in its own direction: forward, everything is compared', () => {
+    const moves = run([...drained, advanced(false)], { ...unwritten, feedDelayMs: 0 });
+    expect(ordersOf(moves)).toEqual(['fence', 'advance-guard', 'catch-up']);
   });
 });

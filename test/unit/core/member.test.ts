@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, test } from '@jest/globals';
 import { Member, type Instant, type MemberEffect, type WriteTicket } from '../../../src/core/member.ts';
 import type { Ownership } from '../../../src/core/ownership.ts';
-import type { Transition } from '../../../src/core/view.ts';
+import type { LedgerChange, Transition } from '../../../src/core/view.ts';
 
 const settings = {
   leaseMs: 1_000,
@@ -27,13 +27,22 @@ const openAt = (owner: 'legacy' | 'app', epoch: number): Ownership => ({ phase: 
 function transition(partition: string, after: Ownership): Transition {
   version += 1;
   const before = openAt('legacy', 1);
-  return { version, id: `t${version}`, partition, before, after, atMs: 0, by: 'test', reason: '' };
+  return {
+    kind: 'ownership',
+    version,
+    previousId: member.view.position.id,
+    id: `t${version}`,
+    partition,
+    before,
+    after,
+    atMs: 0,
+    by: 'test',
+    reason: '',
+  };
 }
 
 function follow(partition: string, after: Ownership, now: Instant): MemberEffect[] {
-  const effects = member.apply(transition(partition, after), now);
-  if (effects === undefined) throw new Error('a gap');
-  return effects;
+  return member.apply(transition(partition, after), now);
 }
 
 function beat(now: Instant, ledgerVersion = version): MemberEffect[] {
@@ -189,9 +198,38 @@ describe('durable before admit', () => {
 });
 
 describe('the view', () => {
-  test('reports a gap instead of skipping a transition', () => {
+  test('asks for a snapshot instead of skipping a change', () => {
     version = 3;
-    expect(member.apply(transition('u', openAt('app', 4)), at(1))).toBeUndefined();
+    expect(member.apply(transition('u', openAt('app', 4)), at(1))).toEqual([{ kind: 'load-snapshot' }]);
+    expect(member.ownershipOf('u')).toEqual(openAt('legacy', 1));
+  });
+
+  test('asks for a snapshot when the next number follows another change than the one it has', () => {
+    follow('u', fence('a'), at(1));
+    const next = { ...transition('u', openAt('legacy', 3)), previousId: 'what a failover put in its place' };
+    expect(member.apply(next, at(2))).toEqual([{ kind: 'load-snapshot' }]);
+    expect(member.ownershipOf('u')).toEqual(fence('a'));
+  });
+
+  test('that is ahead of the ledger takes in nothing, and admits nothing, before it has gone back', () => {
+    follow('u', fence('a'), at(1));
+    beat(at(2));
+    member.viewAhead();
+    expect(member.admit('v', at(3))).toMatchObject({ verdict: 'refuse', code: 'lease-lapsed' });
+    expect(follow('u', openAt('legacy', 3), at(4))).toEqual([]);
+    expect(member.ownershipOf('u')).toEqual(fence('a'));
+  });
+
+  test('goes back when the ledger has lost what nobody had acted upon, but never behind what was confirmed', () => {
+    follow('u', fence('a'), at(1));
+    beat(at(2));
+    follow('u', openAt('legacy', 3), at(3));
+    expect(member.viewAhead()).toEqual([{ kind: 'load-snapshot' }]);
+    member.load({ position: { version: 0, id: '' }, partitions: [] }, at(4));
+    expect(member.ownershipOf('u')).toEqual(openAt('legacy', 3));
+    member.load({ position: { version: 1, id: 't1' }, partitions: [['u', fence('a')]] }, at(5));
+    expect(member.ownershipOf('u')).toEqual(fence('a'));
+    expect(member.view.position).toEqual({ version: 1, id: 't1' });
   });
 
   test('never goes back to an older snapshot', () => {
@@ -199,6 +237,108 @@ describe('the view', () => {
     member.load({ position: { version: 0, id: '' }, partitions: [] }, at(2));
     expect(member.ownershipOf('u')).toMatchObject({ phase: 'fenced' });
   });
+});
+
+describe('the active rules', () => {
+  const governed = { ...settings, rulesHash: 'mine' };
+  const rules = (hash: string, newPartitions: 'legacy' | 'app' = 'legacy'): LedgerChange => {
+    version += 1;
+    return {
+      ...{
+        kind: 'rules',
+        version,
+        previousId: member.view.position.id,
+        id: `r${version}`,
+        atMs: 0,
+        by: 'test',
+        reason: '',
+      },
+      rules: { hash, newPartitions },
+    };
+  };
+  const enter = (): void => {
+    member = new Member(governed, at(0));
+    expect(member.enter()).toEqual([{ kind: 'register' }]);
+    expect(member.registered()).toEqual([{ kind: 'load-snapshot' }]);
+    member.load({ position: { version: 0, id: '' }, partitions: [] }, at(0));
+    beat(at(0));
+  };
+
+  test('hold every write while they are not those of this process', () => {
+    enter();
+    expect(member.admit('u', at(1))).toEqual({ verdict: 'hold', because: 'rules-not-active' });
+    member.apply(rules('others'), at(2));
+    beat(at(3));
+    expect(member.admit('u', at(4))).toEqual({ verdict: 'hold', because: 'rules-not-active' });
+  });
+
+  test('let writes in only once a heartbeat has confirmed that they are active', () => {
+    enter();
+    expect(member.apply(rules('mine'), at(2))).toEqual([{ kind: 'heartbeat-now' }]);
+    expect(member.admit('u', at(3))).toEqual({ verdict: 'hold', because: 'not-yet-durable' });
+    expect(beat(at(4))).toContainEqual({ kind: 'wake' });
+    admitted('u', at(5));
+  });
+
+  test('under which new partitions begin at the app hold the first write of one that may be new', () => {
+    enter();
+    member.apply(rules('mine', 'app'), at(2));
+    beat(at(3));
+    expect(member.admit('new', at(4))).toEqual({ verdict: 'hold', because: 'unclaimed' });
+    expect(member.findAtHome('old')).toEqual([{ kind: 'wake', partition: 'old' }]);
+    expect(admitted('old', at(5))).toMatchObject({ owner: 'legacy', epoch: 1 });
+    follow('new', openAt('app', 2), at(6));
+    beat(at(7));
+    expect(admitted('new', at(8))).toMatchObject({ owner: 'app', epoch: 2 });
+  });
+});
+
+describe('a member that serves what it knows last', () => {
+  beforeEach(() => {
+    member = new Member({ ...settings, unexpirable: true }, at(0));
+    member.load({ position: { version: 0, id: '' }, partitions: [] }, at(0));
+  });
+
+  test('admits nothing before it ever held a lease, and goes on without one afterwards', () => {
+    expect(member.admit('u', at(0))).toMatchObject({ verdict: 'refuse' });
+    beat(at(1));
+    const ticket = admitted('u', at(1_000_000));
+    expect(member.mayContinue(ticket, at(2_000_000))).toBe(true);
+  });
+
+  test('admits nothing once it was taken off the list', () => {
+    beat(at(1));
+    member.loseLease();
+    expect(member.admit('u', at(2))).toMatchObject({ verdict: 'refuse' });
+  });
+});
+
+describe('a write in doubt that an operator has resolved', () => {
+  test('does not stop a fence any more', () => {
+    member.end(admitted('u', at(1)), 'in-doubt', at(2));
+    const resolved = {
+      kind: 'doubt-resolved',
+      partition: 'u',
+      atMs: 0,
+      by: 'ops',
+      reason: 'looked',
+    } as const;
+    version += 1;
+    member.apply({ ...resolved, version, previousId: member.view.position.id, id: 'd' }, at(3));
+    expect(follow('u', fence('a'), at(4))).toContainEqual(
+      expect.objectContaining({ acknowledgement: expect.objectContaining({ answer: 'drained' }) }),
+    );
+  });
+});
+
+test('a fork goes its own way', () => {
+  const twin = member.fork();
+  expect(twin.describe(at(5))).toEqual(member.describe(at(5)));
+  admitted('u', at(1));
+  member.apply(transition('u', fence('a')), at(1));
+  expect(twin.inFlight('u')).toBe(0);
+  expect(twin.ownershipOf('u')).toEqual(openAt('legacy', 1));
+  expect(twin.admit('u', at(2))).toMatchObject({ verdict: 'admit' });
 });
 
 describe('leaving', () => {

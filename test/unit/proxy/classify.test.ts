@@ -36,7 +36,7 @@ function placeOf(
   user?: string,
   claims: Record<string, unknown> = {},
 ): Place {
-  const identity = user === undefined ? undefined : { user, claims };
+  const identity = user === undefined ? undefined : { user, credential: 'header' as const, claims };
   return classifier.place(request, matchedBy(classifier, request), identity);
 }
 

@@ -5,7 +5,7 @@ import { Socket } from 'node:net';
 import { describe, expect, test } from '@jest/globals';
 import { SignJWT } from 'jose';
 import type { Config } from '../../../src/config/schema.ts';
-import { createIdentifier, type Identification } from '../../../src/proxy/identify.ts';
+import { Identifier, type Identification } from '../../../src/proxy/identify.ts';
 import { peerTest, plainAddress } from '../../../src/proxy/peers.ts';
 import { configOf } from '../../support/proxy.ts';
 
@@ -14,6 +14,14 @@ const secret = 'a-secret-for-tokens-of-32-bytes!';
 
 function rulesOf(...identity: unknown[]): Config['identity'] {
   return configOf({ identity }).identity;
+}
+
+function identifierOf(
+  rules: Config['identity'],
+  nowMs: () => number,
+): (request: IncomingMessage) => Identification | Promise<Identification> {
+  const identifier = new Identifier(rules, { nowMs });
+  return (request) => identifier.identify(request);
 }
 
 /** A request as node:http hands it over, from a peer of our choosing. */
@@ -33,15 +41,12 @@ const codeOf = (identification: Identification): string =>
   identification.kind === 'refused' ? identification.failure.code : identification.kind;
 
 describe('a header', () => {
-  const identify = createIdentifier(
-    rulesOf({ header: 'X-User', from: ['10.0.0.0/8', '::1/128'] }),
-    () => nowMs,
-  );
+  const identify = identifierOf(rulesOf({ header: 'X-User', from: ['10.0.0.0/8', '::1/128'] }), () => nowMs);
 
   test('names the user when it comes from a peer that may set it', async () => {
     expect(await identify(requestOf(['x-USER', 'ann'], '10.1.2.3'))).toEqual({
       kind: 'user',
-      identity: { user: 'ann', claims: {} },
+      identity: { user: 'ann', credential: 'header', claims: {} },
     });
     expect(codeOf(await identify(requestOf(['x-user', 'ann'], '::ffff:10.1.2.3')))).toBe('user');
     expect(codeOf(await identify(requestOf(['x-user', 'ann'], '::1')))).toBe('user');
@@ -84,16 +89,16 @@ describe('a token', () => {
   const bearer = (token: string): IncomingMessage => requestOf(['Authorization', `Bearer ${token}`]);
 
   test('names the user and its claims', async () => {
-    const identify = createIdentifier(rulesOf(rule), () => nowMs);
+    const identify = identifierOf(rulesOf(rule), () => nowMs);
     const identification = await identify(bearer(await tokenOf(good)));
     expect(identification).toMatchObject({
       kind: 'user',
-      identity: { user: 'ann', claims: { tenant: 't1' } },
+      identity: { user: 'ann', credential: 'jwt', claims: { tenant: 't1' } },
     });
   });
 
   test('that is wrong in any way is refused', async () => {
-    const identify = createIdentifier(rulesOf(rule), () => nowMs);
+    const identify = identifierOf(rulesOf(rule), () => nowMs);
     const none = Buffer.from('{"alg":"none"}').toString('base64url');
     const wrong = [
       await tokenOf({ ...good, iss: 'them' }),
@@ -111,7 +116,7 @@ describe('a token', () => {
 
   test('an expired token is refused, also when it was good a moment ago', async () => {
     let clockMs = nowMs;
-    const identify = createIdentifier(rulesOf(rule), () => clockMs);
+    const identify = identifierOf(rulesOf(rule), () => clockMs);
     const token = await tokenOf(good);
     expect(codeOf(await identify(bearer(token)))).toBe('user');
     // From the cache, without a promise.
@@ -123,7 +128,7 @@ describe('a token', () => {
   });
 
   test('in a repeated Authorization header is refused; another scheme is no token', async () => {
-    const identify = createIdentifier(rulesOf(rule), () => nowMs);
+    const identify = identifierOf(rulesOf(rule), () => nowMs);
     const token = await tokenOf(good);
     const repeated = requestOf(['Authorization', `Bearer ${token}`, 'authorization', `Bearer ${token}`]);
     expect(codeOf(await identify(repeated))).toBe('bad-credential');
@@ -136,7 +141,7 @@ describe('a token', () => {
     const { port } = server.address() as AddressInfo;
     await new Promise<void>((resolve) => server.close(() => resolve()));
     const rules = rulesOf({ jwt: { jwksUrl: `http://127.0.0.1:${port}/keys` } });
-    const identify = createIdentifier(rules, () => nowMs);
+    const identify = identifierOf(rules, () => nowMs);
     const token = `${Buffer.from('{"alg":"RS256","kid":"1"}').toString('base64url')}.e30.AAAA`;
     expect(codeOf(await identify(bearer(token)))).toBe('identity-unavailable');
     // A shared secret is never taken for a public key.
@@ -145,7 +150,7 @@ describe('a token', () => {
 });
 
 test('the first rule whose credential is present decides', async () => {
-  const identify = createIdentifier(
+  const identify = identifierOf(
     rulesOf({ jwt: { secret } }, { header: 'x-user', from: ['127.0.0.1'] }),
     () => nowMs,
   );

@@ -1,0 +1,77 @@
+/** Calls about the directory: which partition a user belongs to, and changing it. */
+import { z } from 'zod';
+import type { DirectoryRefusal } from '../core/homes.ts';
+import { isGoodName } from '../proxy/field.ts';
+import { directoryAnswer, directorySetAnswer } from './answers.ts';
+import { type Operation, operation, type Reply } from './operation.ts';
+import type { AdminParts } from './parts.ts';
+import type { AdminProblem } from './problems.ts';
+import { reason } from './terms.ts';
+
+/** As the proxy takes names: what it would refuse in a request must not come in here. */
+export const usableName = z
+  .string()
+  .refine(isGoodName, { error: 'must be 1 to 256 bytes without control characters' });
+
+export function directoryOperations(parts: AdminParts): Operation[] {
+  return [
+    operation({
+      method: 'get',
+      path: '/directory/:user',
+      role: 'viewer',
+      summary: 'Which partition a user belongs to by the directory.',
+      answer: directoryAnswer,
+      run: async ({ parameters }) => {
+        const user = parameters['user'] ?? '';
+        const partition = await parts.directory?.partitionOf(user);
+        return partition === undefined ? noSuchUser(user) : { answer: { user, partition } };
+      },
+    }),
+    operation({
+      method: 'put',
+      path: '/directory/:user',
+      role: 'operator',
+      summary:
+        'Makes a user belong to a partition. From another one only where both live in one store; both take no write while it changes.',
+      changes: true,
+      body: z.strictObject({ partition: usableName, reason }),
+      answer: directorySetAnswer,
+      run: async ({ parameters, body, actor }) => {
+        const user = parameters['user'] ?? '';
+        const usable = usableName.safeParse(user);
+        if (!usable.success || parts.directory === undefined) return badUser();
+        const { partition } = body;
+        const set = await parts.directory.set({ user, partition, by: actor.name, reason: body.reason });
+        if ('refused' in set) return { problem: problemOfDirectory(set) };
+        const change = {
+          action: 'directory.set',
+          target: user,
+          reason: body.reason,
+          before: set.before ?? null,
+          after: partition,
+        };
+        return { answer: set, change };
+      },
+    }),
+  ];
+}
+
+export function noSuchUser(user: string): Reply {
+  const detail = `"${user}" has no entry in the directory, and no other rule says which partition such users belong to. Set one: onewriter directory set USER PARTITION --reason TEXT`;
+  return { problem: { code: 'no-such-user', detail } };
+}
+
+export function problemOfDirectory({ refused, detail }: DirectoryRefusal): AdminProblem {
+  return { code: refused, detail };
+}
+
+function badUser(): Reply {
+  const message = 'must be 1 to 256 bytes without control characters';
+  return {
+    problem: {
+      code: 'invalid-request',
+      detail: `Nothing was changed. user: ${message}.`,
+      members: { problems: [{ path: 'user', message }] },
+    },
+  };
+}

@@ -1,0 +1,79 @@
+/**
+ * The writes in doubt of all members, for operators: what was sent, where to, and until when it may still
+ * take effect. What stops a fence is each member's own count; this book says which write it was.
+ */
+import { randomUUID } from 'node:crypto';
+import type { Redis } from 'ioredis';
+import { z } from 'zod';
+import type { Doubts, DoubtfulWrite, NewDoubt } from '../core/doubt.ts';
+import { keys } from './connection.ts';
+
+/** Writes that the book holds; over it, those that settled first are forgotten. */
+const writesKept = 10_000;
+
+const writeSchema = z.object({
+  id: z.string(),
+  partition: z.string(),
+  member: z.string(),
+  store: z.enum(['legacy', 'app']),
+  epoch: z.int(),
+  method: z.string(),
+  path: z.string(),
+  why: z.string(),
+  atMs: z.number(),
+  settlesAtMs: z.number(),
+  resolved: z.object({ by: z.string(), reason: z.string(), atMs: z.number() }).optional(),
+});
+
+/** One sorted set: the score is when the write settles, or when it was resolved, by Redis's clock. */
+export class RedisDoubts implements Doubts {
+  readonly #redis: Redis;
+
+  constructor(redis: Redis) {
+    this.#redis = redis;
+  }
+
+  async note(doubt: NewDoubt): Promise<void> {
+    const atMs = await this.#nowMs();
+    const { settleMs, ...told } = doubt;
+    const write: DoubtfulWrite = { id: randomUUID(), ...told, atMs, settlesAtMs: atMs + settleMs };
+    await this.#redis
+      .pipeline()
+      .zadd(keys.doubts, write.settlesAtMs, JSON.stringify(write))
+      .zremrangebyrank(keys.doubts, 0, -writesKept - 1)
+      .exec();
+  }
+
+  async unsettled(): Promise<DoubtfulWrite[]> {
+    return (await this.#after(await this.#nowMs())).map(({ write }) => write);
+  }
+
+  async of(partition: string): Promise<DoubtfulWrite[]> {
+    return (await this.#after(0)).map(({ write }) => write).filter((write) => write.partition === partition);
+  }
+
+  async resolve(partition: string, by: string, reason: string): Promise<DoubtfulWrite[]> {
+    const nowMs = await this.#nowMs();
+    const pipeline = this.#redis.multi();
+    const resolved: DoubtfulWrite[] = [];
+    for (const { text, write } of await this.#after(nowMs)) {
+      if (write.partition !== partition) continue;
+      const looked = { ...write, resolved: { by, reason, atMs: nowMs } };
+      pipeline.zrem(keys.doubts, text);
+      pipeline.zadd(keys.doubts, nowMs, JSON.stringify(looked));
+      resolved.push(looked);
+    }
+    await pipeline.exec();
+    return resolved;
+  }
+
+  async #after(fromMs: number): Promise<{ readonly text: string; readonly write: DoubtfulWrite }[]> {
+    const found = await this.#redis.zrangebyscore(keys.doubts, `(${fromMs}`, '+inf');
+    return found.map((text) => ({ text, write: writeSchema.parse(JSON.parse(text)) }));
+  }
+
+  async #nowMs(): Promise<number> {
+    const [seconds, microseconds] = await this.#redis.time();
+    return Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000);
+  }
+}

@@ -1,0 +1,316 @@
+/**
+ * Flips as the ledger keeps them: what was ordered, how far it is, what each partition went through; the lease of
+ * the coordinator that runs one; the operators' orders to it; and which partition is reserved for which flip. What
+ * was planned is written once; progress and reports apart from it, so that a save costs what has changed.
+ *
+ * Who runs a flip writes progress and reports, and nobody else; operators write orders, and nothing else: there is
+ * no update that one of them could lose of the other.
+ */
+import type { ChainableCommander, Redis } from 'ioredis';
+import { z } from 'zod';
+import type { BlockedPartition, PartitionReport } from '../core/flip.ts';
+import { keyPrefix, luaSource } from './connection.ts';
+
+const stored = `${keyPrefix}:flip`;
+const keys = {
+  heads: `${stored}:heads`,
+  partitions: `${stored}:partitions`,
+  progress: `${stored}:progress`,
+  orders: `${stored}:orders`,
+  reserved: `${stored}:reserved`,
+  terms: `${stored}:terms`,
+  active: `${stored}:active`,
+  ended: `${stored}:ended`,
+} as const;
+/** Of one flip: `…:lease`, `…:reports`, `…:failed`. */
+const ofFlip = (id: string): string => `${stored}:of:${id}`;
+
+/** Ended flips that are kept; older ones are dropped. */
+const endedKept = 200;
+
+const count = z.int().nonnegative();
+const blockedSchema = z.object({ partition: z.string(), code: z.string(), detail: z.string() });
+const headSchema = z.object({
+  id: z.string(),
+  planId: z.string(),
+  cohort: z.string(),
+  to: z.enum(['legacy', 'app']),
+  by: z.string(),
+  reason: z.string(),
+  createdAtMs: z.number(),
+  waves: z.array(z.string()),
+  total: count,
+  blocked: z.array(blockedSchema),
+});
+const progressSchema = z.object({
+  state: z.enum([
+    'planned',
+    'awaiting-approval',
+    'scheduled',
+    'running',
+    'paused',
+    'completed',
+    'aborted',
+    'failed',
+  ]),
+  detail: z.string(),
+  pausedBy: z.string().optional(),
+  gate: count.optional(),
+  gatesPassed: count,
+  heeded: count,
+  committed: count,
+  aborted: count,
+  pauseMs: z.object({ p50: z.number(), p99: z.number(), max: z.number() }).optional(),
+  endedAtMs: z.number().optional(),
+});
+const orderSchema = z.object({
+  number: count,
+  kind: z.enum(['pause', 'resume', 'abort']),
+  by: z.string(),
+  reason: z.string(),
+});
+const reportSchema = z.object({
+  outcome: z.enum(['pending', 'moved', 'stayed']),
+  attempts: count,
+  pauseMs: z.number().optional(),
+  stepsMs: z.record(z.string(), z.number()).optional(),
+  proof: z
+    .object({
+      recordsCompared: count,
+      recordsCopied: count,
+      passes: count,
+      unwritten: z.literal(true).optional(),
+    })
+    .optional(),
+  lastFailure: z.object({ code: z.string(), detail: z.string() }).optional(),
+});
+
+/** What was ordered; never changes. */
+export interface FlipHead extends z.output<typeof headSchema> {
+  /** Those that the plan had left out. */
+  readonly blocked: BlockedPartition[];
+}
+
+/** How far a flip is. */
+export interface FlipProgress extends z.output<typeof progressSchema> {
+  /** Set while the flip stands until somebody resumes it; one that waits for a condition goes on by itself. */
+  pausedBy?: string | undefined;
+  /** The wave behind which it stands, counted from 1. */
+  gate?: number | undefined;
+  /** After how many waves the flip may go on although handoffs failed. */
+  gatesPassed: number;
+  /** Number of the last operator's order that was heeded. */
+  heeded: number;
+}
+
+export type FlipOrder = z.output<typeof orderSchema>;
+export type FlipOrderKind = FlipOrder['kind'];
+
+export interface KeptFlip {
+  readonly head: FlipHead;
+  readonly progress: FlipProgress;
+  readonly order: FlipOrder | undefined;
+  /** Partitions that were given up, with why. */
+  readonly failed: ReadonlyMap<string, { readonly code: string; readonly detail: string }>;
+}
+
+/** What a coordinator needs to run a flip, or to go on with one. */
+export interface FlipToRun extends KeptFlip {
+  readonly partitions: readonly string[];
+  readonly reports: ReadonlyMap<string, PartitionReport>;
+}
+
+export interface FlipChanges {
+  readonly progress: FlipProgress;
+  readonly reports: readonly (readonly [partition: string, report: PartitionReport])[];
+  /** Not reserved for this flip any more. */
+  readonly free: readonly string[];
+}
+
+export type FlipStarted =
+  | { readonly started: true; readonly term: number }
+  | { readonly started: false; readonly partition: string; readonly holder: string };
+
+export type FlipOrdered =
+  | { readonly ordered: 'yes'; readonly number: number }
+  /** The flip is ending already, by an order that came before. */
+  | { readonly ordered: 'aborting'; readonly number: number }
+  | { readonly ordered: 'no-such-flip' | 'ended' };
+
+export class FlipBook {
+  readonly #redis: Redis;
+
+  constructor(redis: Redis) {
+    this.#redis = redis;
+    redis.defineCommand('onewriterFlipStart', { numberOfKeys: 7, lua: luaSource('flip-start') });
+    redis.defineCommand('onewriterFlipLead', { numberOfKeys: 3, lua: luaSource('flip-lead') });
+    redis.defineCommand('onewriterFlipSave', { numberOfKeys: 11, lua: luaSource('flip-save') });
+    redis.defineCommand('onewriterFlipOrder', { numberOfKeys: 3, lua: luaSource('flip-order') });
+  }
+
+  // --- the coordinator that runs a flip --------------------------------------------------------------
+
+  /** Writes the flip down and reserves its partitions, unless one of them is reserved for another. */
+  async start(
+    head: FlipHead,
+    partitions: readonly string[],
+    progress: FlipProgress,
+    leaseMs: number,
+  ): Promise<FlipStarted> {
+    const [answer, detail, holder] = await this.#run<[string, string | number, string]>((pipeline) =>
+      pipeline.onewriterFlipStart(
+        ...[keys.heads, keys.partitions, keys.progress, keys.reserved, keys.terms, keys.active],
+        `${ofFlip(head.id)}:lease`,
+        ...[head.id, JSON.stringify(head), JSON.stringify(partitions), JSON.stringify(progress), leaseMs],
+      ),
+    );
+    if (answer === 'started') return { started: true, term: Number(detail) };
+    return { started: false, partition: String(detail), holder };
+  }
+
+  /** The term under which the caller may run the flip; undefined while another coordinator does, or it has ended. */
+  async take(id: string, leaseMs: number): Promise<number | undefined> {
+    const term = await this.#lead(id, 'take', '', leaseMs);
+    return term === 0 ? undefined : term;
+  }
+
+  /** False when another coordinator has taken the flip over. */
+  async renew(id: string, term: number, leaseMs: number): Promise<boolean> {
+    return (await this.#lead(id, 'renew', term, leaseMs)) === term;
+  }
+
+  /** Lets another coordinator take the flip at once. */
+  async leave(id: string, term: number): Promise<void> {
+    await this.#lead(id, 'leave', term, 0);
+  }
+
+  /** False when the term is over: nothing was saved. */
+  async save(id: string, term: number, { progress, reports, free }: FlipChanges): Promise<boolean> {
+    const lines = reports.map(([partition, report]) => [
+      partition,
+      JSON.stringify(report),
+      report.outcome === 'stayed' ? JSON.stringify(report.lastFailure) : '',
+    ]);
+    const saved = await this.#run<number>((pipeline) =>
+      pipeline.onewriterFlipSave(
+        ...[keys.terms, keys.progress, keys.reserved, `${ofFlip(id)}:reports`, `${ofFlip(id)}:failed`],
+        ...[keys.active, keys.ended, keys.heads, keys.partitions, keys.orders, `${ofFlip(id)}:lease`],
+        ...[id, term, JSON.stringify(progress), JSON.stringify(lines), JSON.stringify(free)],
+        ...[progress.endedAtMs ?? '', endedKept, ofFlip('')],
+      ),
+    );
+    return saved === 1;
+  }
+
+  /** Flips that have not ended, whoever runs them. */
+  active(): Promise<string[]> {
+    return this.#redis.smembers(keys.active);
+  }
+
+  async toRun(id: string): Promise<FlipToRun | undefined> {
+    const flip = await this.flip(id);
+    if (flip === undefined) return undefined;
+    const [partitions, reports] = await Promise.all([
+      this.partitions(id),
+      this.#redis.hgetall(`${ofFlip(id)}:reports`),
+    ]);
+    const parsed = Object.entries(reports).map(([name, text]) => [name, parse(reportSchema, text)] as const);
+    return { ...flip, partitions, reports: new Map(parsed) };
+  }
+
+  // --- everybody -------------------------------------------------------------------------------------
+
+  /** Tells the coordinator that runs the flip, wherever it is. */
+  async order(id: string, kind: FlipOrderKind, by: string, reason: string): Promise<FlipOrdered> {
+    const [answer, number] = await this.#run<[string, number]>((pipeline) =>
+      pipeline.onewriterFlipOrder(keys.active, keys.heads, keys.orders, id, kind, by, reason),
+    );
+    if (answer === 'no-such-flip' || answer === 'ended') return { ordered: answer };
+    return { ordered: answer === 'aborting' ? 'aborting' : 'yes', number };
+  }
+
+  async orders(ids: readonly string[]): Promise<(FlipOrder | undefined)[]> {
+    if (ids.length === 0) return [];
+    const texts = await this.#redis.hmget(keys.orders, ...ids);
+    return texts.map((text) => (text === null ? undefined : parse(orderSchema, text)));
+  }
+
+  async flip(id: string): Promise<KeptFlip | undefined> {
+    return (await this.#read([id]))[0];
+  }
+
+  async all(): Promise<KeptFlip[]> {
+    return this.#read(await this.#redis.hkeys(keys.heads));
+  }
+
+  /** Sorted, as planned. */
+  async partitions(id: string): Promise<string[]> {
+    const text = await this.#redis.hget(keys.partitions, id);
+    return text === null ? [] : parse(z.array(z.string()), text);
+  }
+
+  async reports(id: string, partitions: readonly string[]): Promise<(PartitionReport | undefined)[]> {
+    if (partitions.length === 0) return [];
+    const texts = await this.#redis.hmget(`${ofFlip(id)}:reports`, ...partitions);
+    return texts.map((text) => (text === null ? undefined : parse(reportSchema, text)));
+  }
+
+  /** Partition → the flip that is about to move it. */
+  async reserved(): Promise<ReadonlyMap<string, string>> {
+    return new Map(Object.entries(await this.#redis.hgetall(keys.reserved)));
+  }
+
+  /** All that is known of each flip at one moment; who is not there any more is left out. */
+  async #read(ids: readonly string[]): Promise<KeptFlip[]> {
+    if (ids.length === 0) return [];
+    const asked = this.#redis
+      .multi()
+      .hmget(keys.heads, ...ids)
+      .hmget(keys.progress, ...ids)
+      .hmget(keys.orders, ...ids);
+    for (const id of ids) asked.hgetall(`${ofFlip(id)}:failed`);
+    const results = (await asked.exec()) ?? [];
+    for (const [error] of results) if (error) throw error;
+    const [heads, progress, orders] = results.map(([, texts]) => texts as (string | null)[]);
+    return ids.flatMap((_, at) => {
+      const [headText, progressText, orderText] = [heads?.[at], progress?.[at], orders?.[at]];
+      if (typeof headText !== 'string' || typeof progressText !== 'string') return [];
+      const failed = Object.entries(results[at + 3]?.[1] as Record<string, string>).map(
+        ([partition, why]) => [partition, parse(failureSchema, why)] as const,
+      );
+      return {
+        head: parse(headSchema, headText),
+        progress: parse(progressSchema, progressText),
+        order: typeof orderText === 'string' ? parse(orderSchema, orderText) : undefined,
+        failed: new Map(failed),
+      };
+    });
+  }
+
+  #lead(id: string, what: 'take' | 'renew' | 'leave', term: number | '', leaseMs: number): Promise<number> {
+    return this.#run<number>((pipeline) =>
+      pipeline.onewriterFlipLead(keys.terms, keys.active, `${ofFlip(id)}:lease`, id, what, term, leaseMs),
+    );
+  }
+
+  async #run<Reply>(script: (pipeline: ChainableCommander) => ChainableCommander): Promise<Reply> {
+    const [result] = (await script(this.#redis.pipeline()).exec()) ?? [];
+    if (result === undefined || result[0]) throw result?.[0] ?? new Error('Redis gave no answer');
+    return result[1] as Reply;
+  }
+}
+
+const failureSchema = z.object({ code: z.string(), detail: z.string() });
+
+function parse<Schema extends z.ZodType>(schema: Schema, text: string): z.output<Schema> {
+  return schema.parse(JSON.parse(text));
+}
+
+declare module 'ioredis' {
+  interface ChainableCommander {
+    onewriterFlipStart(...keysAndArguments: (string | number)[]): ChainableCommander;
+    onewriterFlipLead(...keysAndArguments: (string | number)[]): ChainableCommander;
+    onewriterFlipSave(...keysAndArguments: (string | number)[]): ChainableCommander;
+    onewriterFlipOrder(...keysAndArguments: (string | number)[]): ChainableCommander;
+  }
+}

@@ -1,0 +1,132 @@
+/**
+ * The ledger as this machine last knew it, on disk, so that a process that starts later can tell whether the
+ * ledger has lost something since.
+ *
+ * Several processes may share the directory. A file is named by the ledger and by the confirmed version in it,
+ * appears whole (written beside, synced, renamed), and only removes older ones: so the newest always wins, and
+ * nobody needs a lock.
+ */
+import { createHash, randomUUID } from 'node:crypto';
+import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import type { Position } from '../core/view.ts';
+import { sentenceOf } from '../log.ts';
+import { documentLines, type LedgerDocument, parseDocument, partitionEntries } from './document.ts';
+import type { Holding } from './holding.ts';
+
+export interface KeptView {
+  readonly file: string;
+  /** What the ledger must still have. */
+  readonly confirmed: Position;
+  readonly document: LedgerDocument;
+}
+
+/** Lines written in one go; between two, requests are served. */
+const linesAtOnce = 1_000;
+const abandonedMs = 60_000;
+
+export class KeptViews {
+  readonly #directory: string;
+  readonly #prefix: string;
+  readonly #by: string;
+
+  /** `ledgerName`: where the ledger is, without a password; `by`: who writes. */
+  constructor(dataDir: string, ledgerName: string, by: string) {
+    this.#directory = resolve(dataDir, 'ledger-views');
+    this.#prefix = createHash('sha256').update(ledgerName).digest('hex').slice(0, 16);
+    this.#by = by;
+  }
+
+  /** The view with the newest confirmed change. Throws a sentence where that file cannot be read. */
+  async newest(): Promise<KeptView | undefined> {
+    const name = (await this.#names()).at(-1);
+    if (name === undefined) return undefined;
+    const file = join(this.#directory, name);
+    try {
+      const document = parseDocument((await readFile(file, 'utf8')).trimEnd().split('\n'));
+      const { confirmed } = document.head;
+      if (confirmed === undefined) throw new Error('it names no confirmed version');
+      return { file, confirmed, document };
+    } catch (error) {
+      throw new Error(
+        `${file}, which says what the ledger must not have lost, cannot be used (${sentenceOf(error)}). ` +
+          'Nothing was changed. Make it readable, or delete it if the ledger is known to be whole.',
+        { cause: error },
+      );
+    }
+  }
+
+  /** Does nothing for a holding that nothing was confirmed of. Throws where the file cannot be written. */
+  async save({ confirmed, position, partitions, rules }: Holding): Promise<void> {
+    if (confirmed === undefined) return;
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    const name = this.#nameOf(confirmed);
+    const names = await this.#names();
+    const newest = names.at(-1);
+    // Another process knows more already.
+    if (newest !== undefined && versionOf(newest) > confirmed.version) return;
+    const head = { kind: 'kept-view', by: this.#by, atMs: Date.now(), position, confirmed, rules } as const;
+    const beside = join(this.#directory, `${name}.${randomUUID()}.part`);
+    try {
+      await writeLines(beside, documentLines(head, partitionEntries(partitions)));
+      await rename(beside, join(this.#directory, name));
+    } catch (error) {
+      await rm(beside, { force: true });
+      throw error;
+    }
+    for (const older of names) {
+      if (versionOf(older) < confirmed.version) await rm(join(this.#directory, older), { force: true });
+    }
+  }
+
+  /** Removes what a process that died in the middle of writing has left. */
+  async clean(): Promise<void> {
+    for (const name of await this.#listed('.part')) {
+      const file = join(this.#directory, name);
+      const written = await stat(file).catch(() => undefined);
+      if (written !== undefined && Date.now() - written.mtimeMs > abandonedMs)
+        await rm(file, { force: true });
+    }
+  }
+
+  /** Of this ledger, oldest first. */
+  #names(): Promise<string[]> {
+    return this.#listed('.ndjson');
+  }
+
+  async #listed(ending: string): Promise<string[]> {
+    try {
+      const all = await readdir(this.#directory);
+      return all.filter((name) => name.startsWith(`${this.#prefix}.`) && name.endsWith(ending)).toSorted();
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+      throw error;
+    }
+  }
+
+  #nameOf({ version, id }: Position): string {
+    const digest = createHash('sha256').update(id).digest('hex').slice(0, 8);
+    return `${this.#prefix}.${String(version).padStart(16, '0')}.${digest}.ndjson`;
+  }
+}
+
+function versionOf(name: string): number {
+  return Number(name.split('.')[1]);
+}
+
+async function writeLines(file: string, lines: Iterable<string>): Promise<void> {
+  const handle = await open(file, 'wx', 0o600);
+  try {
+    let batch: string[] = [];
+    for (const line of lines) {
+      batch.push(line);
+      if (batch.length < linesAtOnce) continue;
+      await handle.write(`${batch.join('\n')}\n`);
+      batch = [];
+    }
+    await handle.write(`${batch.join('\n')}\n`);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,51 @@
+/** What Redis and files hold of the ledger, parsed at the border. */
+import { z } from 'zod';
+import type { Ownership } from '../core/ownership.ts';
+import type { LedgerRecord } from '../core/ports.ts';
+import type { Rules } from '../core/view.ts';
+
+const store = z.enum(['legacy', 'app']);
+const stamp = { version: z.int(), transitionId: z.string(), changedAtMs: z.number() };
+const open = { phase: z.literal('open'), owner: store, epoch: z.int() };
+const fenced = {
+  phase: z.literal('fenced'),
+  owner: store,
+  to: store,
+  epoch: z.int(),
+  attempt: z.string(),
+  deadlineMs: z.number(),
+};
+const committed = { phase: z.literal('committed'), owner: store, epoch: z.int(), attempt: z.string() };
+
+const recordSchema = z.discriminatedUnion('phase', [
+  z.object({ ...open, ...stamp }),
+  z.object({ ...fenced, ...stamp }),
+  z.object({ ...committed, ...stamp }),
+]);
+
+export const ownershipSchema: z.ZodType<Ownership> = z.discriminatedUnion('phase', [
+  z.object(open),
+  z.object(fenced),
+  z.object(committed),
+]);
+
+export const rulesSchema = z.object({ hash: z.string(), newPartitions: store });
+export const positionSchema = z.object({ version: z.int().min(0), id: z.string() });
+
+export function parseRules(text: string): Rules {
+  return rulesSchema.parse(JSON.parse(text));
+}
+
+/** The same text is read many times: as what a change found, as what it left, by each feed of a process. */
+const recent = new Map<string, LedgerRecord>();
+const recentMax = 2_000;
+
+export function parseRecord(text: string): LedgerRecord {
+  const known = recent.get(text);
+  if (known !== undefined) return known;
+  const { version, transitionId, changedAtMs, ...ownership } = recordSchema.parse(JSON.parse(text));
+  if (recent.size >= recentMax) recent.clear();
+  const record: LedgerRecord = { ownership, version, transitionId, changedAtMs };
+  recent.set(text, record);
+  return record;
+}

@@ -1,0 +1,272 @@
+/**
+ * Restores a ledger that lost data. Everything is written aside, under the mark that refuses every write and
+ * every transition; the last step makes it the ledger and lifts the mark, in one moment.
+ */
+import { randomUUID } from 'node:crypto';
+import type { KnownPartition } from '../core/cohort.ts';
+import type { StoreName } from '../core/ownership.ts';
+import type { Restored, SourceKind } from '../core/restore.ts';
+import type { Rules } from '../core/view.ts';
+import { pause } from '../pause.ts';
+import { keyPrefix, keys, luaSource } from './connection.ts';
+import type { LedgerDocument } from './document.ts';
+import { exportLedger } from './export.ts';
+import { decideAll, type EvidenceParts, type Found, gatherEvidence, GuardSilent } from './evidence.ts';
+import type { RedisLedger } from './ledger.ts';
+
+export interface RestoreParts extends Omit<EvidenceParts, 'guard'> {
+  readonly ledger: RedisLedger;
+  readonly registry: { all(): Promise<KnownPartition[]> };
+  readonly defaultOwner: StoreName;
+  readonly guard: EvidenceParts['guard'];
+  /**
+   * So long after the loss was noticed every member that lives has said what it knows, and what a member that
+   * hangs has admitted has ended and settled, ms.
+   */
+  readonly quietMs: number;
+}
+
+export interface RestoreOrder {
+  /** `member`: what the members and the files of this host know; `export`: also the document given. */
+  readonly from: 'member' | 'export' | 'empty';
+  readonly document: LedgerDocument | undefined;
+  /** Only says what would be done. */
+  readonly plan: boolean;
+  readonly prefer: SourceKind | undefined;
+  readonly withoutGuard: boolean;
+  readonly evenThoughHealthy: boolean;
+}
+
+export interface RestoreReport {
+  readonly restored: boolean;
+  readonly from: RestoreOrder['from'];
+  readonly version: number;
+  readonly partitions: { readonly legacy: number; readonly app: number; readonly untouched: number };
+  readonly sources: readonly {
+    readonly source: string;
+    readonly kind: SourceKind;
+    readonly version: number;
+    readonly partitions: number;
+    /** Of how many it was the word that counted. */
+    readonly decided: number;
+  }[];
+  readonly guard: { readonly asked: number; readonly answered: number } | null;
+  /** The first of them. */
+  readonly conflicts: readonly { readonly partition: string; readonly detail: string }[];
+  readonly conflictCount: number;
+  readonly durable: boolean;
+}
+
+export interface RestoreRefusal {
+  readonly refused:
+    | 'ledger-not-regressed'
+    | 'restore-running'
+    | 'restore-conflicts'
+    | 'nothing-to-restore-from'
+    | 'guard-silent';
+  readonly detail: string;
+  readonly conflicts?: RestoreReport['conflicts'];
+}
+
+interface WorkedOut {
+  readonly report: RestoreReport;
+  readonly decided: ReadonlyMap<string, Restored>;
+  readonly rules: Rules | undefined;
+}
+
+/** A jump that no ledger makes by itself: files that nobody showed us must not be ahead of it. */
+const versionsAbove = 1_000_000;
+const abandonedAfterMs = 600_000;
+const conflictsNamed = 1_000;
+const fieldsAtOnce = 500;
+const underWay = `${keyPrefix}:restoring`;
+const aside = `${keyPrefix}:partitions:restored`;
+
+export class LedgerRecovery {
+  readonly #parts: RestoreParts;
+
+  constructor(parts: RestoreParts) {
+    this.#parts = parts;
+  }
+
+  /** What a restore can start from when no member is left. */
+  exportLedger(): Promise<Iterable<string>> {
+    return exportLedger(this.#parts);
+  }
+
+  async restore(order: RestoreOrder): Promise<RestoreReport | RestoreRefusal> {
+    if (order.plan) return this.#plan(order);
+    const { redis } = this.#parts;
+    const token = randomUUID();
+    const begun = await redis.eval(
+      luaSource('restore-begin'),
+      ...[2, keys.meta, underWay, token, abandonedAfterMs, order.evenThoughHealthy ? '1' : ''],
+    );
+    if (begun === 'not-regressed') return notRegressed;
+    if (begun === 'running') {
+      const detail =
+        'Another restore is under way. Nothing was changed; look at "onewriter status" in a moment.';
+      return { refused: 'restore-running', detail };
+    }
+    let done = false;
+    try {
+      const report = await this.#carryOut(order, token);
+      done = !('refused' in report);
+      return report;
+    } finally {
+      if (!done) {
+        const lift = begun === 'marked' ? '1' : '';
+        await redis.eval(luaSource('restore-give-up'), 3, keys.meta, underWay, aside, token, lift);
+      }
+    }
+  }
+
+  async #plan(order: RestoreOrder): Promise<RestoreReport | RestoreRefusal> {
+    const regression = await this.#parts.ledger.regression();
+    if (regression === undefined && !order.evenThoughHealthy) return notRegressed;
+    const worked = await this.#workOut(order);
+    return 'refused' in worked ? worked : worked.report;
+  }
+
+  async #carryOut(order: RestoreOrder, token: string): Promise<RestoreReport | RestoreRefusal> {
+    const { redis, ledger, quietMs } = this.#parts;
+    const markedAtMs = (await ledger.regression())?.atMs ?? 0;
+    await pause(Math.max(0, markedAtMs + quietMs - (await ledger.nowMs())));
+    const worked = await this.#workOut(order);
+    if ('refused' in worked) return worked;
+    const { report, decided, rules } = worked;
+    if (report.conflictCount > 0) {
+      const detail =
+        `${report.conflictCount} partitions cannot be decided, so nothing was changed. ` +
+        'Look into them, then repeat with --prefer and the kind of source that is right.';
+      return { refused: 'restore-conflicts', detail, conflicts: report.conflicts };
+    }
+    const id = randomUUID();
+    await this.#writeAside(decided, report.version, id);
+    if (order.document !== undefined) await this.#addFrom(order.document);
+    const finished = await redis.eval(
+      luaSource('restore-finish'),
+      ...[5, keys.partitions, keys.meta, keys.changes, aside, underWay],
+      ...[token, report.version, id, rules === undefined ? '' : JSON.stringify(rules)],
+    );
+    if (finished !== 1) {
+      const detail =
+        'Something else changed the ledger meanwhile, so it stays refused. Begin the restore again.';
+      return { refused: 'restore-running', detail };
+    }
+    await this.#parts.rescues.clear();
+    return { ...report, restored: true, durable: await ledger.confirmDurable() };
+  }
+
+  async #workOut(order: RestoreOrder): Promise<WorkedOut | RestoreRefusal> {
+    const { registry, defaultOwner, guard, ...parts } = this.#parts;
+    const known = (await registry.all()).map(({ partition }) => partition);
+    const asked = { ...parts, guard: order.withoutGuard ? undefined : guard };
+    let found: Found;
+    try {
+      found = await gatherEvidence(asked, order.document, known);
+    } catch (error) {
+      if (!(error instanceof GuardSilent)) throw error;
+      const detail =
+        `${error.message}. Nothing was changed. Mend it; or leave it out with --without-guard, where no epoch ` +
+        'was used that the other sources do not know.';
+      return { refused: 'guard-silent', detail };
+    }
+    if (
+      order.from === 'member' &&
+      !found.sources.some(({ kind }) => kind === 'member' || kind === 'kept-view')
+    ) {
+      const detail =
+        'No member has said what it knows, and this host has kept no view of the ledger. Nothing was changed. ' +
+        'Restore --from FILE with an export; or --from empty, if everybody is to live at legacy again.';
+      return { refused: 'nothing-to-restore-from', detail };
+    }
+    const decided = decideAll(found, defaultOwner, { empty: order.from === 'empty', prefer: order.prefer });
+    const newest = found.sources.toSorted((a, b) => b.version - a.version);
+    const rules = newest.find((source) => source.rules !== undefined)?.rules;
+    return { report: reportOf(order, found, decided), decided, rules };
+  }
+
+  /** Members do not look there; what a restore before this one has left is dropped. */
+  async #writeAside(decided: ReadonlyMap<string, Restored>, version: number, id: string): Promise<void> {
+    const { redis, ledger } = this.#parts;
+    await redis.unlink(aside);
+    const changedAtMs = await ledger.nowMs();
+    let fields: string[] = [];
+    const write = async (): Promise<void> => {
+      if (fields.length > 0) await redis.hset(aside, ...fields);
+      fields = [];
+    };
+    for (const [partition, entry] of decided) {
+      if (entry.restored !== 'open') continue;
+      const ownership = { phase: 'open', owner: entry.owner, epoch: entry.epoch };
+      fields.push(partition, JSON.stringify({ ...ownership, version, transitionId: id, changedAtMs }));
+      if (fields.length >= 2 * fieldsAtOnce) await write();
+    }
+    await write();
+  }
+
+  /** What the ledger still has stands: it may be newer than the export. */
+  async #addFrom({ known, directory, cohorts }: LedgerDocument): Promise<void> {
+    const add = async (key: string, entries: Iterable<readonly [string, string]>): Promise<void> => {
+      let pipeline = this.#parts.redis.pipeline();
+      for (const [field, value] of entries) {
+        pipeline.hsetnx(key, field, value);
+        if (pipeline.length < fieldsAtOnce) continue;
+        await pipeline.exec();
+        pipeline = this.#parts.redis.pipeline();
+      }
+      if (pipeline.length > 0) await pipeline.exec();
+    };
+    await add(
+      keys.registry,
+      [...known].map(([name, attributes]) => [name, JSON.stringify(attributes)]),
+    );
+    await add(keys.directory, directory);
+    await add(
+      keys.cohorts,
+      cohorts.map((cohort) => [cohort.name, JSON.stringify(cohort)]),
+    );
+  }
+}
+
+const notRegressed: RestoreRefusal = {
+  refused: 'ledger-not-regressed',
+  detail:
+    'The ledger has not lost anything that anybody knows of, so nothing was changed. If you know better, ' +
+    'repeat with --even-though-healthy: every write is refused while it is restored.',
+};
+
+function reportOf(order: RestoreOrder, found: Found, decided: ReadonlyMap<string, Restored>): RestoreReport {
+  const partitions = { legacy: 0, app: 0, untouched: 0 };
+  const conflicts: { partition: string; detail: string }[] = [];
+  const words = new Map<string, number>();
+  for (const [partition, entry] of decided) {
+    switch (entry.restored) {
+      case 'untouched':
+        partitions.untouched += 1;
+        break;
+      case 'conflict':
+        conflicts.push({ partition, detail: entry.detail });
+        break;
+      case 'open':
+        partitions[entry.owner] += 1;
+        words.set(entry.because.source, (words.get(entry.because.source) ?? 0) + 1);
+        break;
+    }
+  }
+  return {
+    restored: false,
+    from: order.from,
+    version: Math.max(...found.sources.map(({ version }) => version)) + versionsAbove,
+    partitions,
+    sources: found.sources.map(({ source, kind, version, partitions: all }) => ({
+      ...{ source, kind, version, partitions: all.size },
+      decided: words.get(source) ?? 0,
+    })),
+    guard: found.guard ?? null,
+    conflicts: conflicts.slice(0, conflictsNamed),
+    conflictCount: conflicts.length,
+    durable: false,
+  };
+}

@@ -1,0 +1,295 @@
+/**
+ * The proxy of a process: a member under the rules of the configuration, and the change to other rules without a
+ * restart. Nothing is ever judged by two sets of rules: the process ends what it has under way, leaves the ledger's
+ * list, and comes back as another member. While it is away its writes wait.
+ */
+import type { Config } from './config/schema.ts';
+import { storeNames } from './core/ownership.ts';
+import type { RedisRegistry } from './ledger/books.ts';
+import { Claims } from './ledger/claims.ts';
+import { connectRedis, type RedisAddress } from './ledger/connection.ts';
+import { DirectoryMemory, type RedisDirectory } from './ledger/directory.ts';
+import type { RedisDoubts } from './ledger/doubts.ts';
+import { RedisIdempotencyKeys } from './ledger/idempotency.ts';
+import type { RedisLedger } from './ledger/ledger.ts';
+import type { Lookout } from './ledger/lookout.ts';
+import { Membership, type MembershipParts } from './ledger/membership.ts';
+import { type Log, sentenceOf } from './log.ts';
+import { pause } from './pause.ts';
+import { flatCounters } from './proxy/counters.ts';
+import { createProxy, type Proxy, type Terms } from './proxy/proxy.ts';
+import type { Sync } from './sync/create.ts';
+
+export interface ProxyBase {
+  readonly address: RedisAddress;
+  readonly redis: MembershipParts['redis'];
+  readonly ledger: RedisLedger;
+  readonly registry: RedisRegistry;
+  readonly directory: RedisDirectory;
+  readonly doubts: RedisDoubts;
+  readonly sync: Sync;
+  readonly lookout: Lookout;
+  readonly openFeed: MembershipParts['openFeed'];
+}
+
+/** A configuration, and the hash of what in it decides identity, partition and access. */
+export interface RuleSet {
+  readonly config: Config;
+  readonly configHash: string;
+}
+
+/** How long a stopping proxy lets requests finish, beyond the longest write. */
+const drainMarginMs = 1_000;
+/** Answers that one partition keeps for its keys; beyond it only their status is kept. */
+const keptAnswerBytes = 33_554_432;
+/** How long the other proxies may take to run the same rules. */
+const followWithinMs = 10_000;
+const lookAgainMs = 20;
+const enterAgainMs = 500;
+
+/** This process as a member, as long as its rules are the same. */
+interface Membered {
+  readonly rules: RuleSet;
+  readonly member: Membership;
+  readonly claims: Claims;
+  readonly terms: Terms;
+}
+
+export class ProxyRole {
+  readonly #base: ProxyBase;
+  readonly #log: Log;
+  readonly #writeTimeoutMs: number;
+  #now: Membered;
+  #proxy: Proxy | undefined;
+  #changing: Promise<boolean> | undefined;
+  #stopped = false;
+
+  private constructor(base: ProxyBase, log: Log, now: Membered) {
+    this.#base = base;
+    this.#log = log;
+    this.#now = now;
+    const { stores } = now.rules.config;
+    this.#writeTimeoutMs = Math.max(...storeNames.map((store) => stores[store].writeTimeoutMs));
+  }
+
+  /** What it opens is ended by `stops`, in reverse. */
+  static async start(
+    rules: RuleSet,
+    base: ProxyBase,
+    log: Log,
+    stops: (() => Promise<void>)[],
+  ): Promise<{ readonly role: ProxyRole; readonly host: string; readonly port: number }> {
+    const role = new ProxyRole(base, log, await enter(rules, base, log));
+    const keys = await openKeys(rules.config, base.address, () => role.#now.member.id, stops);
+    const { terms } = role.#now;
+    role.#proxy = createProxy({
+      ...terms,
+      ...{ doorbell: base.sync.doorbell, log },
+      ...(keys === undefined ? {} : { keys }),
+    });
+    stops.push(() => role.stop());
+    return { role, ...(await role.#proxy.listen()) };
+  }
+
+  counters(): Record<string, number> {
+    return this.#proxy === undefined ? {} : flatCounters(this.#proxy.counters());
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#changing;
+    const { stores } = this.#now.rules.config;
+    await this.#proxy?.drain(this.#writeTimeoutMs + drainMarginMs);
+    await this.#proxy?.stop();
+    await this.#now.member.leave(Math.max(stores.legacy.settleMs, stores.app.settleMs));
+    this.#now.claims.stop();
+  }
+
+  /** True when the new rules are the active ones; else everything is as before, and the log says why. */
+  async change(next: RuleSet): Promise<boolean> {
+    if (this.#changing !== undefined) {
+      this.#notChanged('a change of the rules is under way already');
+      return false;
+    }
+    this.#changing = this.#change(next)
+      .catch((error: unknown) => {
+        this.#log('error', 'rules.not-active', { error: sentenceOf(error) });
+        return false;
+      })
+      .finally(() => {
+        this.#changing = undefined;
+      });
+    return this.#changing;
+  }
+
+  async #change(next: RuleSet): Promise<boolean> {
+    const before = this.#now.rules;
+    // While this process was going back, the others may have come along: then it goes with them after all.
+    for (const rules of [next, before, next]) {
+      const refused = await this.#switchTo(rules);
+      if (refused !== undefined) {
+        this.#notChanged(refused);
+        return false;
+      }
+      if (!(await this.#becomeActive())) {
+        this.#log('warn', 'rules.not-followed', { detail: notFollowed(rules === next) });
+        continue;
+      }
+      if (rules === next) this.#log('info', 'rules.changed', { hash: next.configHash });
+      else this.#notChanged('the other proxies did not follow in time; send all of them the signal at once');
+      return rules === next;
+    }
+    this.#log('error', 'rules.not-active', {
+      detail: 'This proxy admits no write: neither its rules nor those of before are active. Restart it.',
+    });
+    return false;
+  }
+
+  #notChanged(because: string): void {
+    const detail = `The rules were not changed: ${because}. Writes go on under those of before.`;
+    this.#log('warn', 'rules.not-changed', { detail });
+  }
+
+  /** A sentence says why not; then nothing has changed. */
+  async #switchTo(rules: RuleSet): Promise<string | undefined> {
+    const { member } = this.#now;
+    const proxy = this.#proxy;
+    if (proxy === undefined || this.#stopped) return 'this process is stopping';
+    if (proxy.counters().upgraded > 0) {
+      return 'WebSockets are open, and closing one leaves a write in doubt; restart this process instead';
+    }
+    if (member.underWay().inDoubt > 0) return inDoubt;
+    proxy.pauseWrites();
+    const untilMs = performance.now() + this.#writeTimeoutMs;
+    for (;;) {
+      const { inFlight, inDoubt: doubted } = member.underWay();
+      if (inFlight === 0 && doubted === 0) break;
+      if (doubted > 0 || performance.now() > untilMs) {
+        proxy.resumeWrites();
+        return doubted > 0 ? inDoubt : 'a write did not end in time';
+      }
+      await pause(lookAgainMs);
+    }
+    await member.leave(0);
+    this.#now.claims.stop();
+    this.#now = await this.#enterSurely(rules);
+    proxy.serveUnder(this.#now.terms);
+    return undefined;
+  }
+
+  /** It has left the list, so it must come back, whatever it takes; until then writes wait or are refused. */
+  async #enterSurely(rules: RuleSet): Promise<Membered> {
+    for (;;) {
+      try {
+        return await enter(rules, this.#base, this.#log);
+      } catch (error) {
+        this.#log('warn', 'member.entering', { error: sentenceOf(error) });
+        if (this.#stopped) throw error;
+        await pause(enterAgainMs);
+      }
+    }
+  }
+
+  async #becomeActive(): Promise<boolean> {
+    const untilMs = performance.now() + followWithinMs;
+    while (performance.now() < untilMs && !this.#stopped) {
+      if (this.#now.member.trouble() === undefined) return true;
+      await pause(lookAgainMs);
+    }
+    return this.#now.member.trouble() === undefined;
+  }
+}
+
+const inDoubt = 'a write is in doubt; try again when it has settled (see "onewriter status")';
+
+function notFollowed(forward: boolean): string {
+  const seconds = followWithinMs / 1_000;
+  return forward
+    ? `The other proxies did not run the new rules within ${seconds} s: this one goes back to the rules of before.`
+    : `The rules of before are not the active ones any more: this proxy follows the others.`;
+}
+
+async function enter(rules: RuleSet, base: ProxyBase, log: Log): Promise<Membered> {
+  const { config, configHash } = rules;
+  const { leaseMs } = config.ledger;
+  const directory = rememberDirectory(base, config.ledger.minReplicas, () => lostSince(base, member));
+  const member = await Membership.join({
+    ...{ ledger: base.ledger, redis: base.redis, registry: base.registry, openFeed: base.openFeed, log },
+    ...{ doubts: base.doubts, directory },
+    settings: {
+      ...{ leaseMs, marginMs: leaseMs / 10 },
+      writeTimeoutMs: Math.max(...storeNames.map((store) => config.stores[store].writeTimeoutMs)),
+      rules: { hash: configHash, newPartitions: config.newPartitions },
+      unexpirable: config.ledger.onLedgerLoss === 'serve-last-known',
+      rememberMs: Math.max(
+        600_000,
+        2 * base.sync.readers.legacy.feedDelayMs,
+        2 * base.sync.readers.app.feedDelayMs,
+      ),
+      settleMs: { legacy: config.stores.legacy.settleMs, app: config.stores.app.settleMs },
+      defaultOwner: 'legacy',
+    },
+    flushReceipts: (partition) => base.sync.doorbell.flush(partition),
+    before: base.lookout.kept,
+  });
+  base.lookout.keeper.follow(member);
+  const claims = openClaims(rules, base, member, log);
+  return { rules, member, claims, terms: { config, gate: member, homes: claims, directory, doubts: member } };
+}
+
+/** Right now: what the ledger has lost of what was confirmed here; undefined while it is sound. */
+function lostSince({ ledger, lookout }: ProxyBase, member: Membership): Promise<string | undefined> {
+  const { confirmed } = member.holding();
+  return confirmed === undefined ? lookout.witness.lost() : ledger.lost({ confirmed });
+}
+
+/** What a failover could still take back is not remembered. */
+function rememberDirectory(
+  { directory, ledger }: ProxyBase,
+  minReplicas: number,
+  whatIsLost: () => Promise<string | undefined>,
+): DirectoryMemory {
+  return new DirectoryMemory(async (user) => {
+    const partition = await directory.partitionOf(user);
+    // An entry that is not there may have been lost with the ledger: that must be known before the next heartbeat.
+    const lost = await whatIsLost();
+    if (lost !== undefined) throw new Error(`the ledger lost data: ${lost}`);
+    if (minReplicas > 0 && !(await ledger.confirmDurable())) throw new Error('too few replicas confirmed it');
+    return partition;
+  });
+}
+
+/** Where new partitions begin; the app's guard must hear of one before its first write. */
+function openClaims(
+  { config, configHash }: RuleSet,
+  { ledger, sync }: ProxyBase,
+  member: Membership,
+  log: Log,
+): Claims {
+  return new Claims({
+    ...{ ledger, member, log },
+    rules: { hash: configHash, newPartitions: config.newPartitions },
+    seal: config.stores.app.guard
+      ? (stamp) => sync.guardCalls.seal('app', stamp, new AbortController().signal)
+      : undefined,
+    withinMs: config.flip.holdMs,
+  });
+}
+
+/** On a connection of their own: answers on their way must not delay a heartbeat. */
+export async function openKeys(
+  config: Config,
+  address: RedisAddress,
+  member: () => string,
+  stops: (() => Promise<void>)[],
+): Promise<RedisIdempotencyKeys | undefined> {
+  const { enabled, keepMs, keysPerPartition } = config.proxy.idempotency;
+  if (!enabled) return undefined;
+  const redis = await connectRedis(address);
+  stops.push(async () => redis.disconnect());
+  const { minReplicas } = config.ledger;
+  return new RedisIdempotencyKeys(redis, {
+    ...{ keepMs, keysPerPartition, minReplicas, member },
+    answerBytesPerPartition: keptAnswerBytes,
+  });
+}
