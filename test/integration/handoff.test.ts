@@ -3,6 +3,7 @@ import type { HandoffSettings } from '../../src/core/handoff.ts';
 import type { CopyDesk, GuardCalls } from '../../src/core/ports.ts';
 import { attemptHandoff, type AttemptReport } from '../../src/handoff/attempt.ts';
 import { MemberWatch } from '../../src/handoff/members.ts';
+import { sendAcknowledgement } from '../../src/ledger/acknowledge.ts';
 import { openLedger, type TestLedger } from '../support/ledger.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { until } from '../support/until.ts';
@@ -110,6 +111,23 @@ describe('a handoff', () => {
     member.end(admission.ticket, 'ended');
     expect(await running).toMatchObject({ outcome: 'moved' });
     expect(steps).toEqual(['write ended', 'advance app 1', 'catch-up', 'seal app 2']);
+  });
+
+  test('does not count an acknowledgement that names another attempt', async () => {
+    const member = await ledger.join();
+    const admission = member.admit(partition);
+    if (admission.verdict !== 'admit') throw new Error('not admitted');
+    const heard: string[] = [];
+    ledger.feed.onAcknowledgement((acknowledgement) => heard.push(acknowledgement.attempt));
+    const running = attempt({ drainMs: 1_200 });
+    await until('the member sees the fence', () => member.ownershipOf(partition).phase === 'fenced');
+    const late = { partition, attempt: 'an attempt of before', epoch: 2, answer: 'drained' } as const;
+    await sendAcknowledgement(ledger.redis, member.id, { ...late, lastWriteAgeMs: 0, settlesInMs: 0 });
+    await until('the coordinator has heard it', () => heard.includes(late.attempt));
+    for (let round = 0; round < 20; round += 1) await ledger.ledger.read(partition);
+    expect(steps).toEqual([]);
+    member.end(admission.ticket, 'ended');
+    expect(await running).toMatchObject({ outcome: 'moved' });
   });
 
   test('holds writes from the fence on', async () => {

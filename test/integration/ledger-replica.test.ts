@@ -148,6 +148,25 @@ describe('while the replica hangs', () => {
     expect(await ownerWhenAdmitted(member, 'u')).toBe('app');
   });
 
+  test('no guard and no copy hears of a fence that a failover could take back', async () => {
+    const rig = await open(1);
+    await rig.join({ leaseMs: 20_000 });
+    const done: string[] = [];
+    const guards = { advance: async () => void done.push('advance') } as unknown as GuardCalls;
+    const copies = { catchUp: async () => done.push('catch-up') } as unknown as CopyDesk;
+    const members = new MemberWatch(rig.ledger, 20_000, () => undefined);
+    const guarded = { legacy: false, app: true };
+    const settings = { drainMs: 3_000, fenceMs: 6_000, feedDelayMs: 0, guarded };
+    process.kill(replica.pid, 'SIGSTOP');
+    const report = await attemptHandoff(
+      { ledger: rig.ledger, feed: rig.feed, members, settings, copies, guards },
+      { partition: 'u', from: 'legacy', by: 'test', reason: 'test', stop: new AbortController().signal },
+    );
+    process.kill(replica.pid, 'SIGCONT');
+    expect(report).toMatchObject({ outcome: 'aborted', detail: expect.stringContaining('replicas') });
+    expect(done).toEqual([]);
+  });
+
   test('what is only read does not wait behind a write', async () => {
     const rig = await open(1);
     process.kill(replica.pid, 'SIGSTOP');
