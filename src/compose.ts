@@ -196,7 +196,7 @@ async function startAdmin(
     ...(idempotency === undefined ? {} : { idempotency }),
     ...{ config, ledger, registry, doubts, audit, log, flips: desk, copies: sync.desk },
     ...{ watch, recovery },
-    directory: directoryMoves(request, base, live),
+    directory: directoryMoves(request, base, live, watch),
     rules: () => live.now.config,
     ...(counters === undefined ? {} : { counters }),
     readers: Object.values(sync.readers),
@@ -269,11 +269,16 @@ function handoffDesk(
   });
 }
 
-function directoryMoves({ config, log }: RoleRequest, base: Base, live: LiveRules): DirectoryMoves {
+function directoryMoves(
+  { config, log }: RoleRequest,
+  base: Base,
+  live: LiveRules,
+  members: MemberWatch,
+): DirectoryMoves {
   const { ledger, feed, registry, directory, sync } = base;
   const { fenceMs, drainMs } = config.flip;
   return new DirectoryMoves({
-    ...{ ledger, feed, registry, log, book: directory, guards: sync.guardCalls },
+    ...{ ledger, feed, registry, log, members, book: directory, guards: sync.guardCalls },
     guarded: { legacy: config.stores.legacy.guard, app: config.stores.app.guard },
     settings: () => ({
       ...{ fenceMs, drainMs, rules: live.now.configHash },

@@ -10,6 +10,7 @@ import { Claims } from './ledger/claims.ts';
 import { connectRedis, type RedisAddress } from './ledger/connection.ts';
 import { DirectoryMemory, type RedisDirectory } from './ledger/directory.ts';
 import type { RedisDoubts } from './ledger/doubts.ts';
+import type { Holding, Known } from './ledger/holding.ts';
 import { RedisIdempotencyKeys } from './ledger/idempotency.ts';
 import type { RedisLedger } from './ledger/ledger.ts';
 import type { Lookout } from './ledger/lookout.ts';
@@ -79,7 +80,7 @@ export class ProxyRole {
     log: Log,
     stops: (() => Promise<void>)[],
   ): Promise<{ readonly role: ProxyRole; readonly host: string; readonly port: number }> {
-    const role = new ProxyRole(base, log, await enter(rules, base, log));
+    const role = new ProxyRole(base, log, await enter(rules, base, log, base.lookout.kept));
     const keys = await openKeys(rules.config, base.address, () => role.#now.member.id, stops);
     const { terms } = role.#now;
     role.#proxy = createProxy({
@@ -127,10 +128,13 @@ export class ProxyRole {
     // While this process was going back, the others may have come along: then it goes with them after all.
     for (const rules of [next, before, next]) {
       const refused = await this.#switchTo(rules);
-      if (refused !== undefined) {
+      if (refused !== undefined && rules === this.#now.rules) continue;
+      if (refused !== undefined && this.#now.rules === before) {
         this.#notChanged(refused);
         return false;
       }
+      // It runs rules that are not active, so it must get away from them, and nothing stops it for long.
+      if (refused !== undefined) await this.#switchSurely(rules, refused);
       if (!(await this.#becomeActive())) {
         this.#log('warn', 'rules.not-followed', { detail: notFollowed(rules === next) });
         continue;
@@ -145,6 +149,14 @@ export class ProxyRole {
     return false;
   }
 
+  async #switchSurely(rules: RuleSet, first: string): Promise<void> {
+    for (let refused: string | undefined = first; refused !== undefined && !this.#stopped;) {
+      this.#log('warn', 'rules.not-active', { detail: `This proxy admits no write yet: ${refused}.` });
+      await pause(enterAgainMs);
+      refused = await this.#switchTo(rules);
+    }
+  }
+
   #notChanged(because: string): void {
     const detail = `The rules were not changed: ${because}. Writes go on under those of before.`;
     this.#log('warn', 'rules.not-changed', { detail });
@@ -155,7 +167,7 @@ export class ProxyRole {
     const { member } = this.#now;
     const proxy = this.#proxy;
     if (proxy === undefined || this.#stopped) return 'this process is stopping';
-    if (proxy.counters().upgraded > 0) {
+    if (proxy.openWriters() > 0) {
       return 'WebSockets are open, and closing one leaves a write in doubt; restart this process instead';
     }
     if (member.underWay().inDoubt > 0) return inDoubt;
@@ -170,18 +182,25 @@ export class ProxyRole {
       }
       await pause(lookAgainMs);
     }
+    // Who leaves takes what it knows along: a ledger that loses its data in between must not pass for whole.
+    const lost = await lostSince(this.#base, member).catch((error: unknown) => sentenceOf(error));
+    if (lost !== undefined) {
+      proxy.resumeWrites();
+      return `the ledger is not sound (${lost})`;
+    }
+    const before = newerOf(this.#base.lookout.kept, member.holding());
     await member.leave(0);
     this.#now.claims.stop();
-    this.#now = await this.#enterSurely(rules);
+    this.#now = await this.#enterSurely(rules, before);
     proxy.serveUnder(this.#now.terms);
     return undefined;
   }
 
   /** It has left the list, so it must come back, whatever it takes; until then writes wait or are refused. */
-  async #enterSurely(rules: RuleSet): Promise<Membered> {
+  async #enterSurely(rules: RuleSet, before: Known | undefined): Promise<Membered> {
     for (;;) {
       try {
-        return await enter(rules, this.#base, this.#log);
+        return await enter(rules, this.#base, this.#log, before);
       } catch (error) {
         this.#log('warn', 'member.entering', { error: sentenceOf(error) });
         if (this.#stopped) throw error;
@@ -209,7 +228,22 @@ function notFollowed(forward: boolean): string {
     : `The rules of before are not the active ones any more: this proxy follows the others.`;
 }
 
-async function enter(rules: RuleSet, base: ProxyBase, log: Log): Promise<Membered> {
+/** The newer of what this host kept before the process began, and what its member was confirmed since. */
+function newerOf(
+  kept: Known | undefined,
+  { confirmed, position, partitions, rules }: Holding,
+): Known | undefined {
+  if (confirmed === undefined || (kept !== undefined && kept.confirmed.version > confirmed.version))
+    return kept;
+  return { confirmed, document: { position, partitions: [...partitions], rules } };
+}
+
+async function enter(
+  rules: RuleSet,
+  base: ProxyBase,
+  log: Log,
+  before: Known | undefined,
+): Promise<Membered> {
   const { config, configHash } = rules;
   const { leaseMs } = config.ledger;
   const directory = rememberDirectory(base, config.ledger.minReplicas, () => lostSince(base, member));
@@ -230,9 +264,9 @@ async function enter(rules: RuleSet, base: ProxyBase, log: Log): Promise<Membere
       defaultOwner: 'legacy',
     },
     flushReceipts: (partition) => base.sync.doorbell.flush(partition),
-    before: base.lookout.kept,
+    before,
   });
-  base.lookout.keeper.follow(member);
+  base.lookout.keeper.follow(member, before);
   const claims = openClaims(rules, base, member, log);
   return { rules, member, claims, terms: { config, gate: member, homes: claims, directory, doubts: member } };
 }

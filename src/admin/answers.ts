@@ -72,7 +72,6 @@ export const doubtAnswer = z.object({
   settlesAtMs: milliseconds.describe('Until then it may still take effect, by the Redis clock.'),
   resolved: z.object({ by: z.string(), reason: z.string(), atMs: milliseconds }).optional(),
 });
-export type DoubtAnswer = z.output<typeof doubtAnswer>;
 export const resolveAnswer = z.object({
   partition: z.string(),
   resolved: z.array(doubtAnswer),
@@ -192,7 +191,6 @@ export const deadLetterAnswer = z.object({
   reason: z.string(),
   atMs: milliseconds,
 });
-export type DeadLetterAnswer = z.output<typeof deadLetterAnswer>;
 export const deadLettersAnswer = z.object({ deadLetters: z.array(deadLetterAnswer) });
 
 export const verificationAnswer = z.object({
@@ -255,7 +253,6 @@ export const memberAnswer = z.object({
   unexpirable: z.boolean().optional().describe('Goes on without the ledger, and is never taken for gone.'),
   silentMs: milliseconds.optional().describe('Since its last heartbeat was seen by this process.'),
 });
-export type MemberAnswer = z.output<typeof memberAnswer>;
 export const memberRemoveAnswer = z.object({
   id: z.string(),
   host: z.string(),
@@ -280,7 +277,6 @@ export const statusAnswer = z.object({
     .describe('What the ledger has lost: nothing is admitted and nothing moves until it is restored.'),
 });
 export type StatusAnswer = z.output<typeof statusAnswer>;
-export type CountsAnswer = z.output<typeof countsAnswer>;
 
 export const restoreAnswer = z.object({
   restored: z.boolean().describe('False for a plan.'),

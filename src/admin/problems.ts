@@ -20,7 +20,6 @@ export const adminProblems = {
   'no-such-member': { status: 404, title: 'No such member is listed' },
   'method-not-allowed': { status: 405, title: 'The path does not take this method' },
   'stale-plan': { status: 409, title: 'The ledger has moved on since the plan was made' },
-  'already-running': { status: 409, title: 'A flip of this cohort is running already' },
   'wrong-state': { status: 409, title: 'The flip is in a state that does not allow this' },
   'ledger-not-regressed': { status: 409, title: 'The ledger has not lost anything' },
   'restore-running': { status: 409, title: 'The ledger is being restored already' },

@@ -266,7 +266,9 @@ export const configSchema = z.strictObject({
         .describe('redis:// or rediss:// URL, or "embedded": a private redis-server under dataDir.'),
     })
     .prefault({})
-    .describe('The Redis of the ledger and the queues.'),
+    .describe(
+      'The Redis of the ledger and the queues: Redis 7.0 or later, or Valkey 7.2 or later; tried with Redis 7.0.15.',
+    ),
   dataDir: z
     .string()
     .min(1)
@@ -306,9 +308,7 @@ export const configSchema = z.strictObject({
 });
 
 export type ParsedConfig = z.output<typeof configSchema>;
-export type IdentityRule = z.output<typeof identityRule>;
 export type PartitionRule = z.output<typeof partitionRule>;
-export type CohortConfig = z.output<typeof cohortSchema>;
 
 type DeepReadonly<T> = T extends (infer Item)[]
   ? readonly DeepReadonly<Item>[]

@@ -99,7 +99,6 @@ export interface OrderRefusal {
     | 'stale-plan'
     | 'nothing-can-move'
     | 'no-clean-way-back'
-    | 'already-running'
     | 'wrong-state';
   readonly detail: string;
   readonly blockers?: readonly Blocker[];

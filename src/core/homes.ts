@@ -35,7 +35,7 @@ export interface Homes {
   /** For a held write: claims the partition, or finds where it lives; the gate wakes the write then. */
   settle(partition: string): void;
   /**
-   * Where a read finds the most, and whether nobody knows the partition yet. Changes nothing; never rejects, and
+   * Where a read finds the most, and whether anybody knows the partition yet. Begins nothing; never rejects, and
    * answers soon: what cannot be told in time is taken for old.
    */
   find(partition: string): Promise<Found>;
@@ -43,7 +43,11 @@ export interface Homes {
 
 export interface Found {
   readonly store: StoreName;
-  readonly isNew: boolean;
+  /**
+   * `known`: the ledger or the registry names it. `new`: they would, were it not new. `taken-for-old`: they do not,
+   * and the registry is not complete. `no-answer`: they could not be asked.
+   */
+  readonly home: 'known' | 'new' | 'taken-for-old' | 'no-answer';
 }
 
 /** Users and their partitions, for the partition rule `directory`. */

@@ -30,7 +30,11 @@ export class Lease {
     this.#settings = settings;
   }
 
-  /** Grows with every lapse: what was admitted in an earlier term must not go on. */
+  /**
+   * Grows with a lapse: what was admitted in an earlier term must not go on. Not with one that lies between sending
+   * a renewal and its confirmation: by the sending time the member renewed in time, and it stayed listed, so whoever
+   * fenced meanwhile waited for what it had admitted.
+   */
   get term(): number {
     return this.#term;
   }

@@ -154,7 +154,7 @@ export class Member {
     return [{ kind: 'wake', partition }];
   }
 
-  /** May another chunk of this admitted write be sent? Not after any lapse since its admission. */
+  /** May another chunk of this admitted write be sent? Not in a lapse, nor in a later term of the lease. */
   mayContinue(ticket: WriteTicket, now: Instant): boolean {
     return this.#lease.held(now) && ticket.leaseTerm === this.#lease.term;
   }
@@ -225,9 +225,7 @@ export class Member {
       effects.push(...this.#meet(partition, ownership, now));
     }
     this.#snapshotVersion = version;
-    effects.push({ kind: 'heartbeat-now' });
-    this.#renewIfApplied();
-    return effects;
+    return [...effects, { kind: 'heartbeat-now' }, ...this.#renewIfApplied()];
   }
 
   /** Applies the ledger's next change; where one before it is missing, asks for a snapshot instead. */
@@ -237,9 +235,7 @@ export class Member {
     const result = this.#view.apply(change);
     if (result === 'gap') return [{ kind: 'load-snapshot' }];
     if (result === 'already-known') return [];
-    const effects = this.#take(change, now);
-    this.#renewIfApplied();
-    return effects;
+    return [...this.#take(change, now), ...this.#renewIfApplied()];
   }
 
   #take(change: LedgerChange, now: Instant): MemberEffect[] {
@@ -320,11 +316,11 @@ export class Member {
   heartbeatConfirmed(heartbeat: Heartbeat, ledgerVersion: number): MemberEffect[] {
     const hadSnapshot = this.#confirmed.version >= this.#snapshotVersion;
     if (heartbeat.applied.version >= this.#confirmed.version) this.#confirmed = heartbeat.applied;
+    const effects: MemberEffect[] = [];
     if (this.#renewal === undefined || heartbeat.sentAt.monotonicMs >= this.#renewal.sentAt.monotonicMs) {
       this.#renewal = { sentAt: heartbeat.sentAt, needsVersion: ledgerVersion };
-      this.#renewIfApplied();
+      effects.push(...this.#renewIfApplied());
     }
-    const effects: MemberEffect[] = [];
     if (!hadSnapshot && this.#confirmed.version >= this.#snapshotVersion) effects.push({ kind: 'wake' });
     for (const [partition, version] of this.#unconfirmed) {
       if (version > this.#confirmed.version) continue;
@@ -351,11 +347,14 @@ export class Member {
     this.#renewal = undefined;
   }
 
-  #renewIfApplied(): void {
+  /** A lease that begins anew may let in what was held under the one before. */
+  #renewIfApplied(): MemberEffect[] {
     const renewal = this.#renewal;
-    if (renewal === undefined || this.#view.position.version < renewal.needsVersion) return;
+    if (renewal === undefined || this.#view.position.version < renewal.needsVersion) return [];
     this.#renewal = undefined;
+    const { term } = this.#lease;
     this.#lease.renew(renewal.sentAt);
+    return this.#lease.term === term ? [] : [{ kind: 'wake' }];
   }
 
   // --- for whoever explores what could happen ------------------------------------------------------

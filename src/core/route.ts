@@ -46,20 +46,27 @@ export function classifyAccess(
  * Compiles the rules. In a path, `:name` matches one segment, a trailing `/*` everything below (and the
  * path itself). Segments are compared decoded, because every server takes `%6f` for `o` (RFC 3986, 6.2.2.2).
  * Servers disagree about letter case, empty segments, parameters behind `;` and a slash at the end: a path that
- * would match a rule of another effect only when those are overlooked is `ambiguous`, and must be refused.
+ * would match a rule of another effect, or name another partition, only when those are overlooked is `ambiguous`,
+ * and must be refused. `partitionParameters`: by which the partition is found where a rule does not say it.
  */
-export function compileRoutes(rules: readonly RouteRule[]): RouteTable {
+export function compileRoutes(
+  rules: readonly RouteRule[],
+  partitionParameters: readonly string[] = [],
+): RouteTable {
   const compiled = rules.map((rule): CompiledRule => ({
     rule,
     methods:
       rule.methods === undefined ? undefined : new Set(rule.methods.map((method) => method.toUpperCase())),
     exact: rule.path.split('/'),
-    loose: looseSegments(rule.path),
+    loose: looseSegments(rule.path).map(foldCase),
+    partitionBy: partitionParametersOf(rule, partitionParameters),
   }));
   return (method, path) => {
-    const exact = firstMatch(compiled, method, path.split('/').map(decodeSegment), 'exact');
-    const loose = firstMatch(compiled, method, looseSegments(path), 'loose');
-    return effectOf(exact?.rule) === effectOf(loose?.rule) ? exact : 'ambiguous';
+    const exactly = path.split('/').map(decodeSegment);
+    const loosely = looseSegments(path);
+    const exact = firstMatch(compiled, method, 'exact', exactly, exactly);
+    const loose = firstMatch(compiled, method, 'loose', loosely.map(foldCase), loosely);
+    return effectOf(exact) === effectOf(loose) ? exact?.matched : 'ambiguous';
   };
 }
 
@@ -68,37 +75,61 @@ interface CompiledRule {
   readonly methods: ReadonlySet<string> | undefined;
   readonly exact: readonly string[];
   readonly loose: readonly string[];
+  /** Parameters that may name the partition. */
+  readonly partitionBy: readonly string[];
+}
+
+interface RuleMatch {
+  readonly compiled: CompiledRule;
+  readonly matched: MatchedRoute;
+}
+
+function partitionParametersOf(rule: RouteRule, general: readonly string[]): readonly string[] {
+  if (rule.store !== undefined) return [];
+  if (rule.partition === undefined) return general;
+  return rule.partition.startsWith('path.') ? [rule.partition.slice('path.'.length)] : [];
 }
 
 function firstMatch(
-  compiled: readonly CompiledRule[],
+  rules: readonly CompiledRule[],
   method: string,
-  found: readonly string[],
   how: 'exact' | 'loose',
-): MatchedRoute | undefined {
-  for (const { rule, methods, [how]: segments } of compiled) {
+  found: readonly string[],
+  /** The same segments in the letters in which they are parameters. */
+  values: readonly string[],
+): RuleMatch | undefined {
+  for (const compiled of rules) {
+    const { rule, methods, [how]: segments } = compiled;
     if (methods !== undefined && !methods.has(method)) continue;
-    const parameters = matchSegments(segments, found);
-    if (parameters !== undefined) return { rule, parameters };
+    const parameters = matchSegments(segments, found, values);
+    if (parameters !== undefined) return { compiled, matched: { rule, parameters } };
   }
   return undefined;
 }
 
-/** What a rule changes about where a request goes; rules that differ in nothing else are interchangeable. */
-function effectOf(rule: RouteRule | undefined): string {
-  return JSON.stringify([rule?.access, rule?.store, rule?.anonymous ?? false, rule?.partition]);
+/** What a match changes about where a request goes; those that differ in nothing else are interchangeable. */
+function effectOf(match: RuleMatch | undefined): string {
+  const rule = match?.matched.rule;
+  const named = match?.compiled.partitionBy.map((name) => match.matched.parameters[name] ?? null) ?? [];
+  // Without any of them it is as if nothing had matched.
+  const partitions = named.some((name) => name !== null) ? named : [];
+  return JSON.stringify([rule?.access, rule?.store, rule?.anonymous ?? false, rule?.partition, partitions]);
 }
 
 function looseSegments(path: string): string[] {
   const segments = path.split('/').map((segment) => decodeSegment(segment.split(';', 1)[0] ?? ''));
-  return ['', ...segments.filter((segment) => segment !== '')].map((segment) =>
-    segment.startsWith(':') ? segment : segment.toLowerCase(),
-  );
+  return ['', ...segments.filter((segment) => segment !== '')];
+}
+
+/** Names of parameters keep theirs. */
+function foldCase(segment: string): string {
+  return segment.startsWith(':') ? segment : segment.toLowerCase();
 }
 
 function matchSegments(
   pattern: readonly string[],
   found: readonly string[],
+  values: readonly string[],
 ): Record<string, string> | undefined {
   const open = pattern.at(-1) === '*';
   const fixed = open ? pattern.length - 1 : pattern.length;
@@ -109,7 +140,7 @@ function matchSegments(
     const have = found[at] ?? '';
     if (want.startsWith(':')) {
       if (have === '') return undefined;
-      parameters[want.slice(1)] = have;
+      parameters[want.slice(1)] = values[at] ?? '';
     } else if (want !== have) return undefined;
   }
   return parameters;

@@ -1,7 +1,5 @@
 /** A cohort moves in waves: `"1"` is one partition in all, `"10%"` a tenth of the cohort in all. */
 
-export type WaveSize = `${number}` | `${number}%`;
-
 /** Number of partitions in each wave; the entries of `waves` are cumulative, the last takes the rest. */
 export function waveSizes(total: number, waves: readonly string[]): number[] {
   const sizes: number[] = [];

@@ -31,7 +31,7 @@ import {
 import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import type { MemberWatch } from './members.ts';
-import { type SharedQuestions, shareQuestions } from './rounds.ts';
+import { type SharedQuestions, shareQuestions } from './shared-questions.ts';
 
 export interface AttemptParts {
   readonly ledger: Ledger;
@@ -291,18 +291,24 @@ class Attempt {
     }
   }
 
+  /** A ledger that refuses what should be possible (it lost data) is not asked without rest. */
+  async #soon(order: () => Promise<void>): Promise<void> {
+    await pause(rereadPauseMs);
+    await order();
+  }
+
   #judge(record: LedgerRecord): void {
     const { ownership } = record;
     const { step, to } = this.#state;
     const mine = ownership.phase !== 'open' && ownership.attempt === this.#attempt;
     if (mine && ownership.phase === 'committed') {
-      if (step === 'releasing') void this.#release();
+      if (step === 'releasing') void this.#soon(() => this.#release());
       else this.#tell({ event: 'committed' });
       return;
     }
     if (mine) {
       if (step === 'fencing') void this.#enter(record, false);
-      else if (step === 'aborting') void this.#abort();
+      else if (step === 'aborting') void this.#soon(() => this.#abort());
       else
         this.#tell({ event: 'failed', failure: 'commit-refused', detail: 'the commit did not take place' });
       return;

@@ -20,7 +20,7 @@ import { pause } from '../pause.ts';
 import { type FlipParts, FlipRun } from './flip.ts';
 import { defaultLeadMs, FlipLead } from './lead.ts';
 import { makePlan, type PlanParts } from './plan.ts';
-import { shareQuestions } from './rounds.ts';
+import { shareQuestions } from './shared-questions.ts';
 import { hasEnded, statusOf } from './status.ts';
 import { nothingCanMove } from './way-back.ts';
 

@@ -17,6 +17,7 @@ import { otherStore, type StoreName } from '../core/ownership.ts';
 import type { GuardCalls, Ledger, LedgerFeed, LedgerRecord, Registry } from '../core/ports.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { awaitDrained, type DrainFailure } from './drain.ts';
+import type { MemberHealth, MemberWatch } from './members.ts';
 
 export interface DirectorySettings {
   readonly fenceMs: number;
@@ -33,6 +34,7 @@ export interface DirectoryParts {
   readonly feed: LedgerFeed;
   readonly registry: Pick<Registry, 'completeness' | 'knows'>;
   readonly book: DirectoryBook;
+  readonly members: Pick<MemberWatch, 'health' | 'listedSince'>;
   readonly guards: Pick<GuardCalls, 'advance'>;
   readonly guarded: Readonly<Record<StoreName, boolean>>;
   /** As they are now: the rules can change while this process runs. */
@@ -68,12 +70,16 @@ export class DirectoryMoves implements DirectoryDesk {
   }
 
   async set(order: DirectoryOrder): Promise<DirectoryReport | DirectoryRefusal> {
-    const { book } = this.#parts;
+    const { book, ledger } = this.#parts;
     const settings = this.#parts.settings();
     const { user, partition } = order;
     const entry = await book.partitionOf(user);
     const before = entry === undefined ? {} : { before: entry };
-    if (entry === partition) return { user, partition, ...before, pauseMs: 0 };
+    if (entry === partition) {
+      // It may stand there since an order that could not be confirmed.
+      if (!(await ledger.confirmDurable())) return refusals.entryUnconfirmed(user);
+      return { user, partition, ...before, pauseMs: 0 };
+    }
     if (entry === undefined && settings.withoutEntry === 'in-request') return refusals.inRequest(user);
     const from = entry ?? (settings.withoutEntry === 'own-name' ? user : undefined);
     // Nobody has anything under way for a user without a partition, and nothing changes for one who stays.
@@ -147,11 +153,16 @@ export class DirectoryMoves implements DirectoryDesk {
     owner: StoreName,
     change: (attempt: string) => Promise<Moved | DirectoryRefusal>,
   ): Promise<Moved | DirectoryRefusal> {
-    const { ledger, feed, guards, guarded } = this.#parts;
+    const { ledger, feed, guards, guarded, members: watch } = this.#parts;
     const settings = this.#parts.settings();
+    // Looked at now: nobody is to be paused for a member that will not acknowledge.
+    await watch.listedSince(performance.now());
+    const { stale } = watch.health();
+    if (stale.length > 0) return refusals.silent(order.user, stale);
     const attempt = randomUUID();
-    const drained = awaitDrained(feed, attempt);
+    const drained = awaitDrained(feed, watch, attempt);
     const fenced: Fenced[] = [];
+    let durable = true;
     const tried: string[] = [];
     let outcome: Moved | DirectoryRefusal;
     try {
@@ -164,7 +175,10 @@ export class DirectoryMoves implements DirectoryDesk {
           throw new GivenUp(refusals.busy(order.user));
         }
         fenced.push({ partition, record: result.record });
+        durable &&= result.durable;
       }
+      // A guard must not be told of an epoch that a failover can still take back: it would refuse its own users.
+      if (!durable && !(await ledger.confirmDurable())) throw new GivenUp(refusals.unconfirmed(order.user));
       const members = (await ledger.members()).map(({ id }) => id);
       const failure = await drained.all(members, names, settings.drainMs);
       if (failure !== undefined) throw new GivenUp(refusals.notDrained(order.user, failure));
@@ -218,7 +232,9 @@ export class DirectoryMoves implements DirectoryDesk {
   async #afterTrouble(order: DirectoryOrder, error: unknown): Promise<Moved | DirectoryRefusal> {
     this.#parts.log('warn', 'directory.trouble', { user: order.user, error: sentenceOf(error) });
     const entry = await this.#parts.book.partitionOf(order.user).catch(() => undefined);
-    return entry === order.partition ? { pauseMs: 0 } : refusals.trouble(order.user, sentenceOf(error));
+    const stands =
+      entry === order.partition && (await this.#parts.ledger.confirmDurable().catch(() => false));
+    return stands ? { pauseMs: 0 } : refusals.trouble(order.user, sentenceOf(error));
   }
 
   async #change(
@@ -303,6 +319,18 @@ const refusals = {
   notDrained: (user: string, { because, detail }: DrainFailure): DirectoryRefusal => ({
     refused: because,
     detail: `${unchanged}: ${detail}. "${user}" stays where they are; try again.`,
+  }),
+  silent: (user: string, stale: MemberHealth['stale']): DirectoryRefusal => ({
+    refused: 'drain-timeout',
+    detail: `${unchanged}: no heartbeat from ${stale.map(({ id, pid, host }) => `${id} (pid ${pid} on ${host})`).join(', ')}, so nobody can tell whether its writes have ended. "${user}" stays where they are; try again when it answers, or is proven gone.`,
+  }),
+  unconfirmed: (user: string): DirectoryRefusal => ({
+    refused: 'not-settled',
+    detail: `${unchanged}: the fence is not confirmed by as many replicas of Redis as must have it. "${user}" stays where they are; try again when the replicas follow.`,
+  }),
+  entryUnconfirmed: (user: string): DirectoryRefusal => ({
+    refused: 'not-settled',
+    detail: `The entry of "${user}" is as you want it, but not confirmed by as many replicas of Redis as must have it: a failover could still lose it. Repeat the order when the replicas follow.`,
   }),
   otherRules: (): DirectoryRefusal => ({
     refused: 'rules-differ',

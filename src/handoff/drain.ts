@@ -1,5 +1,6 @@
 /** Waits until every member has acknowledged that some partitions are drained under one attempt. */
 import type { LedgerFeed, MemberAcknowledgement } from '../core/ports.ts';
+import type { MemberWatch } from './members.ts';
 
 export interface DrainFailure {
   readonly because: 'write-in-doubt' | 'drain-timeout';
@@ -7,7 +8,10 @@ export interface DrainFailure {
 }
 
 export interface Drain {
-  /** Undefined when all have; `members` are those listed after the fences were in the ledger. */
+  /**
+   * Undefined when all have; `members` are those listed after the fences were in the ledger. One that has left
+   * since, or was removed as gone, answers nothing any more, and need not.
+   */
   all(
     members: readonly string[],
     partitions: readonly string[],
@@ -16,8 +20,15 @@ export interface Drain {
   stop(): void;
 }
 
+/** How often it is looked whether the members that are waited for are still listed, ms. */
+const lookAtAwaitedMs = 100;
+
 /** Listens from now on, so that nothing which is said before `all` is called is missed. */
-export function awaitDrained(feed: LedgerFeed, attempt: string): Drain {
+export function awaitDrained(
+  feed: LedgerFeed,
+  watch: Pick<MemberWatch, 'listedSince'>,
+  attempt: string,
+): Drain {
   const drained = new Set<string>();
   let doubt: MemberAcknowledgement | undefined;
   let heard = (): void => undefined;
@@ -31,16 +42,30 @@ export function awaitDrained(feed: LedgerFeed, attempt: string): Drain {
     stop,
     all: (members, partitions, withinMs) =>
       new Promise((resolve) => {
+        const sinceMs = performance.now();
+        let listed: ReadonlySet<string> = new Set(members);
         const missing = (): string[] =>
-          members.filter((member) => partitions.some((name) => !drained.has(keyOf(member, name))));
+          members.filter(
+            (member) => listed.has(member) && partitions.some((name) => !drained.has(keyOf(member, name))),
+          );
+        const end = (failure: DrainFailure | undefined): void => {
+          clearTimeout(timer);
+          clearInterval(looking);
+          resolve(failure);
+        };
         const timer = setTimeout(() => {
           const detail = `no acknowledgement from ${missing().join(', ')} within ${withinMs} ms`;
-          resolve({ because: 'drain-timeout', detail });
+          end({ because: 'drain-timeout', detail });
         }, withinMs);
+        const look = async (): Promise<void> => {
+          listed = await watch.listedSince(sinceMs);
+          heard();
+        };
+        // While the ledger is away nobody is known to have left: the drain ends by its own time.
+        const looking = setInterval(() => void look().catch(() => undefined), lookAtAwaitedMs);
         heard = () => {
           if (doubt === undefined && missing().length > 0) return;
-          clearTimeout(timer);
-          resolve(doubt && { because: 'write-in-doubt', detail: sayDoubt(doubt) });
+          end(doubt && { because: 'write-in-doubt', detail: sayDoubt(doubt) });
         };
         heard();
       }),

@@ -11,7 +11,7 @@ import type { FlipLead } from './lead.ts';
 import type { MemberWatch } from './members.ts';
 import { type Course, movePartition, type MoverParts, pauseOrHalt } from './mover.ts';
 import { FlipRecord } from './record.ts';
-import type { SharedQuestions } from './rounds.ts';
+import type { SharedQuestions } from './shared-questions.ts';
 
 export interface FlipParts extends MoverParts {
   readonly members: MemberWatch;
@@ -71,7 +71,9 @@ export class FlipRun {
 
   /** Carries out an operator's order, each once; they come through the ledger, whichever admin took them. */
   heed({ number, kind, by, reason }: FlipOrder): void {
-    if (this.over || !this.#record.heed(number)) return;
+    if (this.over) return;
+    // An abort counts as heeded only with the end of the flip: whoever takes over until then must still heed it.
+    if (kind !== 'abort' && !this.#record.heed(number)) return;
     switch (kind) {
       case 'pause':
         this.#record.standUntilResumed(by);
@@ -84,9 +86,12 @@ export class FlipRun {
         void this.#record.save();
         return;
       case 'abort':
+        if (this.#stop.signal.aborted) return;
         this.#stop.abort();
         void this.#done.then(async () => {
-          if (!this.over) await this.#end('aborted', `aborted by ${by}: ${reason}`);
+          if (this.over || this.#left) return;
+          this.#record.heed(number);
+          await this.#end('aborted', `aborted by ${by}: ${reason}`);
         });
         return;
     }

@@ -68,7 +68,7 @@ export class Claims implements Homes {
 
   settle(partition: string): void {
     // Beyond the bound a write waits in vain, and is told so.
-    if (this.#running.has(partition) || this.#waiting.size >= waitingMax) return;
+    if (this.#waiting.size >= waitingMax) return;
     this.#waiting.add(partition);
     this.#next();
   }
@@ -94,12 +94,12 @@ export class Claims implements Homes {
   }
 
   get #new(): Found {
-    return { store: this.#parts.rules.newPartitions, isNew: true };
+    return { store: this.#parts.rules.newPartitions, home: 'new' };
   }
 
   /** What nobody can tell is read where old partitions live: a newcomer has nothing yet that it could miss. */
-  get #old(): Found {
-    return { store: this.#defaultOwner, isNew: false };
+  #old(home: 'taken-for-old' | 'no-answer'): Found {
+    return { store: this.#defaultOwner, home };
   }
 
   get #defaultOwner(): StoreName {
@@ -109,30 +109,36 @@ export class Claims implements Homes {
   #next(): void {
     for (const partition of this.#waiting) {
       if (this.#running.size >= atOnce) return;
+      // Who asks while a try is under way waits for how that ends.
+      if (this.#running.has(partition)) continue;
       this.#waiting.delete(partition);
       this.#running.add(partition);
-      void this.#settleOne(partition, () => this.known(partition)).finally(() => {
+      void this.#settleOne(partition, () => this.known(partition)).then((settled) => {
         this.#running.delete(partition);
+        // Where it failed, whoever came later still has time, and gets a try of their own.
+        if (settled) this.#waiting.delete(partition);
         this.#next();
       });
     }
   }
 
-  async #settleOne(partition: string, known: () => boolean): Promise<void> {
+  /** False where the time was over first. */
+  async #settleOne(partition: string, known: () => boolean): Promise<boolean> {
     const untilMs = performance.now() + this.#parts.withinMs;
     while (!this.#stopped && !known()) {
       let trouble = 'the ledger refused it';
       try {
-        if (await this.#try(partition)) return;
+        if (await this.#try(partition)) return true;
       } catch (error) {
         trouble = sentenceOf(error);
       }
       if (performance.now() + againMs > untilMs) {
         this.#parts.log('warn', 'claim.failed', { partition, error: trouble });
-        return;
+        return false;
       }
       await pause(againMs);
     }
+    return true;
   }
 
   /** True when nothing is left to do but to wait for the stream. */
@@ -190,8 +196,8 @@ export class Claims implements Homes {
   }
 
   #ask(partition: string): Promise<Found> {
-    return Promise.race([this.#askOnce(partition), pause(findWithinMs).then(() => this.#old)])
-      .catch(() => this.#old)
+    return Promise.race([this.#askOnce(partition), pause(findWithinMs).then(() => this.#old('no-answer'))])
+      .catch(() => this.#old('no-answer'))
       .finally(() => this.#asking.delete(partition));
   }
 
@@ -200,7 +206,7 @@ export class Claims implements Homes {
     switch (asked.result) {
       case 'claimed':
       case 'touched':
-        return { store: asked.record.ownership.owner, isNew: false };
+        return { store: asked.record.ownership.owner, home: 'known' };
       case 'newcomer':
         if (this.#newcomers.size >= newcomersRemembered) this.#newcomers.clear();
         this.#newcomers.set(partition, performance.now() + newcomerForMs);
@@ -208,10 +214,11 @@ export class Claims implements Homes {
       case 'at-home':
         // Not where a seal is noted: its copies wait for the epoch that only a write's way through here raises.
         if (!asked.sealed) this.#parts.member.findAtHome(partition);
-        return this.#old;
+        return { store: this.#defaultOwner, home: 'known' };
       case 'taken-for-old':
+        return this.#old('taken-for-old');
       case 'refused':
-        return this.#old;
+        return this.#old('no-answer');
     }
   }
 
@@ -229,7 +236,8 @@ export class Claims implements Homes {
 
 const takenForOld =
   'new partitions should begin in the app, but nobody has said that the registry names everybody who lives in ' +
-  'legacy, so this one and those that follow are taken for old and live in legacy; no write is lost or refused. ' +
+  'legacy, so this one and those that follow are taken for old and live in legacy; no write is lost, and none refused ' +
+  'but those without an identity to partitions that nobody knows. ' +
   'Run: onewriter partitions import FILE --complete --reason TEXT';
 
 /** A seal that comes later does no harm: it is below every epoch that a claim, or giving it up, leads to. */

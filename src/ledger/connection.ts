@@ -22,7 +22,6 @@ export const keys = {
   sealing: `${keyPrefix}:sealing`,
   cohorts: `${keyPrefix}:cohorts`,
   plans: `${keyPrefix}:plans`,
-  flips: `${keyPrefix}:flips`,
   idempotency: `${keyPrefix}:idempotency`,
 } as const;
 

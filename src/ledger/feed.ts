@@ -28,7 +28,8 @@ const kindSchema = z.enum(['ownership', 'rules', 'doubt-resolved', 'directory'])
 const doubtSchema = z.object({ partition: z.string() });
 const directorySchema = z.object({ user: z.string(), partition: z.string() });
 
-type StreamReply = [stream: string, entries: [id: string, fields: string[]][]][] | null;
+type Entry = [id: string, fields: string[]];
+type StreamReply = [stream: string, entries: Entry[]][] | null;
 
 export interface FeedStart {
   /** Changes after this version. */
@@ -126,15 +127,38 @@ export class StreamFeed implements LedgerFeed {
       if (lastId === undefined) continue;
       if (stream === keys.changes) {
         this.#changeId = lastId;
-        const changes = entries.map(([id, fields]) => parseChange(id, fields));
-        for (const listener of this.#batches) listener(changes);
+        const changes = this.#readable(entries, ([id, fields]) => parseChange(id, fields));
+        for (const listener of this.#batches) this.#call(() => listener(changes));
       } else {
         this.#acknowledgementId = lastId;
-        for (const [, fields] of entries) {
-          const acknowledgement = acknowledgementSchema.parse(JSON.parse(fields[1] ?? ''));
-          for (const listener of this.#acknowledgements) listener(acknowledgement);
+        const acknowledgements = this.#readable(entries, ([, fields]) =>
+          acknowledgementSchema.parse(JSON.parse(fields[1] ?? '')),
+        );
+        for (const acknowledgement of acknowledgements) {
+          for (const listener of this.#acknowledgements) this.#call(() => listener(acknowledgement));
         }
       }
+    }
+  }
+
+  /** What a newer version wrote and this one cannot read is left out; a view notices the gap and loads a snapshot. */
+  #readable<Value>(entries: readonly Entry[], parse: (entry: Entry) => Value): Value[] {
+    return entries.flatMap((entry) => {
+      try {
+        return [parse(entry)];
+      } catch (error) {
+        this.#onTrouble(error);
+        return [];
+      }
+    });
+  }
+
+  /** What one listener throws takes nothing from the others. */
+  #call(listener: () => void): void {
+    try {
+      listener();
+    } catch (error) {
+      this.#onTrouble(error);
     }
   }
 }

@@ -1,6 +1,6 @@
 /** What one process knows of the ledger, and how much of that the ledger must never lose again. */
 import type { Ownership } from '../core/ownership.ts';
-import type { Position, Rules } from '../core/view.ts';
+import type { Position, Rules, Snapshot } from '../core/view.ts';
 import type { Log } from '../log.ts';
 
 export interface Holding {
@@ -10,6 +10,13 @@ export interface Holding {
   readonly position: Position;
   readonly partitions: Iterable<readonly [string, Ownership]>;
   readonly rules: Rules | undefined;
+}
+
+/** What was known of the ledger before: by a process before this one, or by a member before this one. */
+export interface Known {
+  /** What the ledger must still have. */
+  readonly confirmed: Position;
+  readonly document: Snapshot;
 }
 
 /** A process that follows the ledger: a member, or a witness where there is no member. */
@@ -30,6 +37,7 @@ export class Testimony {
   #here: Position | undefined;
   #regressed: string | undefined;
   #confirmedAtMs = performance.now();
+  #standsAt = -1;
 
   constructor(before: Position = { version: 0, id: '' }, log: Log = () => undefined) {
     this.#before = before;
@@ -50,11 +58,17 @@ export class Testimony {
     return this.#regressed;
   }
 
-  /** A durable answer: the ledger holds what was claimed, and `position`. */
-  confirm(position: Position): void {
+  /**
+   * A durable answer: the ledger holds what was claimed, and `position`, and is at `version`. True when the view
+   * stands still behind that since the answer before: something on its way to it is lost, so it must be loaded.
+   */
+  confirm(position: Position, version: number): boolean {
+    const stuck = position.version < version && position.version === this.#standsAt;
+    this.#standsAt = position.version;
     this.sound();
     this.#confirmedAtMs = performance.now();
     if (this.#here === undefined || position.version >= this.#here.version) this.#here = position;
+    return stuck;
   }
 
   /** What it means that the ledger has confirmed nothing for that long; undefined where it has. */

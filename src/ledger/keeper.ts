@@ -3,7 +3,7 @@
  * every second and when something changed, and beside a ledger that lost data, as a rescue view.
  */
 import { type Log, sentenceOf } from '../log.ts';
-import type { Holder, Holding } from './holding.ts';
+import type { Holder, Holding, Known } from './holding.ts';
 import type { KeptView, KeptViews } from './kept-views.ts';
 import type { Rescues } from './rescues.ts';
 
@@ -27,6 +27,7 @@ const publishAgainMs = 60_000;
 export class ViewKeeper {
   readonly #parts: KeeperParts;
   #holder: Holder;
+  #before: Known | undefined;
   #saved = '';
   #saveFromMs = 0;
   #publishFromMs = 0;
@@ -36,16 +37,17 @@ export class ViewKeeper {
   constructor(parts: KeeperParts) {
     this.#parts = parts;
     this.#holder = parts.holder;
+    this.#before = parts.kept;
   }
 
-  /** A member acts on what it knows, so its view is the one to carry on; starts it. */
-  follow(holder: Holder): void {
+  /** A member acts on what it knows, so its view is the one to carry on, after what was known before it; starts it. */
+  follow(holder: Holder, before: Known | undefined): void {
     this.#holder = holder;
+    this.#before = before;
     this.start();
   }
 
   start(): void {
-    clearInterval(this.#timer);
     clearInterval(this.#timer);
     void this.#parts.views.clean().catch(() => undefined);
     this.#timer = setInterval(() => void this.#look(), lookEveryMs);
@@ -103,11 +105,11 @@ export class ViewKeeper {
 
   /** A process that only ever saw the ledger after its loss knows nothing worth restoring, but for the file. */
   #known(): Holding | undefined {
-    const { kept } = this.#parts;
+    const before = this.#before;
     const holding = this.#holder.holding();
     if (holding.confirmed !== undefined) return holding;
-    if (kept === undefined) return undefined;
-    return { ...kept.document, confirmed: kept.confirmed };
+    if (before === undefined) return undefined;
+    return { rules: undefined, ...before.document, confirmed: before.confirmed };
   }
 }
 

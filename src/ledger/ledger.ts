@@ -229,7 +229,9 @@ export class RedisLedger implements Ledger {
     const { version, id } = confirmed;
     const asked = this.#redis
       .pipeline()
-      .onewriterHeartbeat(...[keys.members, keys.meta, keys.changes, '', '', version, id, version, id, '']);
+      .onewriterHeartbeat(
+        ...[keys.members, keys.meta, keys.changes, '', '', version, id, version, id, '', ''],
+      );
     const [failed, reply] = (await asked.exec())?.[0] ?? [new Error('Redis did not answer')];
     if (failed) throw failed;
     const [answer, detail] = reply as [string, string];
@@ -238,11 +240,12 @@ export class RedisLedger implements Ledger {
 
   async #heartbeat(id: string, record: string, known: Known, file: string): Promise<HeartbeatAnswer> {
     const { confirmed, applied } = known;
+    const mark = this.#settings.minReplicas === 0 ? '' : randomUUID();
     const [answer, detail] = await this.writes.sendSurely<[HeartbeatAnswer['answer'], string | number]>(
       (pipeline) =>
         pipeline.onewriterHeartbeat(
           ...[keys.members, keys.meta, keys.changes, id, record],
-          ...[confirmed.version, confirmed.id, applied.version, applied.id, file],
+          ...[confirmed.version, confirmed.id, applied.version, applied.id, file, mark],
         ),
     );
     switch (answer) {

@@ -48,7 +48,7 @@ export async function openLookout(parts: LookoutParts): Promise<Lookout> {
   const { redis, ledger, defaultOwner, role, isMember, leaseMs, log } = parts;
   const views = new KeptViews(parts.dataDir, nameOfLedger(parts), `${role} ${process.pid} on ${hostname()}`);
   const kept = await views.newest();
-  const warning = await checkOnStart(redis, ledger, kept);
+  const warning = await checkOnStart(redis, ledger, views, kept);
   const { position } = await ledger.snapshot();
   const feed = await parts.openFeed(position.version);
   const witness = await Witness.open({

@@ -21,14 +21,14 @@ import type { MemberRecord, Registry, WriteGate } from '../core/ports.ts';
 import type { LedgerChange, Rules } from '../core/view.ts';
 import { sendAcknowledgement } from './acknowledge.ts';
 import type { StreamFeed } from './feed.ts';
-import { type Holder, type Holding, Testimony } from './holding.ts';
-import type { KeptView } from './kept-views.ts';
+import { type Holder, type Holding, Testimony, type Known } from './holding.ts';
 import type { RedisLedger } from './ledger.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import { Listeners } from './listeners.ts';
 import { recordOf } from './member-record.ts';
 import { Noticed } from './noticed.ts';
+import { RulesSwitch } from './rules-switch.ts';
 import { Unfinished } from './unfinished.ts';
 
 const registryEveryMs = 500;
@@ -53,7 +53,7 @@ export interface MembershipParts {
   /** Resolves when the receipts of the partition's finished writes are in the queue. */
   readonly flushReceipts: (partition: string) => Promise<void>;
   /** What a process before this one knew: where the ledger has less, it has lost data. */
-  readonly before?: KeptView | undefined;
+  readonly before?: Known | undefined;
   readonly log: Log;
 }
 
@@ -67,7 +67,7 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
   #beating: Promise<void> | undefined;
   #beatAgain = false;
   #loading: Promise<void> | undefined;
-  #rulesTrouble = 'the ledger has not named them yet';
+  readonly #rules: RulesSwitch;
   #leaseWasHeld = false;
   #stopped = false;
   readonly #wakes = new Listeners();
@@ -82,12 +82,19 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
     // Its effects are not for now: nothing is admitted before the ledger has agreed.
     if (parts.before !== undefined) this.#member.load(parts.before.document, now());
     this.#noticed = new Noticed(parts.registry, () => parts.ledger.confirmDurable());
+    this.#rules = new RulesSwitch(parts.ledger, parts.settings.rules, parts.log);
     this.#unfinished = new Unfinished(parts.ledger, () => `member ${this.#id}`);
   }
 
   static async join(parts: MembershipParts): Promise<Membership> {
     const membership = new Membership(parts);
-    await membership.#enter();
+    try {
+      await membership.#enter();
+    } catch (error) {
+      await membership.stop();
+      await parts.ledger.removeMember(membership.#id).catch(() => undefined);
+      throw error;
+    }
     await membership.#beat();
     // The first heartbeat may have made this process's rules the active ones; the second confirms them.
     await membership.#beat();
@@ -118,7 +125,8 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
   trouble(): string | undefined {
     const regressed = this.regressed();
     if (regressed !== undefined) return `ledger-regressed: ${regressed}`;
-    if (!this.#rulesActive()) return `rules-not-active: ${this.#rulesTrouble}`;
+    const otherRules = this.#rules.trouble(this.#member.view.rules);
+    if (otherRules !== undefined) return otherRules;
     const held = this.#member.leaseHeld(now());
     if (held) return this.#testimony.silence(this.#parts.settings.leaseMs);
     return 'lease-lapsed: the ledger did not confirm this member in time';
@@ -182,6 +190,8 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
     while (!this.#member.quiet(now()) && performance.now() < until) {
       await pause(20);
     }
+    // Nothing is admitted from here on, so quiet it stays.
+    this.#member.loseLease();
     const quiet = this.#member.quiet(now());
     await this.stop();
     // A member that is not quiet stays listed: it must be waited for until its writes have settled. So does one
@@ -211,10 +221,21 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
     for (const effect of effects) {
       if (effect.kind === 'register') {
         this.#id = randomUUID();
-        await this.#parts.ledger.register(this.#record(0));
+        await this.#register();
         await this.#followUp(this.#member.registered());
       } else if (effect.kind === 'load-snapshot') await this.#load();
       else this.#carryOut([effect]);
+    }
+  }
+
+  /** An id that was written, but never confirmed, must not stay: a handoff would wait for who is nobody. */
+  async #register(): Promise<void> {
+    const { ledger } = this.#parts;
+    try {
+      await ledger.register(this.#record(0));
+    } catch (error) {
+      await ledger.removeMember(this.#id).catch(() => undefined);
+      throw error;
     }
   }
 
@@ -323,9 +344,9 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
       const answer = await this.#parts.ledger.heartbeat(this.#record(heartbeat.sequence), known);
       switch (answer.answer) {
         case 'ok':
-          this.#testimony.confirm(applied);
+          if (this.#testimony.confirm(applied, answer.version)) await this.#load();
           this.#carryOut(this.#member.heartbeatConfirmed(heartbeat, answer.version));
-          await this.#activateRules();
+          if (await this.#rules.ask(this.#member.view.rules, `member ${this.#id}`)) await this.#load();
           break;
         case 'view-ahead':
           this.#parts.log('warn', 'ledger.lost-unconfirmed', { version: applied.version });
@@ -349,31 +370,6 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
       // The lease runs on; if this lasts, it lapses and writes are refused.
       this.#parts.log('warn', 'heartbeat.failed', { error: sentenceOf(error) });
     }
-  }
-
-  // --- the rules -----------------------------------------------------------------------------------
-
-  #rulesActive(): boolean {
-    return this.#member.view.rules?.hash === this.#parts.settings.rules.hash;
-  }
-
-  /**
-   * Asks that this process's rules become the active ones, wherever others are. Granted once no listed
-   * member runs the others any more, so the last process of a rolling restart switches them all.
-   */
-  async #activateRules(): Promise<void> {
-    if (this.#rulesActive()) {
-      this.#rulesTrouble = '';
-      return;
-    }
-    const { ledger, settings, log } = this.#parts;
-    const active = this.#member.view.rules;
-    const reason = 'every listed member runs them';
-    const answer = await ledger.activateRules(active, settings.rules, `member ${this.#id}`, reason);
-    if (answer.result === 'done') return this.#load();
-    const sentence = `this process runs other rules for identity, partition or routes than the active ones (${answer.detail}). They switch when every listed proxy runs the same`;
-    if (sentence !== this.#rulesTrouble) log('warn', 'rules.not-active', { detail: sentence });
-    this.#rulesTrouble = sentence;
   }
 
   #record(sequence: number): MemberRecord {

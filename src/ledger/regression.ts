@@ -1,10 +1,8 @@
 /** The mark in the ledger that says it lost data, and what a process makes of it when it starts. */
-import { existsSync } from 'node:fs';
-import { hostname } from 'node:os';
 import type { Redis } from 'ioredis';
 import type { Regression } from '../core/regression.ts';
 import { keys, luaSource } from './connection.ts';
-import type { KeptView } from './kept-views.ts';
+import type { KeptView, KeptViews } from './kept-views.ts';
 import type { RedisLedger } from './ledger.ts';
 
 export async function readRegression(redis: Redis): Promise<Regression | undefined> {
@@ -17,28 +15,23 @@ export async function readRegression(redis: Redis): Promise<Regression | undefin
  * Before this process does anything: does the ledger still hold what the file says was confirmed? Returns the
  * sentence for the operator where it does not.
  *
- * A mark that rests on a file of this host alone is withdrawn once that file is deleted: that is how somebody
+ * A mark that rests on a file of this data directory alone is withdrawn once that file is deleted: that is how somebody
  * says that the ledger was emptied on purpose. Any process that knows better sets it again.
  */
 export async function checkOnStart(
   redis: Redis,
   ledger: RedisLedger,
+  views: KeptViews,
   kept: KeptView | undefined,
 ): Promise<string | undefined> {
   const marked = await readRegression(redis);
-  const file = marked === undefined ? undefined : fileOfThisHost(marked.by);
-  if (marked !== undefined && file !== undefined && !existsSync(file)) {
+  if (marked !== undefined && (await views.wasDeleted(marked.by))) {
     await redis.eval(luaSource('withdraw'), 1, keys.meta, marked.by);
   }
   const position = kept?.confirmed ?? { version: 0, id: '' };
-  const witness = kept === undefined ? '' : `${hostname()}:${kept.file}`;
+  const witness = kept === undefined ? '' : await views.witnessOf(kept);
   const answer = await ledger.testify({ confirmed: position, applied: position }, witness);
   return answer.answer === 'ledger-regressed' ? sentenceFor(answer.detail, kept) : undefined;
-}
-
-function fileOfThisHost(by: string): string | undefined {
-  const own = `${hostname()}:`;
-  return by.startsWith(own) ? by.slice(own.length) : undefined;
 }
 
 function sentenceFor(detail: string, kept: KeptView | undefined): string {

@@ -8,11 +8,11 @@ import type { StoreName } from '../core/ownership.ts';
 import type { Restored, SourceKind } from '../core/restore.ts';
 import type { Rules } from '../core/view.ts';
 import { pause } from '../pause.ts';
-import { keyPrefix, keys, luaSource } from './connection.ts';
 import type { LedgerDocument } from './document.ts';
 import { exportLedger } from './export.ts';
 import { decideAll, type EvidenceParts, type Found, gatherEvidence, GuardSilent } from './evidence.ts';
 import type { RedisLedger } from './ledger.ts';
+import { RestoreTurn, TurnLost } from './restore-turn.ts';
 
 export interface RestoreParts extends Omit<EvidenceParts, 'guard'> {
   readonly ledger: RedisLedger;
@@ -24,6 +24,8 @@ export interface RestoreParts extends Omit<EvidenceParts, 'guard'> {
    * hangs has admitted has ended and settled, ms.
    */
   readonly quietMs: number;
+  /** So long a restore whose process died stands in the way of the next, ms. */
+  readonly turnMs?: number;
 }
 
 export interface RestoreOrder {
@@ -76,11 +78,8 @@ interface WorkedOut {
 
 /** A jump that no ledger makes by itself: files that nobody showed us must not be ahead of it. */
 const versionsAbove = 1_000_000;
-const abandonedAfterMs = 600_000;
+const usualTurnMs = 60_000;
 const conflictsNamed = 1_000;
-const fieldsAtOnce = 500;
-const underWay = `${keyPrefix}:restoring`;
-const aside = `${keyPrefix}:partitions:restored`;
 
 export class LedgerRecovery {
   readonly #parts: RestoreParts;
@@ -96,28 +95,27 @@ export class LedgerRecovery {
 
   async restore(order: RestoreOrder): Promise<RestoreReport | RestoreRefusal> {
     if (order.plan) return this.#plan(order);
-    const { redis } = this.#parts;
-    const token = randomUUID();
-    const begun = await redis.eval(
-      luaSource('restore-begin'),
-      ...[2, keys.meta, underWay, token, abandonedAfterMs, order.evenThoughHealthy ? '1' : ''],
-    );
-    if (begun === 'not-regressed') return notRegressed;
-    if (begun === 'running') {
+    const { redis, turnMs = usualTurnMs } = this.#parts;
+    const turn = await RestoreTurn.begin(redis, { turnMs, evenThoughHealthy: order.evenThoughHealthy });
+    if (turn === 'not-regressed') return notRegressed;
+    if (turn === 'running') {
       const detail =
         'Another restore is under way. Nothing was changed; look at "onewriter status" in a moment.';
       return { refused: 'restore-running', detail };
     }
     let done = false;
     try {
-      const report = await this.#carryOut(order, token);
+      const report = await this.#carryOut(order, turn);
       done = !('refused' in report);
       return report;
+    } catch (error) {
+      if (!(error instanceof TurnLost)) throw error;
+      const detail =
+        `The restore was given up (${error.message}). Nothing was changed, and the ledger stays refused. ` +
+        'Begin the restore again, unless another one is under way.';
+      return { refused: 'restore-running', detail };
     } finally {
-      if (!done) {
-        const lift = begun === 'marked' ? '1' : '';
-        await redis.eval(luaSource('restore-give-up'), 3, keys.meta, underWay, aside, token, lift);
-      }
+      if (!done) await turn.giveUp();
     }
   }
 
@@ -128,8 +126,8 @@ export class LedgerRecovery {
     return 'refused' in worked ? worked : worked.report;
   }
 
-  async #carryOut(order: RestoreOrder, token: string): Promise<RestoreReport | RestoreRefusal> {
-    const { redis, ledger, quietMs } = this.#parts;
+  async #carryOut(order: RestoreOrder, turn: RestoreTurn): Promise<RestoreReport | RestoreRefusal> {
+    const { ledger, quietMs } = this.#parts;
     const markedAtMs = (await ledger.regression())?.atMs ?? 0;
     await pause(Math.max(0, markedAtMs + quietMs - (await ledger.nowMs())));
     const worked = await this.#workOut(order);
@@ -142,18 +140,9 @@ export class LedgerRecovery {
       return { refused: 'restore-conflicts', detail, conflicts: report.conflicts };
     }
     const id = randomUUID();
-    await this.#writeAside(decided, report.version, id);
-    if (order.document !== undefined) await this.#addFrom(order.document);
-    const finished = await redis.eval(
-      luaSource('restore-finish'),
-      ...[5, keys.partitions, keys.meta, keys.changes, aside, underWay],
-      ...[token, report.version, id, rules === undefined ? '' : JSON.stringify(rules)],
-    );
-    if (finished !== 1) {
-      const detail =
-        'Something else changed the ledger meanwhile, so it stays refused. Begin the restore again.';
-      return { refused: 'restore-running', detail };
-    }
+    await this.#writeAside(turn, decided, report.version, id);
+    if (order.document !== undefined) await this.#addFrom(turn, order.document);
+    await turn.finish(report.version, id, rules);
     await this.#parts.rescues.clear();
     return { ...report, restored: true, durable: await ledger.confirmDurable() };
   }
@@ -187,46 +176,30 @@ export class LedgerRecovery {
     return { report: reportOf(order, found, decided), decided, rules };
   }
 
-  /** Members do not look there; what a restore before this one has left is dropped. */
-  async #writeAside(decided: ReadonlyMap<string, Restored>, version: number, id: string): Promise<void> {
-    const { redis, ledger } = this.#parts;
-    await redis.unlink(aside);
-    const changedAtMs = await ledger.nowMs();
-    let fields: string[] = [];
-    const write = async (): Promise<void> => {
-      if (fields.length > 0) await redis.hset(aside, ...fields);
-      fields = [];
-    };
-    for (const [partition, entry] of decided) {
-      if (entry.restored !== 'open') continue;
-      const ownership = { phase: 'open', owner: entry.owner, epoch: entry.epoch };
-      fields.push(partition, JSON.stringify({ ...ownership, version, transitionId: id, changedAtMs }));
-      if (fields.length >= 2 * fieldsAtOnce) await write();
+  async #writeAside(
+    turn: RestoreTurn,
+    decided: ReadonlyMap<string, Restored>,
+    version: number,
+    id: string,
+  ): Promise<void> {
+    const changedAtMs = await this.#parts.ledger.nowMs();
+    function* records(): Generator<readonly [string, string]> {
+      for (const [partition, entry] of decided) {
+        if (entry.restored !== 'open') continue;
+        const ownership = { phase: 'open', owner: entry.owner, epoch: entry.epoch };
+        yield [partition, JSON.stringify({ ...ownership, version, transitionId: id, changedAtMs })];
+      }
     }
-    await write();
+    await turn.writeAside('partitions', records());
   }
 
   /** What the ledger still has stands: it may be newer than the export. */
-  async #addFrom({ known, directory, cohorts }: LedgerDocument): Promise<void> {
-    const add = async (key: string, entries: Iterable<readonly [string, string]>): Promise<void> => {
-      let pipeline = this.#parts.redis.pipeline();
-      for (const [field, value] of entries) {
-        pipeline.hsetnx(key, field, value);
-        if (pipeline.length < fieldsAtOnce) continue;
-        await pipeline.exec();
-        pipeline = this.#parts.redis.pipeline();
-      }
-      if (pipeline.length > 0) await pipeline.exec();
-    };
-    await add(
-      keys.registry,
-      [...known].map(([name, attributes]) => [name, JSON.stringify(attributes)]),
-    );
-    await add(keys.directory, directory);
-    await add(
-      keys.cohorts,
-      cohorts.map((cohort) => [cohort.name, JSON.stringify(cohort)]),
-    );
+  async #addFrom(turn: RestoreTurn, { known, directory, cohorts }: LedgerDocument): Promise<void> {
+    const attributes = [...known].map(([name, value]) => [name, JSON.stringify(value)] as const);
+    await turn.writeAside('registry', attributes);
+    await turn.writeAside('directory', directory);
+    const byName = new Map(cohorts.map((cohort) => [cohort.name, JSON.stringify(cohort)]));
+    await turn.writeAside('cohorts', byName);
   }
 }
 

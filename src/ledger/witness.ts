@@ -86,7 +86,7 @@ export class Witness implements Holder {
       const answer = await ledger.testify({ confirmed: this.#testimony.claim, applied });
       switch (answer.answer) {
         case 'ok':
-          this.#testimony.confirm(applied);
+          if (this.#testimony.confirm(applied, answer.version)) await this.#load();
           break;
         case 'view-ahead':
           await this.#load();
@@ -101,7 +101,7 @@ export class Witness implements Holder {
     }
   }
 
-  /** What cannot be loaded now is loaded after the next gap, or the next answer that says so. */
+  /** What cannot be loaded now is loaded when the view is found standing still. */
   #load(): Promise<void> {
     this.#loading ??= this.#parts.ledger
       .snapshot()

@@ -93,11 +93,13 @@ export function admit(
 interface Admission extends AdmissionParts, Omit<AdmissionRequest, 'heldSinceMs'> {
   readonly decided: (decision: Decision) => void;
   looks: number;
+  /** Where a read's partition was found that nobody knew; counts for that partition alone. */
+  found?: { readonly partition: string; readonly store: StoreName };
   heldSinceMs: number | undefined;
 }
 
 function plan(admission: Admission): void {
-  const { gate, homes, client, decided, service } = admission;
+  const { gate, homes, decided, service, found } = admission;
   if (service.now === 'replaced') {
     decided({ decision: 'again', heldSinceMs: admission.heldSinceMs });
     return;
@@ -127,24 +129,32 @@ function plan(admission: Admission): void {
     decided({ decision: 'forward', passage: { store: owner, partition, epoch } });
     return;
   }
+  if (found?.partition === partition) {
+    const { epoch } = gate.ownershipOf(partition);
+    decided({ decision: 'forward', passage: { store: found.store, partition, epoch } });
+    return;
+  }
+  findHome(admission, partition);
+}
+
+/** What is found may come late: the rules, and where the request belongs, are looked at again with it. */
+function findHome(admission: Admission, partition: string): void {
+  const { client, homes } = admission;
+  if (!mayLookAgain(admission)) return;
   homes
     .find(partition)
     .then(({ store }) => {
       if (client.gone()) return;
-      const { epoch } = gate.ownershipOf(partition);
-      decided({ decision: 'forward', passage: { store, partition, epoch } });
+      admission.found = { partition, store };
+      plan(admission);
     })
     .catch(admission.bug);
 }
 
 /** The directory answers in its own time; what it said is then read from memory, like everything else. */
 function lookUp(admission: Admission, user: string): void {
-  const { client, decided, directory } = admission;
-  admission.looks += 1;
-  if (admission.looks > looksMax) {
-    decided(refuseUnknownPartition());
-    return;
-  }
+  const { client, decided, directory, service } = admission;
+  if (!mayLookAgain(admission)) return;
   directory
     .look(user)
     .then(
@@ -153,10 +163,18 @@ function lookUp(admission: Admission, user: string): void {
     )
     .then((found) => {
       if (client.gone()) return;
-      if (found) plan(admission);
+      if (found || service.now === 'replaced') plan(admission);
       else decided(refuseUnknownPartition());
     })
     .catch(admission.bug);
+}
+
+/** False where the request was refused instead. */
+function mayLookAgain(admission: Admission): boolean {
+  admission.looks += 1;
+  if (admission.looks <= looksMax) return true;
+  admission.decided(refuseUnknownPartition());
+  return false;
 }
 
 function planWrite(admission: Admission, partition: string): void {
@@ -228,12 +246,22 @@ function settleHome(
     homes.settle(partition);
     return;
   }
-  // Who does not say who they are begins no partition: anybody could claim names.
+  // Who does not say who they are begins no partition, in either store: anybody could claim or register names.
   homes
     .find(partition)
-    .then(({ isNew }) => {
-      if (isNew) leaveEarly(refuse({ code: 'no-partition', detail: nobodyKnowsIt, sent: 'no' }));
-      else homes.settle(partition);
+    .then(({ home }) => {
+      switch (home) {
+        case 'known':
+          // Nothing begins with it: it ends what somebody else began, and the gate wakes the write.
+          homes.settle(partition);
+          return;
+        case 'new':
+        case 'taken-for-old':
+          leaveEarly(refuse({ code: 'no-partition', detail: nobodyKnowsIt, sent: 'no' }));
+          return;
+        case 'no-answer':
+          leaveEarly(refuseHeld(because));
+      }
     })
     .catch(bug);
 }

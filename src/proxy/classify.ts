@@ -60,7 +60,10 @@ export function createClassifier(
   config: Pick<Config, 'routes' | 'partition' | 'anonymousReads'>,
   directory: Pick<Directory, 'cached'> = emptyDirectory,
 ): Classifier {
-  const routes = compileRoutes(config.routes);
+  const routes = compileRoutes(
+    config.routes,
+    config.partition.flatMap((rule) => ('path' in rule && !rule.path.startsWith('/') ? [rule.path] : [])),
+  );
   const general = config.partition.map((rule) => sourceOf(rule, directory));
   const byRoute = new Map(
     config.routes.flatMap(({ partition }) =>
@@ -124,7 +127,7 @@ function matchRequest(routes: RouteTable, request: IncomingMessage, upgrade: boo
   }
   const route = routes(method, path);
   if (route === 'ambiguous') {
-    return badTarget('it is spelled so that a server could take it for a path of another route');
+    return badTarget('it is spelled so that a server could take it for a path of another route or partition');
   }
   const overridden = overridesMethodInHeader(request) || overridesMethodInQuery(query);
   const access = classifyAccess(method, route?.rule, { method: overridden, upgrade });
@@ -210,7 +213,7 @@ function fromPath(name: string): PartitionSource {
 }
 
 function fromTemplate(template: string): PartitionSource {
-  const table = compileRoutes([{ path: template }]);
+  const table = compileRoutes([{ path: template, partition: 'path.partition' }]);
   return ({ matched }) => {
     const found = table(matched.method, matched.path);
     return found === 'ambiguous' ? '' : found?.parameters['partition'];

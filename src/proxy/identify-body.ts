@@ -1,14 +1,18 @@
 /**
  * A credential in a field of a JSON body. A field that is there twice is refused: which of the two counts,
  * readers of JSON decide differently (RFC 8259, 4), and the store must not see another user than the proxy.
+ * For the same reason a body that says it is JSON, and that only a more tolerant reader could read, is refused.
  */
 import type { IncomingMessage } from 'node:http';
 import { type BodySource, type Found, isOpaque } from './credential.ts';
+import { valuesOf } from './field.ts';
 import { bodyKindOf } from './upload.ts';
 import type { Failure } from '../core/failure.ts';
 
 /** Old SDKs send JSON as text/plain, which needs no permission of another origin in browsers. */
 const jsonTypes = /^(?:application\/(?:[\w.+-]+\+)?json|text\/plain)[ \t]*(?:;|$)/i;
+/** Also where it stands in a list, or before what is no parameter: some servers take the part that they like. */
+const namesJson = /(?:^|,)[ \t]*(?:application\/(?:[\w.+-]+\+)?json|text\/plain)(?![\w.+-])/i;
 const foreignCharset = /;[ \t]*charset[ \t]*=[ \t]*(?!"?utf-?8"?[ \t]*(?:;|$))/i;
 
 export async function fieldOfBody(
@@ -17,16 +21,28 @@ export async function fieldOfBody(
   path: readonly string[],
   bytesMax: number,
 ): Promise<Found | { readonly failure: Failure }> {
-  if (body === undefined || !mayHoldJson(request)) return undefined;
+  const form = formOf(request);
+  if (body === undefined || form === 'other') return undefined;
   const bytes = await body.read(bytesMax);
   if (!Buffer.isBuffer(bytes)) return { failure: bytes };
-  return credentialIn(bytes, path);
+  if (bytes.byteLength === 0) return undefined;
+  return form === 'json' ? credentialIn(bytes, path) : form;
 }
 
-export function mayHoldJson(request: IncomingMessage): boolean {
-  const { 'content-type': type, 'content-encoding': encoding } = request.headers;
-  if (bodyKindOf(request) === 'none' || encoding !== undefined || type === undefined) return false;
-  return jsonTypes.test(type) && !foreignCharset.test(type);
+/** What the header says that the body is: JSON that is read here, something else, or what readers could differ on. */
+export function formOf(request: IncomingMessage): 'json' | 'other' | { readonly wrong: string } {
+  if (bodyKindOf(request) === 'none') return 'other';
+  const types = valuesOf(request.rawHeaders, 'content-type');
+  const encodings = valuesOf(request.rawHeaders, 'content-encoding');
+  if (types.length > 1) return { wrong: 'Content-Type is there more than once' };
+  if (encodings.length > 1) return { wrong: 'Content-Encoding is there more than once' };
+  const [type = ''] = types;
+  const [encoding = 'identity'] = encodings;
+  if (!namesJson.test(type)) return 'other';
+  if (!jsonTypes.test(type)) return { wrong: 'Content-Type names more than one type' };
+  if (foreignCharset.test(type)) return { wrong: 'the body is in another charset than UTF-8' };
+  if (encoding.trim().toLowerCase() !== 'identity') return { wrong: 'the body is encoded' };
+  return 'json';
 }
 
 /** Exported for its tests. */
@@ -36,7 +52,7 @@ export function credentialIn(bytes: Buffer, path: readonly string[]): Found {
     text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
     JSON.parse(text);
   } catch {
-    return undefined;
+    return { wrong: 'the body is not JSON in UTF-8' };
   }
   let value: string | undefined = text;
   for (const name of path) {

@@ -99,12 +99,15 @@ export function challengeOf(rules: Rules): string {
   return schemes.length === 0 ? 'Trusted-Header realm="onewriter"' : schemes.join(', ');
 }
 
-/** Header fields that say who the user is, in lower case: no other spelling of them may reach a store. */
+/**
+ * Header fields that say who the user is, or how the body that says so is read, in lower case: no other spelling
+ * of them may reach a store, and a client cannot have them taken off on the way.
+ */
 export function credentialHeadersOf(rules: Rules): string[] {
   return rules.flatMap((rule) => {
     if ('header' in rule) return [rule.header.toLowerCase()];
     if ('cookie' in rule) return ['cookie'];
-    return 'body' in rule ? [] : ['authorization'];
+    return 'body' in rule ? ['content-type', 'content-encoding'] : ['authorization'];
   });
 }
 

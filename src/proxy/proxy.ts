@@ -72,6 +72,8 @@ export interface Proxy {
   /** Breaks off what is left; writes under way end in doubt. */
   stop(): Promise<void>;
   counters(): ProxyCounters;
+  /** Open WebSockets that write to a partition. */
+  openWriters(): number;
 }
 
 const defaultLimits: ProxyLimits = {
@@ -146,6 +148,7 @@ export function createProxy(parts: ProxyParts): Proxy {
       server.closeAllConnections();
       if (server.listening) await closed;
     },
+    openWriters: () => upgrades.writers,
     counters: () => ({ ...counters, holding: context.holds.size }),
   };
 }
@@ -153,7 +156,7 @@ export function createProxy(parts: ProxyParts): Proxy {
 const everyHomeIsKnown: Homes = {
   known: () => true,
   settle: () => undefined,
-  find: async () => ({ store: 'legacy', isNew: false }),
+  find: async () => ({ store: 'legacy', home: 'known' }),
 };
 const emptyDirectory: Directory = { cached: () => null, look: async () => undefined };
 

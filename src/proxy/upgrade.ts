@@ -99,6 +99,11 @@ export class Upgrades {
     this.#context = context;
   }
 
+  /** Connections that write to a partition; pinned ones belong to none. */
+  get writers(): number {
+    return [...this.#open.values()].filter(({ passage }) => passage.ticket !== undefined).length;
+  }
+
   /** Closes every upgraded connection, because the proxy ends. */
   endAll(): void {
     for (const upgraded of this.#open.values()) this.#close(upgraded);

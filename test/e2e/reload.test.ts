@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { type CliProcess, startCli } from '../support/cli.ts';
 import { partitionOf } from '../support/newcomers.ts';
+import { openLedger } from '../support/ledger.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { connectorFor, startRestStore, type TestRestStore } from '../support/rest-store.ts';
 import { until } from '../support/until.ts';
@@ -180,4 +181,37 @@ test('a file with problems, or a change that needs a restart, changes nothing an
   await until('that nothing differs is told', () => says(proxies[0], 'the file says the same as before'));
   expect(await proxies[0]?.write()).toBe(200);
   expect(new Set(log)).toEqual(new Set(['org1', 'org1 ended']));
+}, 60_000);
+
+test('a ledger that loses its data at that moment does not pass for whole', async () => {
+  const [proxy] = proxies;
+  const rig = await openLedger(server);
+  const orders = [
+    { kind: 'fence', to: 'app', attempt: 'a', fenceMs: 60_000 },
+    { kind: 'commit', attempt: 'a' },
+    { kind: 'release', attempt: 'a' },
+  ] as const;
+  for (const order of orders)
+    await rig.ledger.order({ partition: 'org1', order, by: 'test', reason: 'test' });
+  await until('the app takes the writes', async () => {
+    const before = log.length;
+    const status = await proxy?.write();
+    return status !== 503 && log.length === before;
+  });
+  configure({ partition: byOrg, anonymousReads: 'refuse' });
+  const before = log.length;
+  await rig.redis.flushall();
+  hangUp(proxy);
+  await until(
+    'it has decided',
+    () => says(proxy, 'rules.not-changed') || says(proxy, 'rules.changed'),
+    20_000,
+  );
+  // Until its next heartbeat it goes by what it knows, which is right.
+  await proxy?.write();
+  expect(log.length).toBe(before);
+  await until('it knows of the loss', () => says(proxy, 'ledger.regressed'), 20_000);
+  expect(await proxy?.write()).toBe(503);
+  expect(log.length).toBe(before);
+  await rig.close();
 }, 60_000);

@@ -288,7 +288,6 @@ describe('flips', () => {
   test.each([
     ['stale-plan', 409],
     ['no-such-plan', 404],
-    ['already-running', 409],
     ['nothing-can-move', 422],
     ['no-clean-way-back', 422],
   ] as const)('the desk refuses with %s: %d, and the audit log stays empty', async (refused, status) => {

@@ -3,6 +3,7 @@ import { Redis } from 'ioredis';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import type { DirectoryRefusal, DirectoryReport } from '../../src/core/homes.ts';
 import { DirectoryMoves, type DirectorySettings } from '../../src/handoff/directory.ts';
+import { MemberWatch } from '../../src/handoff/members.ts';
 import { DirectoryMemory } from '../../src/ledger/directory.ts';
 import {
   type NewcomerRig,
@@ -53,6 +54,7 @@ function moves(settings: Partial<DirectorySettings> = {}): DirectoryMoves {
   const { ledger, feed, registry } = rig.parts;
   return new DirectoryMoves({
     ...{ ledger, feed, registry, book: rig.book, guards: rig.guards, log: () => undefined },
+    members: new MemberWatch(ledger, 1_000, () => undefined),
     guarded: { legacy: false, app: true },
     settings: () => ({
       ...{ fenceMs: 2_000, drainMs: 1_000, newPartitions: 'legacy', withoutEntry: 'nowhere' },

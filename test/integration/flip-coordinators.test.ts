@@ -180,6 +180,19 @@ describe('an order', () => {
     expect(await rig.ended(first.desk, id)).toMatchObject({ state: 'completed', committed: 12 });
   });
 
+  test('to abort stands until the flip has ended, also where its coordinator leaves in the middle', async () => {
+    await rig.ledger.join();
+    const [first, second] = [await rig.open({ batch: 1 }), await rig.open({ batch: 4, waves: ['100%'] })];
+    const letGo = rig.holdAt('u02');
+    const { id } = await rig.start(first.desk);
+    await until('u02 is fenced', async () => (await rig.ownerOf('u02')) === 'fenced legacy');
+    const aborting = second.desk.abort(id, 'olga', 'enough');
+    await until('the order is heeded', async () => (await rig.ownerOf('u02')) === 'open legacy');
+    await first.desk.stop();
+    expect(await aborting).toMatchObject({ state: 'aborted', committed: 2, pending: 10 });
+    letGo();
+  });
+
   test('that nobody was there to take is carried out by who takes the flip over', async () => {
     await rig.ledger.join();
     const cutter = await rig.cutter();

@@ -130,6 +130,23 @@ describe('a handoff', () => {
     expect(await running).toMatchObject({ outcome: 'moved' });
   });
 
+  test('asks a ledger that refuses everything with pauses, and ends when it is sound again', async () => {
+    const member = await ledger.join();
+    const admission = member.admit(partition);
+    if (admission.verdict !== 'admit') throw new Error('not admitted');
+    const running = attempt({ drainMs: 150 });
+    await until('the member sees the fence', () => member.ownershipOf(partition).phase === 'fenced');
+    await ledger.redis.hset('{onewriter}:meta', 'regressed', 'said by the test');
+    const calls = async (): Promise<number> =>
+      Number(/cmdstat_evalsha:calls=(\d+)/.exec(await ledger.redis.info('commandstats'))?.[1] ?? 0);
+    const startedMs = performance.now();
+    const before = await calls();
+    await until('half a second has gone by', () => performance.now() - startedMs > 500);
+    expect((await calls()) - before).toBeLessThan(60);
+    await ledger.redis.hdel('{onewriter}:meta', 'regressed');
+    expect(await running).toMatchObject({ outcome: 'aborted', code: 'drain-timeout' });
+  });
+
   test('holds writes from the fence on', async () => {
     const member = await ledger.join();
     const first = member.admit(partition);

@@ -1,5 +1,14 @@
 /** What a process keeps of the ledger on disk, and what the next one makes of it (I5). */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
@@ -17,6 +26,7 @@ let server: TestRedis;
 let rig: TestLedger;
 let dataDir: string;
 let views: KeptViews;
+const ledgerName = '127.0.0.1:6379/0';
 const keepers: ViewKeeper[] = [];
 const witnesses: Witness[] = [];
 
@@ -24,7 +34,7 @@ beforeEach(async () => {
   server = await startRedis();
   rig = await openLedger(server);
   dataDir = mkdtempSync(join(tmpdir(), 'onewriter-kept-'));
-  views = new KeptViews(dataDir, '127.0.0.1:6379/0', 'a test');
+  views = new KeptViews(dataDir, ledgerName, 'a test');
 });
 afterEach(async () => {
   for (const keeper of keepers.splice(0)) await keeper.stop();
@@ -94,6 +104,24 @@ describe('a view on disk', () => {
     expect((await views.newest())?.confirmed.version).toBe(12);
   });
 
+  test('that another process replaces while it is read is looked for again', async () => {
+    await views.save(holdingAt(7));
+    const slow = new KeptViews(dataDir, ledgerName, 'a slow reader', async (file) => {
+      if (file.includes('0007.')) await views.save(holdingAt(8));
+      return readFile(file, 'utf8');
+    });
+    expect((await slow.newest())?.confirmed.version).toBe(8);
+  });
+
+  test('that is listed and cannot be found is named, not looked for for ever', async () => {
+    await views.save(holdingAt(7));
+    const [name = ''] = files();
+    const file = join(dataDir, 'ledger-views', name);
+    rmSync(file);
+    symlinkSync(join(dataDir, 'nowhere'), file);
+    await expect(views.newest()).rejects.toThrow(`${file}, which says`);
+  });
+
   test('of another ledger says nothing about this one', async () => {
     await views.save(holdingAt(7));
     expect(await new KeptViews(dataDir, 'elsewhere:6379/0', 'a test').newest()).toBeUndefined();
@@ -125,14 +153,14 @@ describe('a process that starts', () => {
 
   test('finds a ledger that has everything sound', async () => {
     const kept = await before();
-    expect(await checkOnStart(rig.redis, rig.ledger, kept)).toBeUndefined();
+    expect(await checkOnStart(rig.redis, rig.ledger, views, kept)).toBeUndefined();
     expect(await rig.ledger.regression()).toBeUndefined();
   });
 
   test('tells at once that the ledger lost data while nobody ran, and which file says so', async () => {
     const kept = await before();
     await rig.redis.flushall();
-    const sentence = await checkOnStart(rig.redis, rig.ledger, kept);
+    const sentence = await checkOnStart(rig.redis, rig.ledger, views, kept);
     expect(sentence).toContain(kept.file);
     expect(sentence).toContain('onewriter ledger restore --from member');
     expect(sentence).toContain('--from empty');
@@ -166,12 +194,23 @@ describe('a process that starts', () => {
   test('without the file, because the operator deleted it, takes the emptied ledger as it is', async () => {
     const kept = await before();
     await rig.redis.flushall();
-    await checkOnStart(rig.redis, rig.ledger, kept);
+    await checkOnStart(rig.redis, rig.ledger, views, kept);
     rmSync(kept.file);
-    expect(await checkOnStart(rig.redis, rig.ledger, await views.newest())).toBeUndefined();
+    expect(await checkOnStart(rig.redis, rig.ledger, views, await views.newest())).toBeUndefined();
     expect(await rig.ledger.regression()).toBeUndefined();
     const member = await rig.join();
     await until('it admits', () => member.admit('w').verdict === 'admit');
+  });
+
+  test('that another data directory holds takes nothing back: who cannot see the file proves nothing', async () => {
+    const kept = await before();
+    await rig.redis.flushall();
+    await checkOnStart(rig.redis, rig.ledger, views, kept);
+    const elsewhere = new KeptViews(join(dataDir, 'other'), 'the ledger', 'another');
+    expect(await checkOnStart(rig.redis, rig.ledger, elsewhere, undefined)).toContain('lost data');
+    rmSync(kept.file);
+    expect(await checkOnStart(rig.redis, rig.ledger, elsewhere, undefined)).toContain('lost data');
+    expect(await checkOnStart(rig.redis, rig.ledger, views, undefined)).toBeUndefined();
   });
 
   test('does not withdraw what a living member said, whatever was deleted', async () => {
@@ -180,7 +219,7 @@ describe('a process that starts', () => {
     await until('confirmed', () => (member.holding().confirmed?.version ?? 0) >= 2);
     await rig.redis.flushall();
     await until('marked', () => rig.ledger.regression());
-    expect(await checkOnStart(rig.redis, rig.ledger, undefined)).toContain('The ledger has lost data');
+    expect(await checkOnStart(rig.redis, rig.ledger, views, undefined)).toContain('The ledger has lost data');
     expect(await rig.ledger.regression()).toMatchObject({ by: '' });
   });
 });

@@ -167,6 +167,14 @@ describe('while the replica hangs', () => {
     expect(done).toEqual([]);
   });
 
+  test('a process that cannot enter durably leaves no member behind that a handoff would wait for', async () => {
+    const rig = await open(1);
+    process.kill(replica.pid, 'SIGSTOP');
+    await expect(rig.join()).rejects.toThrow('replicas confirmed');
+    process.kill(replica.pid, 'SIGCONT');
+    expect(await rig.ledger.members()).toEqual([]);
+  });
+
   test('what is only read does not wait behind a write', async () => {
     const rig = await open(1);
     process.kill(replica.pid, 'SIGSTOP');

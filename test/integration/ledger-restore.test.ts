@@ -10,6 +10,7 @@ import { KeptViews } from '../../src/ledger/kept-views.ts';
 import type { Membership } from '../../src/ledger/membership.ts';
 import { Rescues } from '../../src/ledger/rescues.ts';
 import { LedgerRecovery, type RestoreOrder, type RestoreReport } from '../../src/ledger/restore.ts';
+import { RestoreTurn, TurnLost } from '../../src/ledger/restore-turn.ts';
 import { openLedger, type TestLedger } from '../support/ledger.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { until } from '../support/until.ts';
@@ -55,7 +56,7 @@ function recovery(): LedgerRecovery {
   const rescues = new Rescues(redis);
   return new LedgerRecovery({
     ...{ redis, ledger, registry, rescues, views, guard, defaultOwner: 'legacy' },
-    quietMs: leaseMs + 700,
+    ...{ quietMs: leaseMs + 700, turnMs: 2_000 },
   });
 }
 
@@ -309,6 +310,96 @@ describe('what decides', () => {
     });
     await restore({ evenThoughHealthy: true });
     expect(await admitted(member, 'u1')).toMatchObject({ owner: 'app', epoch: 14 });
+  });
+});
+
+describe('the turn of a restore', () => {
+  const underWay = '{onewriter}:restoring';
+  const begin = (): Promise<RestoreTurn> =>
+    RestoreTurn.begin(rig.redis, { turnMs: 60_000, evenThoughHealthy: true }).then((turn) => {
+      if (typeof turn === 'string') throw new Error(turn);
+      return turn;
+    });
+  const record = { phase: 'open', owner: 'app', epoch: 14, version: 9, transitionId: 'x', changedAtMs: 1 };
+
+  test('is kept as long as it works, however long that takes', async () => {
+    await flip('u1');
+    guard = async () => {
+      const leftMs = await rig.redis.pttl(underWay);
+      await until('it is renewed', async () => (await rig.redis.pttl(underWay)) > leftMs);
+      return { epoch: 4, owner: 'app', closed: false, written: true };
+    };
+    expect(await restore({ from: 'empty', evenThoughHealthy: true })).toMatchObject({ restored: true });
+    expect(await rig.redis.exists(underWay)).toBe(0);
+  });
+
+  test('once lost, is the end of it: it writes nothing any more, neither aside nor beside', async () => {
+    await rig.registry.note([{ partition: 'u1' }]);
+    await flip('u1');
+    const document = parseDocument(await recovery().exportLedger());
+    await rig.redis.del('{onewriter}:registry');
+    const writes = async (): Promise<string | undefined> =>
+      /^rdb_changes_since_last_save:(\d+)/m.exec(await rig.redis.info('persistence'))?.[1];
+    let then: string | undefined;
+    guard = async () => {
+      await rig.redis.set(underWay, 'another');
+      then = await writes();
+      return { epoch: 4, owner: 'app', closed: false, written: true };
+    };
+    expect(
+      await recovery().restore({ ...usual, from: 'export', document, evenThoughHealthy: true }),
+    ).toMatchObject({ refused: 'restore-running' });
+    expect(await writes()).toBe(then);
+    expect(await rig.redis.get(underWay)).toBe('another');
+    expect(await rig.ledger.regression()).toBeDefined();
+  });
+
+  test('does not end with a part of what it wrote', async () => {
+    await flip('u1');
+    const turn = await begin();
+    await turn.writeAside('partitions', [
+      ['u1', JSON.stringify(record)],
+      ['u2', JSON.stringify(record)],
+    ]);
+    // As where a replica is promoted that had not got all of it.
+    const [aside = ''] = await rig.redis.keys('{onewriter}:restored:*');
+    await rig.redis.hdel(aside, 'u2');
+    await expect(turn.finish(100, 'id', undefined)).rejects.toThrow(TurnLost);
+    expect(await rig.ledger.regression()).toBeDefined();
+    expect((await rig.ledger.read('u1')).ownership.epoch).toBe(4);
+    await turn.giveUp();
+  });
+
+  test('that was lost before the last step changes nothing, and takes nothing from the one that has it now', async () => {
+    const turn = await begin();
+    await turn.writeAside('partitions', [['u1', JSON.stringify(record)]]);
+    await rig.redis.set(underWay, 'another');
+    await expect(turn.finish(100, 'id', undefined)).rejects.toThrow(TurnLost);
+    expect((await rig.ledger.read('u1')).version).toBe(0);
+    await turn.giveUp();
+    expect(await rig.redis.get(underWay)).toBe('another');
+    expect(await rig.ledger.regression()).toBeDefined();
+  });
+
+  test('that is given up leaves everything as it was, and that ends leaves what was there', async () => {
+    const directory = '{onewriter}:directory';
+    await rig.redis.hset(directory, 'ann', 'org1');
+    const entries = Array.from({ length: 2_500 }, (_, at) => [`u${at}`, 'org2'] as const);
+    const given = await begin();
+    await given.writeAside('directory', entries);
+    expect(await rig.redis.hlen(directory)).toBe(1);
+    await given.giveUp();
+    expect(await rig.redis.hgetall(directory)).toEqual({ ann: 'org1' });
+    expect(await rig.redis.keys('{onewriter}:rest*')).toEqual([]);
+    expect(await rig.ledger.regression()).toBeUndefined();
+    const turn = await begin();
+    await turn.writeAside('partitions', [['u1', JSON.stringify(record)]]);
+    await turn.writeAside('directory', [...entries, ['ann', 'org9']]);
+    await turn.finish(100, 'id', undefined);
+    expect(await rig.redis.hlen(directory)).toBe(2_501);
+    expect(await rig.redis.hmget(directory, 'ann', 'u2499')).toEqual(['org1', 'org2']);
+    expect(await rig.redis.pttl('{onewriter}:partitions')).toBe(-1);
+    expect(await rig.redis.keys('{onewriter}:rest*')).toEqual([]);
   });
 });
 

@@ -83,6 +83,42 @@ describe('a ledger that went back', () => {
   });
 });
 
+describe('an entry that this version cannot read', () => {
+  test('is passed by, and a member that follows learns from a snapshot what it did', async () => {
+    const member = await rig.join();
+    await until('it admits', () => member.admit('v').verdict === 'admit');
+    const { version } = (await ledger.snapshot()).position;
+    await raw.hset('{onewriter}:meta', { version: version + 1, id: 'novel' });
+    const entry = ['kind', 'of a version to come', 'previous', '', 'id', 'novel', 'by', 'x', 'reason', 'x'];
+    await raw.xadd('{onewriter}:changes', `${version + 1}-0`, ...entry);
+    await fence('u');
+    await until('it knows of the fence behind it', () => member.ownershipOf('u').phase === 'fenced');
+  });
+
+  test('takes nothing from the entries that come with it', async () => {
+    const heard: string[] = [];
+    rig.feed.onAcknowledgement(() => {
+      throw new Error('a listener with a fault');
+    });
+    rig.feed.onAcknowledgement(({ attempt }) => heard.push(attempt));
+    const good = { member: 'm', partition: 'u', attempt: 'good', epoch: 2, answer: 'drained' };
+    const json = JSON.stringify({ ...good, lastWriteAgeMs: 0, settlesInMs: 0 });
+    const stream = '{onewriter}:acknowledgements';
+    await raw.multi().xadd(stream, '*', 'json', 'no json').xadd(stream, '*', 'json', json).exec();
+    await until('the good one is heard', () => heard.includes('good'));
+  });
+
+  test('and behind which nothing comes is made up for by the heartbeat: the lease goes on', async () => {
+    const member = await rig.join({ leaseMs: 900 });
+    await until('it admits', () => member.admit('v').verdict === 'admit');
+    const { version } = (await ledger.snapshot()).position;
+    await raw.hset('{onewriter}:meta', { version: version + 1, id: 'novel' });
+    await raw.xadd('{onewriter}:changes', `${version + 1}-0`, 'kind', 'of a version to come');
+    await until('its view is complete', () => member.holding().position.version === version + 1);
+    await until('it admits again', () => member.admit('w').verdict === 'admit');
+  });
+});
+
 describe('the rules', () => {
   const mine = { hash: 'mine', newPartitions: 'legacy' } as const;
 

@@ -2,7 +2,8 @@
 import { Redis } from 'ioredis';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { guardVerdict } from '../../src/core/guard.ts';
-import { type NewcomerRig, startNewcomerRig } from '../support/newcomers.ts';
+import { Claims } from '../../src/ledger/claims.ts';
+import { type NewcomerRig, rulesOf, startNewcomerRig } from '../support/newcomers.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { until } from '../support/until.ts';
 
@@ -122,6 +123,28 @@ describe('where the registry names everybody in legacy', () => {
     expect(rig.took.app.get('ann')).toBe(1);
   });
 
+  test('a write that comes while a try fails gets a try of its own', async () => {
+    const { member } = await rig.start();
+    const seals: PromiseWithResolvers<void>[] = [];
+    const seal = (): Promise<void> => {
+      const answer = Promise.withResolvers<void>();
+      seals.push(answer);
+      return answer.promise;
+    };
+    const rules = { hash: rulesOf('app'), newPartitions: 'app' } as const;
+    const { ledger } = rig.parts;
+    const claims = new Claims({ ledger, member, rules, seal, withinMs: 0, log: () => undefined });
+    claims.settle('ann');
+    await until('the guard is asked', () => seals.length === 1);
+    claims.settle('ann');
+    seals[0]?.reject(new Error('the guard is away'));
+    await until('the guard is asked once more', () => seals.length === 2);
+    seals[1]?.resolve();
+    await until('the partition is claimed', () => claims.known('ann'));
+    expect(seals.length).toBe(2);
+    claims.stop();
+  });
+
   test('without a guard nothing is sealed, and an anonymous write begins no partition', async () => {
     const { send } = await rig.start({
       guarded: false,
@@ -166,6 +189,51 @@ describe('where nobody has said that the registry is complete', () => {
     const later = await rig.start();
     expect(await later.send('ann')).toEqual(ok('legacy'));
     expect(await later.send('cat')).toEqual(ok('app'));
+  });
+});
+
+describe('a write without an identity, where nobody has said that the registry is complete', () => {
+  const config = { routes: [{ path: '/c/:owner/*', partition: 'path.owner', anonymous: true }] };
+
+  test('registers nobody: it goes where somebody has begun, and is refused elsewhere', async () => {
+    await rig.parts.registry.note([{ partition: 'old' }]);
+    const { send } = await rig.start({ config });
+    const names = Array.from({ length: 20 }, (_, at) => `nobody${at}`);
+    const answers = await Promise.all(names.map(async (name) => send('', 'POST', `/c/${name}/x`)));
+    expect(new Set(answers.map(({ status, code }) => `${status} ${code}`))).toEqual(
+      new Set(['400 no-partition']),
+    );
+    expect(await registered()).toEqual(['old']);
+    expect(await raw.hlen('{onewriter}:sealing')).toBe(0);
+    expect(await send('', 'POST', '/c/old/x')).toEqual(ok('legacy'));
+    expect(await send('ann')).toEqual(ok('legacy'));
+    expect(await send('', 'POST', '/c/ann/x')).toEqual(ok('legacy'));
+    expect(rig.took.legacy).toEqual(
+      new Map([
+        ['nobody', 2],
+        ['ann', 1],
+      ]),
+    );
+  });
+
+  test('goes to the app where somebody has been claimed for it, also at a proxy that never saw them', async () => {
+    const first = await rig.start({ config });
+    await rig.parts.registry.declareComplete('ops');
+    expect(await first.send('ann')).toEqual(ok('app'));
+    const second = await rig.start({ config });
+    expect(await second.send('', 'POST', '/c/ann/x')).toEqual(ok('app'));
+  });
+
+  test('is told to come again where the ledger does not say whose the partition is', async () => {
+    const { send } = await rig.start({ config });
+    process.kill(server.pid, 'SIGSTOP');
+    try {
+      expect(await send('', 'POST', '/c/ann/x')).toMatchObject({ status: 503, code: 'unclaimed' });
+    } finally {
+      process.kill(server.pid, 'SIGCONT');
+    }
+    await until('it is answered', async () => (await send('', 'POST', '/c/ann/x')).status === 400);
+    expect(await registered()).toEqual([]);
   });
 });
 

@@ -1,4 +1,5 @@
 /** Every kind of identity through the proxy: what passes, what is refused, and what reaches the store. */
+import { gzipSync } from 'node:zlib';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { type ServiceAnswer, answering, knowing, signingKey, TestService } from '../support/identity.ts';
 import { openKeys } from '../support/idempotency.ts';
@@ -201,13 +202,66 @@ describe('a session in a JSON body', () => {
   test('is no identity in a body of another type, and wrong where it is there twice', async () => {
     await start(knowing({ [shown]: 'ann' }, 'body'), rule);
     expect(codeOf(await send(['Content-Type: text/html'], shown))).toBe('no-identity');
-    expect(codeOf(await send([json], '{"_SessionToken":'))).toBe('no-identity');
+    expect(codeOf(await send([json], '{"_SessionToken":'))).toBe('bad-credential');
     expect(codeOf(await send([json], '{}'))).toBe('no-identity');
     expect(codeOf(await send([json]))).toBe('no-identity');
     expect(codeOf(await send([json], '{"_SessionToken":"r:abc","_SessionToken":"r:abc"}'))).toBe(
       'bad-credential',
     );
     expect(rig.legacy.requests).toEqual([]);
+  });
+
+  describe('behind which another credential stands', () => {
+    const before: Rules = (url) => [...rule(url), { cookie: 'sid', ...asked(url) }];
+    const users: ServiceAnswer = (question, response) => {
+      const where = question.body === '' ? 'cookie' : 'body';
+      knowing({ [shown]: 'bob', 'sid=a': 'ann' }, where)(question, response);
+    };
+    const cookie = 'Cookie: sid=a';
+    const latin1 = (bytes: Buffer): string => bytes.toString('latin1');
+    const withNote = '{"_SessionToken":"r:abc","n":"\u00ff"}';
+
+    test('decides, or is 401 where it cannot be read: the other never decides in its place', async () => {
+      await start(users, before);
+      expect(statusOf(await send([cookie, json], shown))).toBe(200);
+      const unreadable: [headers: string[], body: string][] = [
+        [[json], latin1(Buffer.from(`\ufeff${shown}`))],
+        [[json, 'Content-Encoding: gzip'], latin1(gzipSync(shown))],
+        [[`${json}; charset=utf-16le`], latin1(Buffer.from(shown, 'utf16le'))],
+        [[json], withNote],
+        [[json, json], shown],
+        [['Content-Type: text/html', json], shown],
+      ];
+      for (const [headers, body] of unreadable) {
+        for (const method of ['POST', 'GET']) {
+          expect([headers, codeOf(await send([cookie, ...headers], body, method))]).toEqual([
+            headers,
+            'bad-credential',
+          ]);
+        }
+      }
+      expect(usersSeen()).toEqual(['bob']);
+    });
+
+    test('leaves an empty body, and one of another type, to it', async () => {
+      await start(users, before);
+      expect(statusOf(await send([cookie, json], ''))).toBe(200);
+      const chunked = `POST /a HTTP/1.1\r\nHost: h\r\n${cookie}\r\n${json}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`;
+      expect(statusOf(await exchange(rig.port, chunked))).toBe(200);
+      expect(statusOf(await send([cookie, 'Content-Type: text/html'], shown))).toBe(200);
+      expect(usersSeen()).toEqual(['ann', 'ann', 'ann']);
+    });
+
+    test('cannot be hidden from the store by naming the header of its body in Connection', async () => {
+      await start(users, before);
+      const named = 'Connection: close, content-type, content-encoding';
+      expect(statusOf(await send([cookie, json, 'Content-Encoding: identity', named], shown))).toBe(200);
+      const [seen] = rig.legacy.requests;
+      if (seen === undefined) throw new Error('nothing reached the store');
+      expect(usersSeen()).toEqual(['bob']);
+      expect(headerOf(seen, 'content-type')).toBe('application/json');
+      expect(headerOf(seen, 'content-encoding')).toBe('identity');
+    });
   });
 
   test('is read up to the limit: a larger body is 413 and reaches nobody', async () => {

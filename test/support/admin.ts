@@ -15,6 +15,7 @@ import type {
 } from '../../src/core/flip.ts';
 import type { CopyDesk, PartitionComparison } from '../../src/core/ports.ts';
 import { DirectoryMoves } from '../../src/handoff/directory.ts';
+import { MemberWatch } from '../../src/handoff/members.ts';
 import { RedisDirectory } from '../../src/ledger/directory.ts';
 import { RedisLedger } from '../../src/ledger/ledger.ts';
 import { loadedWith } from './config.ts';
@@ -150,6 +151,7 @@ function directoryOf(parts: TestLedger, ledger: RedisLedger, redis: Redis): Dire
   const { feed, registry } = parts;
   return new DirectoryMoves({
     ...{ ledger, feed, registry, book: new RedisDirectory(redis, ledger.writes), log: () => undefined },
+    members: new MemberWatch(ledger, 1_000, () => undefined),
     guards: { advance: () => Promise.reject(new Error('not part of this test')) },
     guarded: { legacy: false, app: false },
     settings: () => ({

@@ -10,8 +10,8 @@ import type { Environment } from '../command.ts';
 import { fail, type Finding, ok, sentenceOf, warn } from './finding.ts';
 import { checkDataDir } from './machine.ts';
 
-/** Exclusive ranges in XRANGE, which the ledger reads with, came with 6.2. */
-const redisNeeded = [6, 2] as const;
+/** The oldest that was tried. Valkey names the version of Redis that it began from. */
+const redisNeeded = [7, 0] as const;
 
 export async function checkRedis(config: Config, env: Environment): Promise<Finding[]> {
   if (config.redis.url === 'embedded') return [checkBinary(env), checkDataDir(config.dataDir)];

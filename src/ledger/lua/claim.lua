@@ -11,7 +11,7 @@
 -- KEYS  1 partitions (hash)  2 meta (hash)  3 changes (stream)  4 registry (hash)  5 seals under way (hash)
 -- ARGV  1 partition  2 hash of the rules that the member runs by  3 next ownership (JSON)  4 change id  5 by
 --       6 reason  7 untouched record (JSON)  8 stream length kept
---       9 step: 'ask' changes nothing, 'seal' notes that the guard will be sealed, 'claim' claims
+--       9 step: 'ask' only asks, 'seal' notes that the guard will be sealed, 'claim' claims
 -- Returns {answer, record, '1' where a seal is noted, else ''}; the answer is 'claimed' | 'touched' | 'newcomer'
 --         | 'at-home' | 'taken-for-old' | 'rules-changed' | 'ledger-regressed'
 local step = ARGV[9]
@@ -27,8 +27,9 @@ if known[2] then return {'ledger-regressed', ARGV[7], sealed} end
 if not known[1] or cjson.decode(known[1]).hash ~= ARGV[2] then return {'rules-changed', ARGV[7], sealed} end
 local attributes = redis.call('HGET', KEYS[4], ARGV[1])
 if attributes then
-  -- Written again, so that the WAIT behind this covers an entry that somebody else has just made.
-  if step ~= 'ask' then redis.call('HSET', KEYS[4], ARGV[1], attributes) end
+  -- Written again, whatever the step, since the member relies on the answer: the WAIT behind this covers an entry
+  -- that somebody else has just made only if this script has written.
+  redis.call('HSET', KEYS[4], ARGV[1], attributes)
   return {'at-home', ARGV[7], sealed}
 end
 if not known[3] then

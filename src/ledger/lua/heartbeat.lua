@@ -8,6 +8,8 @@
 -- ARGV  1 member id; '' for a process that is no member and only asks  2 member record (JSON)
 --       3 confirmed version  4 confirmed id  5 applied version  6 applied id
 --       7 the file that says what was confirmed, '' where it was confirmed to the process itself
+--       8 what to write with an 'ok' to no member, '' for nothing: WAIT covers only what its connection has written,
+--         and behind a script that wrote nothing Redis 7.2 and later answer it at once
 -- Returns {'ok', version} | {'view-ahead'} | {'not-listed'} | {'ledger-regressed', sentence}
 local known = redis.call('HMGET', KEYS[2], 'version', 'id', 'regressed', 'restoredVersion')
 local version = tonumber(known[1] or '0')
@@ -39,7 +41,10 @@ local applied = tonumber(ARGV[5])
 if holds(applied, ARGV[6]) == false then return {'view-ahead'} end
 -- A view of before a restore leads nowhere: its versions are not continued.
 if known[4] and applied < tonumber(known[4]) then return {'view-ahead'} end
-if ARGV[1] == '' then return {'ok', version} end
+if ARGV[1] == '' then
+  if ARGV[8] ~= '' then redis.call('HSET', KEYS[2], 'confirm', ARGV[8]) end
+  return {'ok', version}
+end
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {'not-listed'} end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return {'ok', version}

@@ -1,15 +1,34 @@
 -- The last step of a restore: what was written aside becomes the ledger, under a new stream, and the mark goes.
 -- For members it is one moment. Whoever has applied an older version loads a snapshot (see heartbeat.lua).
 --
--- KEYS  1 partitions (hash)  2 meta (hash)  3 changes (stream)  4 what was written aside (hash)
---       5 restore under way (string)
+-- KEYS  1 partitions  2 meta (hash)  3 changes (stream)  4 restore under way (string)
+--       5 partitions  6 registry  7 directory  8 cohorts, as written aside (hashes)
+--       9 registry  10 directory  11 cohorts (hashes)
 -- ARGV  1 token  2 version, above every version known  3 id  4 rules (JSON), '' where none are known
--- Returns 1, or 0 where this restore has lost its turn or the version is not above the ledger's
-if redis.call('GET', KEYS[5]) ~= ARGV[1] then return 0 end
+--       5.. how many entries were written aside to each of KEYS 5 to 8
+-- Returns 1, or 0 where this restore has lost its turn, the version is not above the ledger's, or what was written
+-- aside is not whole (a replica was promoted that had not got all of it); then nothing is changed
+if redis.call('GET', KEYS[4]) ~= ARGV[1] then return 0 end
 if redis.call('HEXISTS', KEYS[2], 'regressed') == 0 then return 0 end
 if tonumber(redis.call('HGET', KEYS[2], 'version') or '0') >= tonumber(ARGV[2]) then return 0 end
-redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[5])
-if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('RENAME', KEYS[4], KEYS[1]) end
+for place = 5, 8 do
+  if redis.call('HLEN', KEYS[place]) ~= tonumber(ARGV[place]) then return 0 end
+end
+redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[4])
+if redis.call('EXISTS', KEYS[5]) == 1 then
+  redis.call('RENAME', KEYS[5], KEYS[1])
+  redis.call('PERSIST', KEYS[1])
+end
+-- What the ledger still has stands: it may be newer than the export.
+for place = 6, 8 do
+  local cursor = '0'
+  repeat
+    local some = redis.call('HSCAN', KEYS[place], cursor, 'COUNT', 1000)
+    cursor = some[1]
+    for at = 1, #some[2], 2 do redis.call('HSETNX', KEYS[place + 3], some[2][at], some[2][at + 1]) end
+  until cursor == '0'
+  redis.call('UNLINK', KEYS[place])
+end
 local time = redis.call('TIME')
 redis.call('HSET', KEYS[2], 'version', ARGV[2], 'id', ARGV[3], 'restoredVersion', ARGV[2],
   'lastDepartureMs', string.format('%d', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)))

@@ -211,6 +211,16 @@ describe('the view', () => {
     expect(member.ownershipOf('u')).toEqual(fence('a'));
   });
 
+  test('that went back wakes what was held, when its lease begins anew', () => {
+    follow('u', fence('a'), at(1));
+    member.viewAhead();
+    member.load({ position: { version: 0, id: '' }, partitions: [] }, at(2));
+    version = 0;
+    expect(beat(at(3))).toEqual([{ kind: 'wake' }]);
+    expect(beat(at(4))).toEqual([]);
+    admitted('u', at(5));
+  });
+
   test('that is ahead of the ledger takes in nothing, and admits nothing, before it has gone back', () => {
     follow('u', fence('a'), at(1));
     beat(at(2));

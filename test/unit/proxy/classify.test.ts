@@ -215,6 +215,58 @@ describe('a path that is spelled in another way', () => {
     });
   });
 
+  test.each(['/api/orgs/org1;v=1/x', '/api/orgs/org1;/x', '/api/orgs/;v/org1/x', '/api/orgs/org1%20;v/x'])(
+    '%s could name another partition to a server that overlooks it, and is refused',
+    (url) => {
+      for (const method of ['GET', 'PUT']) {
+        expect(classifier.match(requestOf(method, url), false)).toMatchObject({
+          match: 'refused',
+          failure: { code: 'bad-target' },
+        });
+      }
+    },
+  );
+
+  test('names the partition as it is written: in its letters, and with what is no parameter', () => {
+    for (const [url, partition] of [
+      ['/api/orgs/Org1/x', 'Org1'],
+      ['/api/orgs/org1%3Bv=1/x', 'org1;v=1'],
+      ['/api/orgs/org1/x;v=1', 'org1'],
+    ] as const) {
+      expect(placeOf(classifier, requestOf('PUT', url), 'u7')).toEqual({ place: 'partition', partition });
+    }
+  });
+
+  test('names no other partition by another rule of the same effect', () => {
+    const twice = classifierOf({
+      routes: ['/v1/:owner/*', '/:owner/*'].map((path) => ({ path, partition: 'path.owner' })),
+    });
+    for (const url of ['/V1/o1/x', '/v1;a/o1/x']) {
+      expect(twice.match(requestOf('PUT', url), false)).toMatchObject({ failure: { code: 'bad-target' } });
+    }
+  });
+
+  test('names no other partition by the general rules', () => {
+    const byTemplate = classifierOf({ partition: [{ path: '/orgs/:partition/*' }, { by: 'user' }] });
+    const byName = classifierOf({
+      routes: [{ path: '/orgs/:org/*' }, { path: '/pinned/:org', store: 'legacy' }],
+      partition: [{ path: 'org' }, { by: 'user' }],
+    });
+    for (const url of ['/orgs/o1;v=1/x', '/ORGS/o1/x', '/orgs//o1/x']) {
+      expect(placeOf(byTemplate, requestOf('PUT', url), 'u7')).toMatchObject({ place: 'refused' });
+      expect(byName.match(requestOf('PUT', url), false)).toMatchObject({ failure: { code: 'bad-target' } });
+    }
+    for (const classifier of [byTemplate, byName]) {
+      expect(placeOf(classifier, requestOf('PUT', '/orgs/O1/x;v'), 'u7')).toMatchObject({ partition: 'O1' });
+      expect(placeOf(classifier, requestOf('PUT', '/Other//x;v'), 'u7')).toMatchObject({ partition: 'u7' });
+    }
+    // What is pinned belongs to no partition.
+    expect(placeOf(byName, requestOf('PUT', '/pinned/o1;v'), 'u7')).toEqual({
+      place: 'store',
+      store: 'legacy',
+    });
+  });
+
   test('is let through where no rule would treat it differently', () => {
     expect(placeOf(classifier, requestOf('PUT', '/plain/'), 'u7')).toMatchObject({ partition: 'u7' });
     expect(placeOf(classifier, requestOf('PUT', '/Other//path/'), 'u7')).toMatchObject({ partition: 'u7' });

@@ -5,7 +5,7 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import type { Found } from '../../../src/proxy/credential.ts';
 import { basicIn, bearerIn } from '../../../src/proxy/identify-authorization.ts';
-import { credentialIn, mayHoldJson } from '../../../src/proxy/identify-body.ts';
+import { credentialIn, formOf } from '../../../src/proxy/identify-body.ts';
 import { cookieIn } from '../../../src/proxy/identify-cookie.ts';
 
 function requestOf(rawHeaders: string[]): IncomingMessage {
@@ -202,22 +202,19 @@ describe('a field of a body', () => {
     expect(field('{"\\u0074":"r:abc"}', 't')).toEqual(found);
   });
 
-  test('that is absent or null is no credential; nor is what is not JSON', () => {
-    for (const body of [
-      '{}',
-      '{"t":null}',
-      '{"u":{"t":"x"}}',
-      '[{"t":"x"}]',
-      '"t"',
-      '7',
-      '',
-      '{"t":"x"',
-      't=x',
-      '\ufeff{"t":"x"}',
-    ]) {
+  test('that is absent or null is no credential', () => {
+    for (const body of ['{}', '{"t":null}', '{"u":{"t":"x"}}', '[{"t":"x"}]', '"t"', '7']) {
       expect(field(body, 't')).toBeUndefined();
     }
-    expect(credentialIn(Buffer.from([0x7b, 0xff, 0x7d]), ['t'])).toBeUndefined();
+  });
+
+  test('of a body that only a more tolerant reader could read is refused, not absent', () => {
+    for (const body of ['{"t":"x"', 't=x', '\ufeff{"t":"x"}', "{'t':'x'}", '{"t":"x",}']) {
+      expect([body, isWrong(field(body, 't'))]).toEqual([body, true]);
+    }
+    const lax = Buffer.from('{"t":"x","n":"\u00ff"}', 'latin1');
+    expect(isWrong(credentialIn(lax, ['t']))).toBe(true);
+    expect(isWrong(credentialIn(Buffer.from('{"t":"x"}', 'utf16le'), ['t']))).toBe(true);
   });
 
   test('that is there twice is refused: the store might read the other one', () => {
@@ -284,26 +281,46 @@ describe('a field of a body', () => {
   });
 
   test('is looked for in JSON only, and in text that could be JSON', () => {
-    const may = (type: string, ...more: string[]): boolean =>
-      mayHoldJson(requestOf(['Content-Type', type, 'Content-Length', '2', ...more]));
+    const form = (type: string, ...more: string[]): string => {
+      const found = formOf(requestOf(['Content-Type', type, 'Content-Length', '2', ...more]));
+      return typeof found === 'string' ? found : 'wrong';
+    };
     for (const type of [
       'application/json',
       'application/vnd.api+json; charset=utf-8',
       'text/plain;charset="UTF-8"',
       'Application/JSON',
     ]) {
-      expect(may(type)).toBe(true);
+      expect([type, form(type)]).toEqual([type, 'json']);
     }
     for (const type of [
       'application/x-www-form-urlencoded',
       'text/plainer',
       'application/jsonp',
-      'application/json; charset=utf-16',
-      'text/html',
+      'text/html; charset=utf-16',
     ]) {
-      expect(may(type)).toBe(false);
+      expect([type, form(type)]).toEqual([type, 'other']);
     }
-    expect(may('application/json', 'Content-Encoding', 'gzip')).toBe(false);
-    expect(mayHoldJson(requestOf(['Content-Type', 'application/json']))).toBe(false);
+    expect(form('application/json', 'Content-Encoding', 'Identity')).toBe('json');
+    expect(form('text/html', 'Content-Encoding', 'gzip')).toBe('other');
+    expect(formOf(requestOf(['Content-Type', 'application/json']))).toBe('other');
+  });
+
+  test('of a body whose header readers could take in several ways is refused', () => {
+    const json = ['Content-Type', 'application/json'];
+    for (const headers of [
+      ['Content-Type', 'application/json; charset=utf-16le'],
+      ['Content-Type', 'application/json; charset=utf-8; charset=utf-16le'],
+      ['Content-Type', 'application/json, text/html'],
+      ['Content-Type', 'text/html, application/json'],
+      [...json, 'Content-Encoding', 'gzip'],
+      [...json, 'Content-Encoding', ''],
+      [...json, 'Content-Encoding', 'identity', 'Content-Encoding', 'identity'],
+      ['Content-Type', 'text/html', 'content-type', 'application/json'],
+      [...json, ...json],
+    ]) {
+      const form = formOf(requestOf([...headers, 'Content-Length', '2']));
+      expect([headers, typeof form]).toEqual([headers, 'object']);
+    }
   });
 });

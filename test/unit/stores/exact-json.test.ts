@@ -1,4 +1,5 @@
-import { expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
+import * as fc from 'fast-check';
 import { isInexact, parseExactly } from '../../../src/stores/rest/exact-json.ts';
 
 function inexactItems(text: string): boolean[] {
@@ -20,4 +21,32 @@ test('numbers that are kept are left alone, also in long notations of one double
     ),
   ).toEqual([false, false, false, false, false]);
   expect(parseExactly('{"a":[1,2,{"b":null}]}')).toEqual({ a: [1, 2, { b: null }] });
+});
+
+describe('names of fields', () => {
+  test('keeps keys of one escaped character, which V8 of Node 24 mixes up', () => {
+    expect(parseExactly('{"t":1,"\\\\":2}')).toEqual({ t: 1, '\\': 2 });
+    expect(parseExactly('{"t":1,"\\u5e74":2}')).toEqual({ t: 1, 年: 2 });
+    expect(parseExactly('{"t":1,"\\u00e9" : 2}')).toEqual({ t: 1, é: 2 });
+  });
+
+  test('reads as JSON.parse does, also with every character escaped', () => {
+    const escaped = (text: string): string =>
+      Array.from({ length: text.length }, (_, at) => escape(text.charCodeAt(at))).join('');
+    const escape = (code: number): string => `\\u${code.toString(16).padStart(4, '0')}`;
+    const name = fc.string({ minLength: 2, maxLength: 6, unit: 'grapheme' });
+    fc.assert(
+      fc.property(fc.dictionary(name, name, { noNullPrototype: true }), (record) => {
+        const fields = Object.entries(record).map(([key, value]) => `"${escaped(key)}": "${escaped(value)}"`);
+        expect(parseExactly(`{${fields.join(', ')}}`)).toEqual(record);
+        expect(parseExactly(JSON.stringify(record))).toEqual(record);
+      }),
+    );
+  });
+
+  test('does not touch what only looks like a key inside a text', () => {
+    const record = { a: 'say "\\u00e9": yes', 'x"é': 1 };
+    expect(parseExactly(JSON.stringify(record))).toEqual(record);
+    expect(parseExactly('{"x\\"\\u00e9": 1}')).toEqual({ 'x"é': 1 });
+  });
 });
