@@ -21,6 +21,7 @@ import { Rounds } from './ledger/rounds.ts';
 import { type Lookout, openLookout } from './ledger/lookout.ts';
 import { LedgerRecovery } from './ledger/restore.ts';
 import type { Log } from './log.ts';
+import { pause } from './pause.ts';
 import { openKeys, ProxyRole, type RuleSet } from './proxy-role.ts';
 import { restConnectorOf } from './stores/rest/store.ts';
 import { createSync, type Sync } from './sync/create.ts';
@@ -49,13 +50,26 @@ export interface RoleRequest {
 
 const guardWithinMs = 10_000;
 const plansKept = 200;
+const stopMarginMs = 10_000;
 
 /** Rejects with an error whose message is a sentence for the operator; what had started is stopped again. */
 export async function startRole(role: Role, request: RoleRequest): Promise<Running> {
   const stops: (() => Promise<void>)[] = [];
   const stop = async (): Promise<void> => {
     for (const end of stops.splice(0).toReversed()) {
-      await end().catch((error: unknown) => request.log('warn', 'stop.failed', { error: String(error) }));
+      const waited = new AbortController();
+      const late = pause(stepWithinMs(request.config), waited.signal).then(
+        () =>
+          request.log('warn', 'stop.late', {
+            detail: 'a part did not end in time; the others end without it',
+          }),
+        () => undefined,
+      );
+      const ended = end().catch((error: unknown) => {
+        request.log('warn', 'stop.failed', { error: String(error) });
+      });
+      await Promise.race([ended, late]);
+      waited.abort();
     }
   };
   try {
@@ -99,6 +113,12 @@ class LiveRules {
 }
 
 type Stops = (() => Promise<void>)[];
+
+/** No part may take longer to end than its longest write and what follows it: without Redis some never would. */
+function stepWithinMs({ stores }: Config): number {
+  const [legacy, app] = [stores.legacy, stores.app].map((store) => store.writeTimeoutMs + store.settleMs);
+  return Math.max(legacy ?? 0, app ?? 0) + stopMarginMs;
+}
 
 async function openRedis(
   role: Role,

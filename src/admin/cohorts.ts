@@ -38,7 +38,7 @@ export function cohortOperations(parts: AdminParts): Operation[] {
       run: async ({ parameters, query }) => {
         const name = parameters['name'] ?? '';
         const cohort = (await parts.flips.cohorts()).find((candidate) => candidate.name === name);
-        if (cohort === undefined) return noSuchCohort(name);
+        if (cohort === undefined) return noSuchCohort(parts, name);
         const census = await takeCensus(censusParts(parts));
         const { row, partitions } = await counted(parts, cohort, census);
         const { names, ...next } = pageOfNames(partitions, query.cursor, query.limit);
@@ -77,8 +77,9 @@ export function cohortOperations(parts: AdminParts): Operation[] {
   ];
 }
 
-export function noSuchCohort(name: string): Reply {
-  const detail = `No cohort is named "${name}"; GET /v1/cohorts lists them.`;
+export async function noSuchCohort(parts: Pick<AdminParts, 'flips'>, name: string): Promise<Reply> {
+  const names = (await parts.flips.cohorts()).map((cohort) => cohort.name).join(', ') || 'none';
+  const detail = `There is no cohort ${name}. Known cohorts: ${names}.`;
   return { problem: { code: 'no-such-cohort', detail } };
 }
 

@@ -24,6 +24,7 @@ export function directoryOperations(parts: AdminParts): Operation[] {
       run: async ({ parameters }) => {
         const user = parameters['user'] ?? '';
         const partition = await parts.directory?.partitionOf(user);
+        if (!isFollowed(parts)) return entryUnfollowed(user, partition);
         return partition === undefined ? noSuchUser(user) : { answer: { user, partition } };
       },
     }),
@@ -40,6 +41,7 @@ export function directoryOperations(parts: AdminParts): Operation[] {
         const user = parameters['user'] ?? '';
         const usable = usableName.safeParse(user);
         if (!usable.success || parts.directory === undefined) return badUser();
+        if (!isFollowed(parts)) return nothingWouldFollow();
         const { partition } = body;
         const set = await parts.directory.set({ user, partition, by: actor.name, reason: body.reason });
         if ('refused' in set) return { problem: problemOfDirectory(set) };
@@ -63,6 +65,23 @@ export function noSuchUser(user: string): Reply {
 
 export function problemOfDirectory({ refused, detail }: DirectoryRefusal): AdminProblem {
   return { code: refused, detail };
+}
+
+/** By the rules as they are now: without a rule that asks the directory, an entry decides nothing. */
+function isFollowed({ config, rules }: AdminParts): boolean {
+  return (rules?.() ?? config).partition.some((rule) => 'directory' in rule);
+}
+
+function nothingWouldFollow(): Reply {
+  const detail =
+    'Nothing was changed: partition has no directory rule, so nothing would follow this entry. Put {directory: true} under partition first.';
+  return { problem: { code: 'no-directory', detail } };
+}
+
+function entryUnfollowed(user: string, partition: string | undefined): Reply {
+  const entry = partition === undefined ? 'no entry' : `an entry for "${partition}"`;
+  const detail = `Partition has no directory rule, so nothing follows the directory; "${user}" has ${entry}. onewriter explain USER says where the user belongs.`;
+  return { problem: { code: 'no-directory', detail } };
 }
 
 function badUser(): Reply {

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import type { DoubtfulWrite } from '../core/doubt.ts';
 import { resolveAnswer } from './answers.ts';
-import { type Operation, operation } from './operation.ts';
+import { type Operation, operation, type Reply } from './operation.ts';
 import { reason } from './terms.ts';
 import type { AdminParts } from './parts.ts';
 
@@ -19,6 +19,7 @@ export function doubtOperations(parts: AdminParts): Operation[] {
       answer: resolveAnswer,
       run: async ({ parameters, body, actor }) => {
         const partition = parameters['id'] ?? '';
+        if (!(await isKnown(parts, partition))) return noSuchPartition(partition);
         const before = await unsettledOf(parts, partition);
         // The members first: what they still hold in doubt is what stops a fence.
         await parts.ledger.resolveDoubt(partition, actor.name, body.reason);
@@ -35,6 +36,18 @@ export function doubtOperations(parts: AdminParts): Operation[] {
       },
     }),
   ];
+}
+
+/** A misspelled name must not be answered as if its writes were settled. */
+async function isKnown({ registry, ledger, doubts }: AdminParts, partition: string): Promise<boolean> {
+  if (await registry.knows(partition)) return true;
+  if ((await ledger.read(partition)).version > 0) return true;
+  return ((await doubts?.of(partition)) ?? []).length > 0;
+}
+
+function noSuchPartition(partition: string): Reply {
+  const detail = `Nothing was changed: neither the registry, nor the ledger, nor the book of writes in doubt knows "${partition}". Check the name; onewriter status names the partitions with writes in doubt.`;
+  return { problem: { code: 'no-such-partition', detail } };
 }
 
 /** What may still take effect in the partition, as far as members have told. */

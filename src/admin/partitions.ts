@@ -19,6 +19,11 @@ const explainQuery = z
     error: 'give exactly one of user and partition',
   });
 
+/** Longest between the records that a restore writes and its entry in the audit log. */
+const restoreWithinMs = 3_600_000;
+const entriesLookedAt = 1_000;
+const restoredSchema = z.object({ restored: z.literal(true), version: z.int() });
+
 export function partitionOperations(parts: AdminParts): Operation[] {
   return [
     operation({
@@ -104,6 +109,15 @@ function holds(cohort: NamedCohort, census: Census, partition: string): boolean 
   return selects(cohort.selection, partition, census.of(partition).attributes);
 }
 
+/** The order of the restore that wrote a record; it is in the audit log soon after the record's time. */
+async function restoreOf({ audit }: AdminParts, version: number, atMs: number) {
+  const { entries } = await audit.page(`${atMs + restoreWithinMs}-0`, entriesLookedAt);
+  return entries.find(({ action, after }) => {
+    const made = restoredSchema.safeParse(after);
+    return action === 'ledger.restore' && made.success && made.data.version === version;
+  });
+}
+
 async function why(parts: AdminParts, record: LedgerRecord | undefined, isNew: boolean) {
   if (record === undefined || record.version === 0) {
     const sentence = isNew
@@ -115,7 +129,13 @@ async function why(parts: AdminParts, record: LedgerRecord | undefined, isNew: b
   const made = await parts.transition?.(version);
   const at = new Date(atMs).toISOString();
   if (made === undefined || made.id !== transitionId) {
-    return { sentence: `Transition ${version} at ${at} made it so.`, version, transitionId, atMs };
+    const restore = await restoreOf(parts, version, atMs);
+    if (restore === undefined) {
+      return { sentence: `Transition ${version} at ${at} made it so.`, version, transitionId, atMs };
+    }
+    const { target, actor: by, reason } = restore;
+    const sentence = `Restored ${target} at ${at}, ordered by ${by}: ${reason}`;
+    return { sentence, version, transitionId, atMs, by, reason };
   }
   const sentence = `${made.before.phase} (${made.before.owner}) became ${made.after.phase} (${made.after.owner}) at ${at}, ordered by ${made.by}: ${made.reason}`;
   return { sentence, version, transitionId, atMs, by: made.by, reason: made.reason };

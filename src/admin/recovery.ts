@@ -19,6 +19,10 @@ const order = z.strictObject({
   prefer: z.enum(sourceKinds).optional().describe('Which kind of source decides a conflict.'),
   withoutGuard: z.boolean().default(false),
   evenThoughHealthy: z.boolean().default(false),
+  withoutDirectory: z
+    .boolean()
+    .default(false)
+    .describe('Although the entries of the directory are lost, and no export brings them back.'),
 });
 /** As NDJSON: the order, then the lines of an export. */
 const withExport = z.array(z.unknown()).min(2);
@@ -78,7 +82,9 @@ async function restore(
     return { problem: { code: 'not-confirmed', detail } };
   }
   if (wanted.from === 'export' && document === undefined) return invalid('from: export needs the export');
-  const asked: RestoreOrder = { ...wanted, prefer: wanted.prefer, document };
+  const { partition: rules } = parts.rules?.() ?? parts.config;
+  const usesDirectory = rules.some((rule) => 'directory' in rule);
+  const asked: RestoreOrder = { ...wanted, prefer: wanted.prefer, document, usesDirectory };
   const done = await parts.recovery.restore(asked);
   if ('refused' in done) {
     const { refused, detail, conflicts } = done;

@@ -90,7 +90,7 @@ export function stateOperations(parts: AdminParts): Operation[] {
 
 async function status(parts: AdminParts, cohort: string | undefined): Promise<Reply> {
   const partitions = cohort === undefined ? undefined : await parts.flips.partitionsOf(cohort);
-  if (cohort !== undefined && partitions === undefined) return noSuchCohort(cohort);
+  if (cohort !== undefined && partitions === undefined) return noSuchCohort(parts, cohort);
   const [census, flips, lagMs, deadLetters, members, durabilityGaps, doubts, regression] = await Promise.all([
     takeCensus(censusParts(parts)),
     parts.flips.flips(),

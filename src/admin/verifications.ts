@@ -149,7 +149,7 @@ export function verificationOperations(parts: AdminParts, verifications: Verific
       answer: verificationAnswer,
       run: async ({ actor, body }) => {
         const partitions = await parts.flips.partitionsOf(body.cohort);
-        if (partitions === undefined) return noSuchCohort(body.cohort);
+        if (partitions === undefined) return noSuchCohort(parts, body.cohort);
         if (verifications.full) {
           const detail = `${runningAtOnce} verifications are running; wait until one has ended.`;
           return { problem: { code: 'too-many-verifications', detail } };

@@ -64,6 +64,7 @@ const restoreRefused: ReadonlySet<string> = new Set([
   'ledger-not-regressed',
   'restore-conflicts',
   'nothing-to-restore-from',
+  'directory-lost',
   'guard-silent',
   'member-alive',
 ]);

@@ -2,6 +2,7 @@
 import { isatty } from 'node:tty';
 import { runCommandLine } from './run.ts';
 
+const lingerMs = 3_000;
 const attended = isatty(0);
 const interrupted = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -38,3 +39,5 @@ try {
   );
   process.exitCode = 1;
 }
+// A connection that cannot be closed must not keep alive what was told to end.
+if (interrupted.signal.aborted) setTimeout(() => process.exit(), lingerMs).unref();

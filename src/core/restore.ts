@@ -34,6 +34,12 @@ export type Restored =
 /** Somebody may know of a few transitions that no source has. */
 export const epochsAbove = 10;
 
+/**
+ * Epochs and versions are counted one by one, so nothing true comes near it; what is above was spoilt. Scripts in
+ * Redis write numbers with 14 digits: above those a ledger that takes such a number can never be changed again.
+ */
+export const countedMax = 10_000_000_000_000;
+
 /** A fence that has not committed leaves the partition where it was. */
 export function evidenceOf(ownership: Ownership, source: string, kind: SourceKind): Evidence {
   const { epoch, owner } = ownership;
@@ -64,6 +70,15 @@ export function restorePartition(
   prefer: SourceKind | undefined,
 ): Restored {
   const highest = Math.max(firstEpoch, ...evidence.map(({ epoch }) => epoch));
+  const beyond = evidence.find(({ epoch }) => !(epoch >= 0 && epoch <= countedMax - epochsAbove));
+  // No preference decides it: the new epoch must be above this one.
+  if (beyond !== undefined) {
+    const { source, epoch } = beyond;
+    return {
+      restored: 'conflict',
+      detail: `${source} says epoch ${epoch}, which no ledger can have counted`,
+    };
+  }
   const top = evidence.filter(({ epoch, weak }) => epoch === highest && weak !== true);
   const weak = evidence.filter((entry) => entry.epoch === highest && entry.weak === true);
   const strong = top.filter(({ owner }) => owner !== undefined);

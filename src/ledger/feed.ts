@@ -45,6 +45,7 @@ export class StreamFeed implements LedgerFeed {
   #changeId: string;
   #acknowledgementId: string | undefined;
   #stopped = false;
+  #trouble = '';
   #loop: Promise<void> = Promise.resolve();
 
   private constructor(redis: Redis, start: FeedStart, onTrouble: (error: unknown) => void) {
@@ -106,12 +107,20 @@ export class StreamFeed implements LedgerFeed {
     while (!this.#stopped) {
       try {
         this.#deliver(await this.#read());
+        this.#trouble = '';
       } catch (error) {
         if (this.#stopped) return;
-        this.#onTrouble(error);
+        this.#tell(error);
         await pause(retryPauseMs);
       }
     }
+  }
+
+  /** The same trouble again and again is told once. */
+  #tell(error: unknown): void {
+    if (this.#trouble === String(error)) return;
+    this.#trouble = String(error);
+    this.#onTrouble(error);
   }
 
   async #read(): Promise<StreamReply> {

@@ -5,17 +5,18 @@ import type { LedgerRecord } from '../core/ports.ts';
 import type { Rules } from '../core/view.ts';
 
 const store = z.enum(['legacy', 'app']);
-const stamp = { version: z.int(), transitionId: z.string(), changedAtMs: z.number() };
-const open = { phase: z.literal('open'), owner: store, epoch: z.int() };
+const counted = z.int().min(0);
+const stamp = { version: counted, transitionId: z.string(), changedAtMs: z.number() };
+const open = { phase: z.literal('open'), owner: store, epoch: counted };
 const fenced = {
   phase: z.literal('fenced'),
   owner: store,
   to: store,
-  epoch: z.int(),
+  epoch: counted,
   attempt: z.string(),
   deadlineMs: z.number(),
 };
-const committed = { phase: z.literal('committed'), owner: store, epoch: z.int(), attempt: z.string() };
+const committed = { phase: z.literal('committed'), owner: store, epoch: counted, attempt: z.string() };
 
 const recordSchema = z.discriminatedUnion('phase', [
   z.object({ ...open, ...stamp }),
@@ -30,7 +31,7 @@ export const ownershipSchema: z.ZodType<Ownership> = z.discriminatedUnion('phase
 ]);
 
 export const rulesSchema = z.object({ hash: z.string(), newPartitions: store });
-export const positionSchema = z.object({ version: z.int().min(0), id: z.string() });
+export const positionSchema = z.object({ version: counted, id: z.string() });
 
 export function parseRules(text: string): Rules {
   return rulesSchema.parse(JSON.parse(text));

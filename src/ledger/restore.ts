@@ -5,9 +5,10 @@
 import { randomUUID } from 'node:crypto';
 import type { KnownPartition } from '../core/cohort.ts';
 import type { StoreName } from '../core/ownership.ts';
-import type { Restored, SourceKind } from '../core/restore.ts';
+import { countedMax, type Restored, type SourceKind } from '../core/restore.ts';
 import type { Rules } from '../core/view.ts';
 import { pause } from '../pause.ts';
+import { keys } from './connection.ts';
 import type { LedgerDocument } from './document.ts';
 import { exportLedger } from './export.ts';
 import { decideAll, type EvidenceParts, type Found, gatherEvidence, GuardSilent } from './evidence.ts';
@@ -37,6 +38,10 @@ export interface RestoreOrder {
   readonly prefer: SourceKind | undefined;
   readonly withoutGuard: boolean;
   readonly evenThoughHealthy: boolean;
+  /** The rules look users up in the directory. */
+  readonly usesDirectory: boolean;
+  /** Although the entries of the users are lost with the ledger. */
+  readonly withoutDirectory: boolean;
 }
 
 export interface RestoreReport {
@@ -65,6 +70,7 @@ export interface RestoreRefusal {
     | 'restore-running'
     | 'restore-conflicts'
     | 'nothing-to-restore-from'
+    | 'directory-lost'
     | 'guard-silent';
   readonly detail: string;
   readonly conflicts?: RestoreReport['conflicts'];
@@ -141,6 +147,7 @@ export class LedgerRecovery {
     }
     const id = randomUUID();
     await this.#writeAside(turn, decided, report.version, id);
+    await this.#addKnown(turn, decided.keys(), order.document);
     if (order.document !== undefined) await this.#addFrom(turn, order.document);
     await turn.finish(report.version, id, rules);
     await this.#parts.rescues.clear();
@@ -149,6 +156,7 @@ export class LedgerRecovery {
 
   async #workOut(order: RestoreOrder): Promise<WorkedOut | RestoreRefusal> {
     const { registry, defaultOwner, guard, ...parts } = this.#parts;
+    if (await this.#losesDirectory(order)) return directoryLost;
     const known = (await registry.all()).map(({ partition }) => partition);
     const asked = { ...parts, guard: order.withoutGuard ? undefined : guard };
     let found: Found;
@@ -169,6 +177,13 @@ export class LedgerRecovery {
         'No member has said what it knows, and this host has kept no view of the ledger. Nothing was changed. ' +
         'Restore --from FILE with an export; or --from empty, if everybody is to live at legacy again.';
       return { refused: 'nothing-to-restore-from', detail };
+    }
+    const beyond = found.sources.find(({ version }) => version > countedMax - versionsAbove);
+    if (beyond !== undefined) {
+      const detail =
+        `${beyond.source} says version ${beyond.version}, which no ledger can have counted, so it is spoilt. ` +
+        'Nothing was changed. Restore without it.';
+      return { refused: 'restore-conflicts', detail, conflicts: [] };
     }
     const decided = decideAll(found, defaultOwner, { empty: order.from === 'empty', prefer: order.prefer });
     const newest = found.sources.toSorted((a, b) => b.version - a.version);
@@ -193,10 +208,28 @@ export class LedgerRecovery {
     await turn.writeAside('partitions', records());
   }
 
+  /** Only an export has entries; without them a user counts as somebody whom the directory never knew. */
+  async #losesDirectory(order: RestoreOrder): Promise<boolean> {
+    if (!order.usesDirectory || order.withoutDirectory || order.document !== undefined) return false;
+    return (await this.#parts.redis.hlen(keys.directory)) === 0;
+  }
+
+  /** Whoever noted them before the loss takes them for noted. */
+  async #addKnown(
+    turn: RestoreTurn,
+    decided: Iterable<string>,
+    document: LedgerDocument | undefined,
+  ): Promise<void> {
+    const known = new Map<string, string>();
+    for (const partition of decided) known.set(partition, '{}');
+    for (const [partition, attributes] of document?.known ?? []) {
+      known.set(partition, JSON.stringify(attributes));
+    }
+    await turn.writeAside('registry', known);
+  }
+
   /** What the ledger still has stands: it may be newer than the export. */
-  async #addFrom(turn: RestoreTurn, { known, directory, cohorts }: LedgerDocument): Promise<void> {
-    const attributes = [...known].map(([name, value]) => [name, JSON.stringify(value)] as const);
-    await turn.writeAside('registry', attributes);
+  async #addFrom(turn: RestoreTurn, { directory, cohorts }: LedgerDocument): Promise<void> {
     await turn.writeAside('directory', directory);
     const byName = new Map(cohorts.map((cohort) => [cohort.name, JSON.stringify(cohort)]));
     await turn.writeAside('cohorts', byName);
@@ -208,6 +241,15 @@ const notRegressed: RestoreRefusal = {
   detail:
     'The ledger has not lost anything that anybody knows of, so nothing was changed. If you know better, ' +
     'repeat with --even-though-healthy: every write is refused while it is restored.',
+};
+
+const directoryLost: RestoreRefusal = {
+  refused: 'directory-lost',
+  detail:
+    'The rules look users up in the directory, the ledger holds no entry any more, and no export was given that ' +
+    'could bring them back. Nothing was changed. Without its entry a user belongs elsewhere, and the next write ' +
+    'goes there although the records do not. Restore --from FILE with an export; or take the rules behind the ' +
+    'directory out of the configuration and restore --without-directory.',
 };
 
 function reportOf(order: RestoreOrder, found: Found, decided: ReadonlyMap<string, Restored>): RestoreReport {

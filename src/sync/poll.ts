@@ -24,7 +24,7 @@ export interface PollParts {
   readonly ledger: Pick<Ledger, 'nowMs'>;
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
   readonly targets: readonly StoreName[];
-  readonly registry: Pick<Registry, 'note' | 'all'>;
+  readonly registry: Pick<Registry, 'note' | 'all' | 'count'>;
   readonly backlog: Backlog;
   readonly letters: DeadLetters;
   readonly progress: Progress;
@@ -52,6 +52,8 @@ export class Poller {
   /** Versions rung by the last poll of each feed, so that its overlap is not rung again each time. */
   readonly #recent = new Map<string, ReadonlyMap<string, string>>();
   #noted = new Set<string>();
+  /** Partitions in the registry at the last poll; nothing ever takes one out. */
+  #known = 0;
 
   constructor(parts: PollParts) {
     this.#parts = parts;
@@ -61,6 +63,7 @@ export class Poller {
   async poll(signal: AbortSignal): Promise<void> {
     const { backlog, ledger, progress, readers, targets, log } = this.#parts;
     const startedMs = await ledger.nowMs();
+    await this.#missLost();
     await backlog.ringForgotten(startedMs, forgottenMs);
     if (await backlog.isFull()) {
       log('warn', 'sync.backlog-full', { waiting: await backlog.count() });
@@ -207,6 +210,13 @@ export class Poller {
   #ownedBy(partition: string, store: StoreName): boolean {
     const ownership = this.#parts.ownershipOf(partition);
     return ownership === undefined || ownership.owner === store;
+  }
+
+  /** A registry with fewer than it had was lost with its ledger, and is told everything anew. */
+  async #missLost(): Promise<void> {
+    const known = await this.#parts.registry.count();
+    if (known < Math.max(this.#known, this.#noted.size)) this.#noted = new Set();
+    this.#known = known;
   }
 
   #notePage(page: Page): Promise<void> {

@@ -96,6 +96,8 @@ describe('what is not there', () => {
     expect((await rig.call('GET', '/v1/status?cohort=nobody')).body).toMatchObject({
       code: 'no-such-cohort',
     });
+    const named = await rig.call('GET', '/v1/status?cohort=nobody');
+    expect(named.body['detail']).toContain('Known cohorts: pilot, large.');
     const plan = await rig.call('POST', '/v1/plans', { body: { cohort: 'nobody', to: 'app' } });
     expect(plan).toMatchObject({ status: 404, body: { code: 'no-such-cohort' } });
     rig.desk.refusal = { refused: 'no-such-cohort', detail: 'none' };
@@ -395,6 +397,26 @@ describe('verifications', () => {
     const found = await verified({ cohort: 'pilot' });
     expect(found).toMatchObject({ state: 'failed', compared: 0 });
     expect(found['problems']).toHaveLength(2);
+  });
+});
+
+describe('explain after a restore of the ledger', () => {
+  test('says who ordered it and why, from the entry of just that restore', async () => {
+    const changedAtMs = await rig.parts.ledger.nowMs();
+    const record = { phase: 'open', owner: 'app', epoch: 14, version: 1_007, transitionId: 'r', changedAtMs };
+    await rig.redis.hset('{onewriter}:partitions', 'u1', JSON.stringify(record));
+    const before = await rig.call('GET', '/v1/explain?partition=u1');
+    expect(before.body['why']).toMatchObject({ sentence: expect.stringMatching(/^Transition 1007 at /) });
+    const entry = { actor: 'anna', action: 'ledger.restore', target: 'from member', before: null };
+    const after = { restored: true, version: 1_007 };
+    await rig.audit.append({ ...entry, reason: 'Redis was emptied', after });
+    await rig.audit.append({ ...entry, reason: 'another', after: { ...after, version: 2_000 } });
+    const { body } = await rig.call('GET', '/v1/explain?partition=u1');
+    const at = new Date(changedAtMs).toISOString();
+    expect(body['why']).toMatchObject({
+      ...{ by: 'anna', reason: 'Redis was emptied' },
+      sentence: `Restored from member at ${at}, ordered by anna: Redis was emptied`,
+    });
   });
 });
 

@@ -58,6 +58,21 @@ describe('plan', () => {
 });
 
 describe('partitions resolve', () => {
+  test('refuses a name that nobody knows, and takes any that the registry, the ledger or the book knows', async () => {
+    const unknown = await cli('partitions', 'resolve', 'zzz', '--reason', 'looked');
+    expect(unknown.exit).not.toBe(0);
+    expect(unknown.stdout + unknown.stderr).toContain('knows "zzz"');
+    const doubt = { store: 'legacy', epoch: 1, method: 'POST', path: '/a', why: 'timed out' } as const;
+    await rig.parts.doubts.note({ ...doubt, partition: 'in-book', member: 'm', settleMs: 60_000 });
+    await rig.parts.registry.note([{ partition: 'in-registry' }]);
+    const order = { kind: 'fence', to: 'app', attempt: 'a', fenceMs: 60_000 } as const;
+    await rig.parts.ledger.order({ partition: 'in-ledger', order, by: 'ops', reason: 'test' });
+    for (const partition of ['in-book', 'in-registry', 'in-ledger']) {
+      const known = await cli('partitions', 'resolve', partition, '--reason', 'looked');
+      expect(known).toMatchObject({ exit: 0 });
+    }
+  });
+
   test('names what it resolved, and needs a reason', async () => {
     const doubt = { store: 'legacy', epoch: 1, method: 'POST', path: '/a', why: 'timed out' } as const;
     await rig.parts.doubts.note({ ...doubt, partition: 'u1', member: 'm', settleMs: 60_000 });
@@ -298,6 +313,22 @@ describe('verify and import', () => {
     expect(result.exit).toBe(8);
     expect(result.stdout).toMatch(/only in the copy +1\n/);
     expect(result.stdout).toContain('appointment a7');
+  });
+
+  test('the app is said to own all only where it does: what failed is not passed off as moved', async () => {
+    const moved = (partition: string) => ({
+      ...{ partition, ownerRecords: 0, copyRecords: 0, differences: [], problems: [] },
+      notCopied: 'the app owns it',
+    });
+    const all = 'Nothing was compared: the app owns all of these';
+    rig.compare = moved;
+    expect(await cli('verify', 'pilot')).toMatchObject({ exit: 0, stdout: expect.stringContaining(all) });
+    rig.compare = (partition) =>
+      partition === 'u1' ? moved(partition) : Promise.reject(new Error('the app is down'));
+    const half = await cli('verify', 'pilot');
+    expect(half.exit).toBe(1);
+    expect(half.stdout).not.toContain(all);
+    expect(half.stdout).toContain('the app is down');
   });
 
   test('what could not be compared is an error: exit 1', async () => {

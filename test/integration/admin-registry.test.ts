@@ -128,6 +128,24 @@ describe('newcomers of a cohort', () => {
 });
 
 describe('the directory', () => {
+  beforeEach(() => {
+    rig.rules = { ...rig.rules, partition: [{ directory: true }] };
+  });
+
+  test('takes no entry while no partition rule asks it, and says so when one is looked up', async () => {
+    rig.rules = { ...rig.rules, partition: [{ by: 'user' }] };
+    const partitions = [{ partition: 'org1', users: ['ann'] }];
+    await rig.call('POST', '/v1/partitions/import', { body: { reason: 'crm', partitions } });
+    const body = { partition: 'org2', reason: 'moved' };
+    const refused = await rig.call('PUT', '/v1/directory/ann', { body });
+    expect(refused).toMatchObject({ status: 409, body: { code: 'no-directory' } });
+    expect(refused.body['detail']).toContain('Nothing was changed');
+    const shown = await rig.call('GET', '/v1/directory/ann');
+    expect(shown).toMatchObject({ status: 409, body: { code: 'no-directory' } });
+    expect(shown.body['detail']).toContain('"ann" has an entry for "org1"');
+    expect((await cli('directory', 'set', 'ann', 'org2', '--reason', 'moved')).exit).not.toBe(0);
+  });
+
   test('is filled by an import, shown and changed user by user, with an entry in the audit log', async () => {
     const partitions = [
       { partition: 'org1', users: ['ann', 'bob'] },
@@ -150,7 +168,6 @@ describe('the directory', () => {
   });
 
   test('lets explain answer for a user, where the directory is the first rule', async () => {
-    rig.rules = { ...rig.rules, partition: [{ directory: true }] };
     const nobody = await rig.call('GET', '/v1/explain?user=ann');
     expect(nobody).toMatchObject({ status: 404, body: { code: 'no-such-user' } });
     const body = { partition: 'org1', reason: 'new here' };

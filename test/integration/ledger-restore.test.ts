@@ -5,8 +5,12 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import type { GuardAnswer } from '../../src/core/ports.ts';
 import { parseDocument } from '../../src/ledger/document.ts';
+import type { Config } from '../../src/config/schema.ts';
+import { recoveryOperations } from '../../src/admin/recovery.ts';
+import type { AdminParts } from '../../src/admin/parts.ts';
 import { ViewKeeper } from '../../src/ledger/keeper.ts';
 import { KeptViews } from '../../src/ledger/kept-views.ts';
+import { Noticed } from '../../src/ledger/noticed.ts';
 import type { Membership } from '../../src/ledger/membership.ts';
 import { Rescues } from '../../src/ledger/rescues.ts';
 import { LedgerRecovery, type RestoreOrder, type RestoreReport } from '../../src/ledger/restore.ts';
@@ -25,7 +29,7 @@ const keepers: ViewKeeper[] = [];
 const leaseMs = 600;
 const usual: RestoreOrder = {
   ...{ from: 'member', document: undefined, plan: false, prefer: undefined },
-  ...{ withoutGuard: false, evenThoughHealthy: false },
+  ...{ withoutGuard: false, evenThoughHealthy: false, usesDirectory: false, withoutDirectory: false },
 };
 
 beforeEach(async () => {
@@ -310,6 +314,113 @@ describe('what decides', () => {
     });
     await restore({ evenThoughHealthy: true });
     expect(await admitted(member, 'u1')).toMatchObject({ owner: 'app', epoch: 14 });
+  });
+});
+
+describe('numbers that no ledger can have counted', () => {
+  const exported = (version: number, epoch: number) =>
+    parseDocument([
+      { ...{ is: 'ledger', format: 1, kind: 'export', by: 'x', atMs: 1 }, position: { version, id: 'x' } },
+      { is: 'partition', partition: 'u1', ownership: { phase: 'open', owner: 'app', epoch } },
+      { is: 'end', entries: 1 },
+    ]);
+
+  test('an epoch or a version beyond them is refused, and what is restored can still move', async () => {
+    const order = { ...usual, from: 'export', evenThoughHealthy: true } as const;
+    const refused = (version: number, epoch: number) =>
+      recovery().restore({ ...order, document: exported(version, epoch), prefer: 'export' });
+    const detail = expect.stringContaining('no ledger can have counted');
+    expect(await refused(3, 10 ** 14)).toMatchObject({
+      refused: 'restore-conflicts',
+      conflicts: [{ partition: 'u1', detail }],
+    });
+    expect(await refused(10 ** 14, 4)).toMatchObject({ refused: 'restore-conflicts', detail });
+    expect(() => exported(3, -1)).toThrow('line 2');
+    expect(() => exported(-1, 3)).toThrow('line 1');
+    await restore({ ...order, document: exported(10 ** 13 - 10 ** 6, 10 ** 13 - 10) });
+    await flip('u2');
+    const back = { kind: 'fence', to: 'legacy', attempt: 'back', fenceMs: 60_000 } as const;
+    await rig.ledger.order({ partition: 'u1', order: back, by: 'test', reason: 'test' });
+    expect((await rig.ledger.read('u1')).ownership).toMatchObject({ phase: 'fenced', epoch: 10 ** 13 + 1 });
+  });
+});
+
+describe('the directory of users', () => {
+  /** The call of the admin API; of its other parts this one needs none. */
+  const ask = async (partition: Config['partition'], body: object = {}): Promise<unknown> => {
+    const parts = { rules: () => ({ partition, newPartitions: 'legacy' }), recovery: recovery() };
+    const call = recoveryOperations(parts as unknown as AdminParts).find(
+      ({ path }) => path === '/ledger/restore',
+    );
+    const order = {
+      from: 'member',
+      reason: 'test',
+      plan: true,
+      withoutGuard: false,
+      evenThoughHealthy: false,
+    };
+    return call?.run({ body: { ...order, withoutDirectory: false, ...body } } as unknown as Parameters<
+      typeof call.run
+    >[0]);
+  };
+
+  test('counts for the admin API where a rule looks users up in it', async () => {
+    const member = await enter();
+    await flip('org1');
+    await settled(member);
+    await flush();
+    await until('the view is published', async () => (await new Rescues(rig.redis).all()).size > 0);
+    const rules = [{ directory: true }, { by: 'user' }] as const;
+    expect(await ask([...rules])).toMatchObject({ problem: { code: 'directory-lost' } });
+    expect(await ask([...rules], { withoutDirectory: true })).toMatchObject({ answer: { restored: false } });
+    expect(await ask([{ by: 'user' }])).toMatchObject({ answer: { restored: false } });
+  });
+
+  test('that is lost stops a restore without an export, until somebody says so by name', async () => {
+    const member = await enter();
+    await rig.redis.hset('{onewriter}:directory', 'ann', 'org1');
+    await flip('org1');
+    await settled(member);
+    const document = parseDocument(await recovery().exportLedger());
+    await flush();
+    const order = { ...usual, usesDirectory: true };
+    expect(await recovery().restore(order)).toMatchObject({ refused: 'directory-lost' });
+    expect(await recovery().restore({ ...order, plan: true })).toMatchObject({ refused: 'directory-lost' });
+    expect(await rig.ledger.regression()).toBeDefined();
+    expect((await restore({ ...order, withoutDirectory: true, plan: true })).partitions.app).toBe(1);
+    await restore({ ...order, from: 'export', document });
+    expect(await rig.redis.hgetall('{onewriter}:directory')).toEqual({ ann: 'org1' });
+    // The ledger still has its entries.
+    await restore({ ...order, evenThoughHealthy: true });
+    await rig.redis.del('{onewriter}:directory');
+    expect(await recovery().restore({ ...order, evenThoughHealthy: true })).toMatchObject({
+      refused: 'directory-lost',
+    });
+    expect(await rig.ledger.regression()).toBeUndefined();
+    await restore({ ...order, evenThoughHealthy: true, withoutDirectory: true });
+  });
+});
+
+describe('the registry', () => {
+  test('gets the partitions that are restored', async () => {
+    const member = await enter();
+    await flip('u1', 'u2');
+    await settled(member);
+    await flush();
+    await restore();
+    expect((await rig.registry.all()).map(({ partition }) => partition).toSorted()).toEqual(['u1', 'u2']);
+  });
+
+  test('is told again after a while what traffic shows: it may have been lost', async () => {
+    const noticed = new Noticed(rig.registry, async () => true, 50);
+    noticed.add('u1');
+    await noticed.flush();
+    await rig.redis.flushall();
+    await until('it is told again', async () => {
+      noticed.add('u1');
+      await noticed.flush();
+      return rig.registry.knows('u1');
+    });
   });
 });
 

@@ -60,6 +60,15 @@ describe('the first copy', () => {
     await copied('1', '2', '3');
   });
 
+  test('tells a registry that was lost again what it had noted', async () => {
+    await start({ legacy: { records: [appointment('1', 'ann'), appointment('2', 'bob')] } });
+    await rig.sync.startWorkers();
+    await copied('1', '2');
+    expect(await rig.registry.count()).toBe(2);
+    await rig.redis.flushall();
+    await until('both are known again', async () => (await rig.registry.count()) === 2);
+  });
+
   test('goes round the partitions where a list exists only by partition', async () => {
     await start({
       legacy: { partitionInPath: true, records: [appointment('1', 'ann'), appointment('2', 'bob')] },

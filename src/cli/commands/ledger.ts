@@ -65,6 +65,10 @@ const restore: Command = {
       type: 'boolean',
       summary: 'Do not ask the guard of the app which epochs it has seen.',
     },
+    'without-directory': {
+      type: 'boolean',
+      summary: 'Although nothing can bring back the entries of the directory.',
+    },
     'even-though-healthy': { type: 'boolean', summary: 'Although nobody has noticed a loss.' },
   },
   changes: true,
@@ -121,6 +125,7 @@ async function orderOf(context: Context, given: Given): Promise<Attempt<Order>> 
     ...(prefer === undefined ? {} : { prefer }),
     withoutGuard: given.flag('without-guard'),
     evenThoughHealthy: given.flag('even-though-healthy'),
+    withoutDirectory: given.flag('without-directory'),
   };
   if (from === 'member' || from === 'empty')
     return { ok: true, value: { body: { ...body, from }, lines: [] } };

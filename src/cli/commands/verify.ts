@@ -60,7 +60,7 @@ function show(output: Output, verification: VerificationAnswer): void {
   const { cohort, partitions, sampledFrom, compared, notCopied, records, differences, problems } =
     verification;
   const sampled = sampledFrom > partitions ? ` (a sample of ${sampledFrom})` : '';
-  if (compared === 0 && notCopied > 0) {
+  if (notCopied > 0 && notCopied === partitions && problems.length === 0) {
     output.line(
       'Nothing was compared: the app owns all of these, and legacy keeps what it had when they moved.',
     );

@@ -1,6 +1,15 @@
 /** The commands of the checkout, run as a stranger would: with an empty environment, from elsewhere. */
 import { execFile } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
@@ -135,6 +144,13 @@ describe('every script', () => {
       cwd: process.cwd(),
     });
     expect(ended).toEqual({ code: 0, stdout: '', stderr: '' });
+  });
+
+  test.each(['build-guard', 'simulate'])('%s --help prints its usage and writes nothing', async (script) => {
+    const ended = await run(join(checkout, 'scripts', script), ['--help']);
+    expect(ended).toMatchObject({ code: 0, stderr: '' });
+    expect(ended.stdout).toContain(`usage: scripts/${script}`);
+    expect(existsSync(join(base, '--help'))).toBe(false);
   });
 
   test('.ci/run calls scripts/test', () => {
