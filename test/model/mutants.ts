@@ -104,8 +104,8 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         file: 'member.ts',
-        find: 'if (renewal === undefined || this.#view.position.version < renewal.needsVersion) return;',
-        replace: 'if (renewal === undefined) return;',
+        find: 'if (renewal === undefined || this.#view.position.version < renewal.needsVersion) return [];',
+        replace: 'if (renewal === undefined) return [];',
       },
     ],
   },
@@ -125,8 +125,8 @@ export const mutants: readonly Mutant[] = [
       },
       {
         file: 'member.ts',
-        find: 'if (renewal === undefined || this.#view.position.version < renewal.needsVersion) return;',
-        replace: 'if (renewal === undefined) return;',
+        find: 'if (renewal === undefined || this.#view.position.version < renewal.needsVersion) return [];',
+        replace: 'if (renewal === undefined) return [];',
       },
     ],
   },
