@@ -35,6 +35,8 @@ export interface Running {
   readonly warnings: readonly string[];
   /** Changes to other rules without a restart. False: nothing has changed, and the log says why. */
   reload(next: RuleSet): Promise<boolean>;
+  /** Reads the certificate of the proxy again; a part of the answer to SIGHUP. */
+  renewCertificate(): void;
   /** Ends in order: what takes traffic first, Redis last. */
   stop(): Promise<void>;
   /** Settles when something this process depends on has died. */
@@ -81,7 +83,10 @@ export async function startRole(role: Role, request: RoleRequest): Promise<Runni
       role === 'proxy' || role === 'up'
         ? await ProxyRole.start(request, base, request.log, stops)
         : undefined;
-    if (proxy !== undefined) addresses['proxy'] = urlOf(proxy.host, proxy.port);
+    if (proxy !== undefined) {
+      const scheme = request.config.proxy.tls === undefined ? 'http' : 'https';
+      addresses['proxy'] = urlOf(proxy.host, proxy.port, scheme);
+    }
     const live = new LiveRules(request);
     if (role === 'admin' || role === 'up') {
       addresses['admin'] = await startAdmin(
@@ -90,7 +95,8 @@ export async function startRole(role: Role, request: RoleRequest): Promise<Runni
       );
     }
     const reload = (next: RuleSet): Promise<boolean> => live.change(next, proxy?.role);
-    return { addresses, warnings: base.lookout.warnings, reload, stop, failed: died };
+    const renewCertificate = (): void => proxy?.role.renewCertificate();
+    return { addresses, warnings: base.lookout.warnings, reload, renewCertificate, stop, failed: died };
   } catch (error) {
     await stop();
     throw error;
@@ -319,6 +325,6 @@ async function listCohorts(config: Config, made: Book<StoredCohort>): Promise<Na
   return [...fromFile, ...fromApi];
 }
 
-function urlOf(host: string, port: number): string {
-  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+function urlOf(host: string, port: number, scheme = 'http'): string {
+  return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`;
 }

@@ -96,6 +96,10 @@ export class ProxyRole {
     return this.#proxy === undefined ? {} : flatCounters(this.#proxy.counters());
   }
 
+  renewCertificate(): void {
+    this.#proxy?.renewCertificate();
+  }
+
   async stop(): Promise<void> {
     this.#stopped = true;
     await this.#changing;

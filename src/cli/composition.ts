@@ -11,6 +11,8 @@ export interface Running {
   readonly warnings: readonly string[];
   /** Changes to other rules without a restart. False: nothing has changed, and the log says why. */
   reload(next: { readonly config: Config; readonly configHash: string }): Promise<boolean>;
+  /** Reads the certificate of the proxy's listening side again, if it has one. */
+  renewCertificate(): void;
   /** Ends gracefully: what is in flight is finished first. */
   stop(): Promise<void>;
   /** Resolves when a part has failed that cannot be done without. */

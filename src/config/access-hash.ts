@@ -15,12 +15,24 @@ export function accessHash(config: Config): string {
     anonymousReads: config.anonymousReads,
     newPartitions: config.newPartitions,
     leaseMs: config.ledger.leaseMs,
-    stores: Object.entries(config.stores).map(([name, { url, guard, settleMs, writeTimeoutMs }]) => ({
-      ...{ name, url, guard, settleMs, writeTimeoutMs },
-    })),
+    stores: Object.entries(config.stores).map(([name, store]) => {
+      const { url, guard, settleMs, writeTimeoutMs } = store;
+      return { name, url, guard, settleMs, writeTimeoutMs, ...addressing(store) };
+    }),
     secret: sha256(config.secret),
   };
   return sha256(canonical(deciding));
+}
+
+/** Behind one address there can be several stores: which one is meant, and as whom, decides who may do what. */
+function addressing({ host, tls, headers }: Config['stores']['app']): object {
+  const set = Object.entries(headers?.set ?? {}).map(([name, value]) => [name.toLowerCase(), sha256(value)]);
+  const remove = (headers?.remove ?? []).map((name) => name.toLowerCase()).toSorted();
+  return {
+    ...(host === 'store' ? {} : { host }),
+    ...(tls?.servername === undefined ? {} : { servername: tls.servername }),
+    ...(set.length + remove.length === 0 ? {} : { headers: { set: Object.fromEntries(set), remove } }),
+  };
 }
 
 function withoutSecrets(rule: Config['identity'][number]): unknown {

@@ -7,6 +7,7 @@ import { checkRange, identityFindings } from './identity-checks.ts';
 import type { ConfigProblem, Reporter } from './problems.ts';
 import { routeFindings } from './route-checks.ts';
 import type { ReadableConfig } from './sections.ts';
+import { shapingFindings } from './shaping-checks.ts';
 
 export interface Findings {
   readonly problems: ConfigProblem[];
@@ -27,6 +28,7 @@ export function findingsOf(config: ReadableConfig): Findings {
   checkTimes(config, report);
   checkKeys(config, report);
   checkStores(config, report);
+  shapingFindings(config, report);
   identityFindings(config, report);
   routeFindings(config, report);
   connectorFindings(config, report);
@@ -139,7 +141,7 @@ function checkStores({ stores }: ReadableConfig, report: Reporter): void {
     if (username !== '' || password !== '') {
       report.problem(
         `stores.${name}.url`,
-        "must not contain a user or a password; put credentials into the connector's headers",
+        'must not contain a user or a password; put credentials into headers',
       );
     }
     if (search !== '' || hash !== '') {

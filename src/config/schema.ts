@@ -8,6 +8,7 @@
 import { z } from 'zod';
 import { otherConnector, restConnectorSchema } from './connector.ts';
 import { identityRule } from './identity.ts';
+import { listeningTls, storeShaping } from './shaping.ts';
 import {
   headerMap,
   headerName,
@@ -37,6 +38,7 @@ export const proxySchema = z.strictObject({
     .array(z.string())
     .default([])
     .describe('Addresses or CIDR ranges of peers whose X-Forwarded-* headers are believed.'),
+  tls: listeningTls,
   debugHeaders: z.boolean().default(false).describe('Answers carry Onewriter-Store and Onewriter-Epoch.'),
   idempotency: z
     .strictObject({
@@ -95,6 +97,7 @@ const storeFields = {
     .discriminatedUnion('kind', [restConnectorSchema, otherConnector])
     .optional()
     .describe('How the sync reaches the records of this store.'),
+  ...storeShaping,
 };
 
 const settleDescription = 'How long a timed-out write may still take effect.';

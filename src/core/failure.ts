@@ -61,6 +61,7 @@ export const failureKinds = {
     title: 'The store did not accept the connection in time',
     retry: true,
   },
+  'upstream-tls': { status: 502, title: 'No trusted connection to the store could be made', retry: true },
   'upstream-failed': { status: 502, title: 'The store broke off the exchange', retry: true },
   'upstream-timeout': { status: 504, title: 'The store did not answer in time', retry: true },
   'idempotency-key-invalid': { status: 400, title: 'The Idempotency-Key cannot be used', retry: false },

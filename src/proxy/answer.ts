@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type Failure, failureKinds, problemOf } from '../core/failure.ts';
 import type { KeptAnswer } from '../core/idempotency.ts';
+import { resetConnection } from './reset.ts';
 
 /** A body up to this size is read and dropped so that the connection stays usable. */
 const droppedBodyBytesMax = 65_536;
@@ -76,7 +77,7 @@ export function leaveBehind(request: IncomingMessage, response: ServerResponse):
 /** The client must see a broken transfer, never a complete-looking answer. */
 export function breakOff(request: IncomingMessage, response: ServerResponse): void {
   // An answer that ends with the connection can only be told from a broken one by a reset.
-  if (request.httpVersionMinor === 0) request.socket.resetAndDestroy();
+  if (request.httpVersionMinor === 0) resetConnection(request.socket);
   else response.destroy();
 }
 

@@ -5,7 +5,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Failure } from '../core/failure.ts';
 import type { WriteOutcome } from '../core/member.ts';
+import type { StoreName } from '../core/ownership.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
+import { TlsFailure } from '../stores/connect.ts';
 import type { Passage } from './admit.ts';
 import { answerAgain, breakOff, leaveBehind } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
@@ -29,6 +31,8 @@ export interface ForwardOrder {
   readonly readTimeoutMs: number;
   /** Fields added to an answer of this store and epoch, flat. */
   readonly answerFields: (from: Pick<Passage, 'store' | 'epoch'>) => readonly string[];
+  /** What the client gets of the store's header fields, flat: of an answer's head, or of what comes beside it. */
+  readonly shaped: (part: 'head' | 'beside', store: StoreName, headers: string[]) => string[];
   /** The write's Idempotency-Key, which must be taken before anything is sent. */
   readonly keyed: KeyedWrite | undefined;
   readonly gate: WriteGate;
@@ -120,7 +124,7 @@ class Forwarding implements UpstreamListener {
   /** The key was taken, or it tells what became of the first write with it. */
   readonly #goByKey = (decision: KeyDecision): void => {
     if (this.#over) return;
-    const { request, response, answer, answerFields } = this.#order;
+    const { request, response, answer, answerFields, shaped } = this.#order;
     switch (decision.decision) {
       case 'send': {
         const { bytes, whole } = decision.body;
@@ -132,7 +136,9 @@ class Forwarding implements UpstreamListener {
         const { first, answer: kept } = decision;
         const fields = answerFields({ store: first.owner, epoch: first.epoch });
         void this.#finish('not-sent', { byKey: 'replayed' });
-        answerAgain(request, response, kept, fields);
+        // Kept as the store gave it: this client may address the proxy by another name.
+        const headers = shaped('head', first.owner, [...kept.headers]);
+        answerAgain(request, response, { ...kept, headers }, fields);
         return;
       }
       case 'refuse':
@@ -170,7 +176,7 @@ class Forwarding implements UpstreamListener {
     const { request, response } = this.#order;
     if (status !== 103 || this.#clientGone || request.httpVersionMinor === 0) return;
     const hints: Record<string, string | string[]> = {};
-    const headers = responseHeaders(rawHeaders);
+    const headers = this.#shaped('beside', rawHeaders);
     for (let at = 0; at < headers.length; at += 2) {
       const name = (headers[at] ?? '').toLowerCase();
       const value = headers[at + 1] ?? '';
@@ -193,7 +199,7 @@ class Forwarding implements UpstreamListener {
     response.sendDate = false;
     try {
       response.writeHead(status, /^[\t\x20-\x7e\x80-\xff]*$/.test(reason) ? reason : '', [
-        ...responseHeaders(rawHeaders),
+        ...this.#shaped('head', rawHeaders),
         ...answerFields(passage),
       ]);
     } catch (cause) {
@@ -201,6 +207,10 @@ class Forwarding implements UpstreamListener {
       return;
     }
     if (keyed?.answer.looksComplete !== true) process.nextTick(this.#flush);
+  }
+
+  #shaped(part: 'head' | 'beside', raw: readonly string[]): string[] {
+    return this.#order.shaped(part, this.#order.passage.store, responseHeaders(raw));
   }
 
   onData(chunk: Buffer): void {
@@ -233,7 +243,7 @@ class Forwarding implements UpstreamListener {
   #endAnswer(rawTrailers: string[]): void {
     const { request, response } = this.#order;
     if (response.destroyed) return;
-    if (rawTrailers.length > 0) response.addTrailers(pairsOf(responseHeaders(rawTrailers)));
+    if (rawTrailers.length > 0) response.addTrailers(pairsOf(this.#shaped('beside', rawTrailers)));
     this.#flushed = true;
     const rest = [this.#firstChunk, this.#lastChunk].filter((chunk) => chunk !== undefined);
     if (rest.length === 0) response.end();
@@ -244,7 +254,8 @@ class Forwarding implements UpstreamListener {
   onFailed(stage: FailedStage, cause: Error): void {
     const { request, response, passage, matched, keyed, answer } = this.#order;
     const lapsed = this.#lapsed || cause instanceof LeaseLapsed;
-    const at = { store: passage.store, access: matched.access, sending: this.#sending };
+    const reason = cause instanceof TlsFailure ? cause.reason : undefined;
+    const at = { store: passage.store, access: matched.access, sending: this.#sending, reason };
     const failure = lapsed
       ? lapsedFailure(passage.store, this.#sending)
       : this.#exchange === undefined && this.#timeIsUp

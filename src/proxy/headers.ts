@@ -4,6 +4,7 @@
  */
 import type { IncomingMessage } from 'node:http';
 import { plainAddress, type PeerTest } from './peers.ts';
+import { schemeOf } from './shape.ts';
 
 const hopByHop = new Set([
   'connection',
@@ -16,7 +17,7 @@ const hopByHop = new Set([
   'upgrade',
   'http2-settings',
 ]);
-/** Request trailers are not forwarded, so they are not announced; 100 is answered here; Host is the store's. */
+/** Request trailers are not forwarded, so they are not announced; 100 is answered here; Host is for shape.ts. */
 const requestOnly = new Set(['trailer', 'expect', 'host']);
 /** Say where a request came from, or move it to another path behind the classifier's back. */
 const fromTrustedPeersOnly = new Set([
@@ -78,7 +79,7 @@ function appendForwarded(request: IncomingMessage, trusted: boolean, headers: st
   const proto = trusted ? request.headers['x-forwarded-proto'] : undefined;
   const host = (trusted ? request.headers['x-forwarded-host'] : undefined) ?? request.headers.host;
   headers.push('X-Forwarded-For', before === undefined ? peer : `${String(before)}, ${peer}`);
-  headers.push('X-Forwarded-Proto', proto === undefined ? 'http' : String(proto));
+  headers.push('X-Forwarded-Proto', proto === undefined ? schemeOf(request.socket) : String(proto));
   if (host !== undefined) headers.push('X-Forwarded-Host', String(host));
 }
 

@@ -2,12 +2,15 @@
  * One upstream connection: an undici Client that carries one exchange at a time, and the little that has
  * to be put right on its socket. Only this file and upstream.ts know undici.
  */
-import { Socket } from 'node:net';
-import { TLSSocket } from 'node:tls';
-import { buildConnector, Client } from 'undici';
+import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import { Client, type Dispatcher } from 'undici';
+import { resetStoreConnection, storeConnector, type StoreTls } from '../stores/connect.ts';
 
 export interface LaneSettings {
   readonly origin: string;
+  /** For an https origin. */
+  readonly tls?: StoreTls | undefined;
   readonly connectTimeoutMs: number;
   /** Silence within an answer's body that counts as a broken connection, ms. */
   readonly bodyTimeoutMs: number;
@@ -20,7 +23,7 @@ export class Lane {
   socketError: Error | undefined;
 
   constructor(settings: LaneSettings) {
-    const connect = buildConnector({ timeout: settings.connectTimeoutMs, allowH2: false });
+    const connect = storeConnector(settings.connectTimeoutMs, settings.tls);
     this.client = new Client(settings.origin, {
       connect: (options, callback) => {
         this.socketError = undefined;
@@ -36,13 +39,19 @@ export class Lane {
     });
   }
 
+  dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
+    // undici would take the name for TLS from each Host, and open a new connection whenever it is another.
+    const pinned = { ...options, servername: 'the-store' };
+    this.client.dispatch(pinned, handler);
+  }
+
   #prepared<S extends Socket | TLSSocket>(socket: S): S {
     // undici takes a reset after a body without length for its regular end; the exchange asks here.
     socket.on('error', (error: Error) => {
       this.socketError = error;
     });
     acceptUnaskedContinue(socket);
-    if (!(socket instanceof TLSSocket)) resetWhenAborted(socket);
+    resetWhenAborted(socket);
     return socket;
   }
 }
@@ -57,7 +66,8 @@ function resetWhenAborted(socket: Socket): void {
   socket.destroy = (error?: Error) => {
     if (error?.message !== 'aborted' || resetting || socket.destroyed) return destroy(error);
     resetting = true;
-    return socket.resetAndDestroy();
+    resetStoreConnection(socket);
+    return socket;
   };
 }
 

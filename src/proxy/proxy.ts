@@ -1,5 +1,6 @@
 /** The proxy as a whole: one listening server, its upstream connections, and an orderly end. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer, Server as TlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Config } from '../config/schema.ts';
@@ -9,8 +10,10 @@ import type { DoubtNotes } from '../core/doubt.ts';
 import type { IdempotencyKeys } from '../core/idempotency.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
 import type { Log } from '../log.ts';
+import { storeTlsOf } from '../stores/connect.ts';
 import { answerOnSocket } from './answer.ts';
 import { Bodies } from './body.ts';
+import { type CertificateFiles, CertificateWatch, readCertificate } from './certificate.ts';
 import { newCounters, type ProxyCounters } from './counters.ts';
 import { Holds } from './hold.ts';
 import { KeyedWrites } from './idempotency.ts';
@@ -52,6 +55,8 @@ export interface ProxyLimits {
   readonly bodyBytes: number;
   /** For such a body to arrive, ms. */
   readonly bodyMs: number;
+  /** Between two looks at the files of the certificate, ms. */
+  readonly certificateLookMs: number;
 }
 
 export interface Proxy {
@@ -74,6 +79,8 @@ export interface Proxy {
   counters(): ProxyCounters;
   /** Open WebSockets that write to a partition. */
   openWriters(): number;
+  /** Reads the certificate of the listening side again; without one there is nothing to do. */
+  renewCertificate(): void;
 }
 
 const defaultLimits: ProxyLimits = {
@@ -84,6 +91,7 @@ const defaultLimits: ProxyLimits = {
   keyedBytes: 67_108_864,
   bodyBytes: 67_108_864,
   bodyMs: 10_000,
+  certificateLookMs: 2_000,
 };
 const headerBytesMax = 32_768;
 const headersTimeoutMs = 30_000;
@@ -91,6 +99,7 @@ const headersTimeoutMs = 30_000;
 const requestTimeoutMs = 300_000;
 const keepAliveMs = 65_000;
 const bodySilenceMs = 300_000;
+const handshakeTimeoutMs = 10_000;
 const idleLookMs = 20;
 /** Longer than any question about an identity takes. */
 const identifiedWithinMs = 60_000;
@@ -116,7 +125,13 @@ export function createProxy(parts: ProxyParts): Proxy {
   };
   let context = contextOf(parts);
   const upgrades = new Upgrades(context);
-  const server = newServer(() => context, upgrades, limits);
+  const { tls } = config.proxy;
+  const files = tls && readCertificate(tls);
+  const server = newServer(() => context, upgrades, limits, files);
+  const certificate =
+    tls && files && server instanceof TlsServer
+      ? new CertificateWatch(server, tls, files, { lookMs: limits.certificateLookMs, log })
+      : undefined;
   return {
     listen: () => listen(server, config.proxy.host, config.proxy.port),
     pauseWrites: () => {
@@ -139,6 +154,7 @@ export function createProxy(parts: ProxyParts): Proxy {
     },
     drain: async (timeoutMs) => drain(context, server, upgrades, timeoutMs),
     stop: async () => {
+      certificate?.stop();
       context.holds.expireAll();
       upgrades.endAll();
       context.identifier.close();
@@ -149,6 +165,7 @@ export function createProxy(parts: ProxyParts): Proxy {
       if (server.listening) await closed;
     },
     openWriters: () => upgrades.writers,
+    renewCertificate: () => certificate?.renew(),
     counters: () => ({ ...counters, holding: context.holds.size }),
   };
 }
@@ -164,6 +181,7 @@ function upstreamOf(config: Config, store: StoreName, limits: ProxyLimits): Upst
   const { url, connections, connectTimeoutMs } = config.stores[store];
   return new Upstream({
     origin: new URL(url).origin,
+    tls: storeTlsOf(store, config),
     connections,
     connectTimeoutMs,
     queueMax: limits.queued,
@@ -173,8 +191,13 @@ function upstreamOf(config: Config, store: StoreName, limits: ProxyLimits): Upst
   });
 }
 
-function newServer(serving: () => ProxyContext, upgrades: Upgrades, limits: ProxyLimits): Server {
-  const server = createServer({
+function newServer(
+  serving: () => ProxyContext,
+  upgrades: Upgrades,
+  limits: ProxyLimits,
+  files: CertificateFiles | undefined,
+): Server {
+  const options = {
     maxHeaderSize: headerBytesMax,
     headersTimeout: headersTimeoutMs,
     requestTimeout: requestTimeoutMs + serving().config.flip.holdMs,
@@ -183,7 +206,15 @@ function newServer(serving: () => ProxyContext, upgrades: Upgrades, limits: Prox
     // Only WebSocket is spoken here; a server may ignore every other offer (RFC 9110, 7.8).
     shouldUpgradeCallback: (request: IncomingMessage) =>
       request.headers.upgrade?.toLowerCase() === 'websocket',
-  });
+  };
+  const server =
+    files === undefined
+      ? createServer(options)
+      : createTlsServer({
+          ...options,
+          ...files,
+          handshakeTimeout: handshakeTimeoutMs,
+        });
   server.maxConnections = limits.connections;
   const serveSafely = (request: IncomingMessage, response: ServerResponse): void => {
     try {

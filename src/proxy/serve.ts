@@ -31,6 +31,8 @@ import {
   type Identity,
 } from './identify.ts';
 import { peerTest } from './peers.ts';
+import type { ClientView } from './rewrite.ts';
+import { type AsReceived, clientViewOf, Shape } from './shape.ts';
 import type { Upstream } from './upstream.ts';
 
 /** What all requests share. Made once, then only read (but for the counters). */
@@ -54,6 +56,7 @@ export interface ProxyContext {
   readonly counters: ProxyCounters;
   readonly headerRules: RequestHeaderRules;
   readonly upstreams: Readonly<Record<StoreName, Upstream>>;
+  readonly shapes: Readonly<Record<StoreName, Shape>>;
   /** Path of each store's URL, put before every target; without a slash at its end. */
   readonly prefixes: Readonly<Record<StoreName, string>>;
   readonly guardSecret: KeyObject;
@@ -106,6 +109,7 @@ export function createContext(
       guardedNames: new Set(guardedNames),
       identityHeaders: new Map(identityHeaders),
     },
+    shapes: { legacy: new Shape(config.stores.legacy), app: new Shape(config.stores.app) },
     prefixes: { legacy, app },
     guardSecret: guardKey(config.secret),
     service: { now: 'open' },
@@ -227,6 +231,7 @@ function admitAndForward(
       writeTimeoutMs: settings.writeTimeoutMs,
       readTimeoutMs: settings.readTimeoutMs,
       answerFields: (from) => answerFieldsOf(context, from),
+      shaped: (part, from, headers) => shapedAnswer(context, request, part, from, headers),
       keyed: context.keyedWrites?.of(request, matched, passage, identity),
       gate: context.gate,
       doorbell: context.doorbell,
@@ -270,8 +275,8 @@ export function headersFor(
   identity: Identity | undefined,
   target: string,
 ): string[] {
-  const headers = requestHeaders(request, context.headerRules);
   const { store, partition, epoch } = passage;
+  const headers = context.shapes[store].request(requestHeaders(request, context.headerRules), request);
   if (!context.config.stores[store].guard || partition === undefined || epoch === undefined) return headers;
   const signed = signGuard({
     secret: context.guardSecret,
@@ -285,6 +290,20 @@ export function headersFor(
   });
   for (const [name, value] of Object.entries(signed)) headers.push(name, value);
   return headers;
+}
+
+/** The store's header fields as this client gets them. */
+export function shapedAnswer(
+  { shapes, headerRules }: ProxyContext,
+  request: AsReceived,
+  part: 'head' | 'beside',
+  store: StoreName,
+  headers: string[],
+): string[] {
+  if (part === 'beside') return shapes[store].beside(headers);
+  const view = (): ClientView =>
+    clientViewOf(request, headerRules.isTrustedProxy(request.socket.remoteAddress));
+  return shapes[store].answer(headers, request, view);
 }
 
 function answerFieldsOf(context: ProxyContext, from: Pick<Passage, 'store' | 'epoch'>): string[] {

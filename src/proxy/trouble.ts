@@ -11,9 +11,15 @@ const unknown =
 /** `sending`: bytes may have left. Until then the answer to "was it sent?" is no. */
 export function failureOf(
   stage: FailedStage,
-  at: { readonly store: StoreName; readonly access: Access; readonly sending: boolean },
+  at: {
+    readonly store: StoreName;
+    readonly access: Access;
+    readonly sending: boolean;
+    /** Of a failure of TLS, short. */
+    readonly reason?: string | undefined;
+  },
 ): Failure {
-  const { store, access, sending } = at;
+  const { store, access, sending, reason } = at;
   const members = { store, stage };
   const write = access === 'write';
   const notSent = write ? ({ sent: 'no' } as const) : {};
@@ -41,6 +47,13 @@ export function failureOf(
           detail: `This proxy is shutting down. ${untouched}`,
           retryAfterSeconds: 1,
           members,
+          ...notSent,
+        };
+      case 'tls':
+        return {
+          code: 'upstream-tls',
+          detail: `${store} was reached, but TLS with it failed, so it was not trusted. Nothing was sent and nothing was changed; an operator must look at its certificate and at stores.${store}.tls.`,
+          members: reason === undefined ? members : { ...members, reason },
           ...notSent,
         };
       case 'refused':

@@ -3,16 +3,22 @@
  * their partition is fenced, so that the client comes back into the hold (RFC 6455, close code 1012).
  */
 import type { ClientRequest, IncomingMessage } from 'node:http';
+import { Agent } from 'node:https';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { TLSSocket } from 'node:tls';
 import { createProxyMiddleware } from 'http-proxy-middleware';
+import type { Config } from '../config/schema.ts';
 import type { Failure } from '../core/failure.ts';
 import type { WriteOutcome } from '../core/member.ts';
+import type { StoreName } from '../core/ownership.ts';
+import { storeTlsOf, TlsFailure } from '../stores/connect.ts';
 import type { Client, Passage } from './admit.ts';
 import { answerOnSocket } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
 import { noteDoubt } from './doubt.ts';
 import type { Identity } from './identify.ts';
+import { resetConnection } from './reset.ts';
 import {
   countRefusal,
   decide,
@@ -20,8 +26,10 @@ import {
   headersFor,
   identifyThen,
   noticeAnonymousWrite,
+  shapedAnswer,
   withSent,
 } from './serve.ts';
+import type { AsReceived } from './shape.ts';
 import { failureOf } from './trouble.ts';
 
 /** How long a side has to take the closing frame, ms; far below any settle time. */
@@ -34,11 +42,15 @@ const maskedCloseFrame = Buffer.from([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xf4]);
 
 interface Upgraded {
   readonly request: IncomingMessage;
+  /** The request itself gets the headers for the store. */
+  readonly received: AsReceived;
   readonly client: Duplex;
   readonly passage: Passage;
   readonly identity: Identity | undefined;
   store: Duplex | undefined;
   asked: ClientRequest | undefined;
+  /** Connected to the store, and TLS is not agreed on yet. */
+  inHandshake: boolean;
   stopListening: () => void;
   over: boolean;
 }
@@ -46,23 +58,24 @@ interface Upgraded {
 export class Upgrades {
   #context: ProxyContext;
   readonly #open = new Map<IncomingMessage, Upgraded>();
-  readonly #middleware: ReturnType<typeof createProxyMiddleware>;
+  readonly #middlewares: Readonly<Record<StoreName, ReturnType<typeof createProxyMiddleware>>>;
 
   constructor(context: ProxyContext) {
     this.#context = context;
-    this.#middleware = createProxyMiddleware({
-      target: context.config.stores.legacy.url,
-      router: (request) => {
-        const upgraded = this.#open.get(request);
-        if (upgraded === undefined) throw new Error('an upgrade that was not admitted reached the forwarder');
-        return context.config.stores[upgraded.passage.store].url;
-      },
+    this.#middlewares = {
+      legacy: this.#middlewareTo('legacy', context.config),
+      app: this.#middlewareTo('app', context.config),
+    };
+  }
+
+  #middlewareTo(store: StoreName, { stores }: Config): ReturnType<typeof createProxyMiddleware> {
+    const tls = storeTlsOf(store, { stores });
+    return createProxyMiddleware({
+      target: stores[store].url,
+      ...(tls === undefined ? {} : { agent: new Agent({ ...tls, keepAlive: false }) }),
       ws: true,
-      changeOrigin: true,
-      upgradeTimeout: Math.max(
-        context.config.stores.legacy.writeTimeoutMs,
-        context.config.stores.app.writeTimeoutMs,
-      ),
+      changeOrigin: false,
+      upgradeTimeout: stores[store].writeTimeoutMs,
       on: {
         proxyReqWs: (asked, request) => this.#asked(asked, request),
         error: (error, request) => this.#failed(request, error),
@@ -120,11 +133,13 @@ export class Upgrades {
     const { partition, store } = passage;
     const upgraded: Upgraded = {
       request,
+      received: { headers: request.headers, socket: request.socket },
       client,
       passage,
       identity,
       store: undefined,
       asked: undefined,
+      inHandshake: false,
       stopListening: () => {},
       over: false,
     };
@@ -138,9 +153,10 @@ export class Upgrades {
     }
     client.once('close', () => this.#end(upgraded));
     const target = this.#context.prefixes[store] + matched.target;
-    setHeaders(request, headersFor(this.#context, request, matched, passage, identity, target));
+    const headers = headersFor(this.#context, request, matched, passage, identity, target);
+    setHeaders(request, headers, this.#context.shapes[store].storeHost);
     request.url = matched.target;
-    this.#middleware.upgrade(request, client as Socket, head);
+    this.#middlewares[store].upgrade(request, client as Socket, head);
   }
 
   #asked(asked: ClientRequest, request: IncomingMessage): void {
@@ -150,15 +166,34 @@ export class Upgrades {
       return;
     }
     upgraded.asked = asked;
-    asked.once('upgrade', (_answer, store) => {
+    asked.once('socket', (socket) => {
+      if (!(socket instanceof TLSSocket)) return;
+      socket.once('connect', () => {
+        upgraded.inHandshake = true;
+      });
+      socket.once('secureConnect', () => {
+        upgraded.inHandshake = false;
+      });
+    });
+    asked.once('upgrade', (answer, store) => {
+      this.#shape(upgraded, answer);
       upgraded.store = store;
       noticeAnonymousWrite(this.#context, upgraded.passage, upgraded.identity);
       store.once('close', () => this.#end(upgraded));
       if (upgraded.over) store.destroy();
     });
     asked.once('response', (answer: IncomingMessage) => {
+      this.#shape(upgraded, answer);
       answer.once('end', () => this.#settle(upgraded, 'ended'));
     });
+  }
+
+  /** This listener is called before the forwarder's, which sends the parsed form on. */
+  #shape({ received, passage }: Upgraded, answer: IncomingMessage): void {
+    const flat = Object.entries(answer.headers).flatMap(([name, value = '']) =>
+      [value].flat().flatMap((one) => [name, one]),
+    );
+    answer.headers = parsedForm(shapedAnswer(this.#context, received, 'head', passage.store, flat));
   }
 
   /** Before the 101 the client gets an answer; after it, both ends are closed. */
@@ -167,11 +202,14 @@ export class Upgrades {
     if (upgraded === undefined || upgraded.over) return;
     const { passage, client, store } = upgraded;
     const refused = 'code' in error && error.code === 'ECONNREFUSED';
+    const untrusted = upgraded.inHandshake;
+    const sending = !refused && !untrusted;
     if (store === undefined && client.writable) {
-      const at = { store: passage.store, access: 'write', sending: !refused } as const;
-      this.#refuse(client, failureOf(refused ? 'refused' : 'broken', at));
+      const reason = untrusted ? new TlsFailure(error).reason : undefined;
+      const at = { store: passage.store, access: 'write', sending, reason } as const;
+      this.#refuse(client, failureOf(untrusted ? 'tls' : refused ? 'refused' : 'broken', at));
     }
-    if (refused) this.#settle(upgraded, 'not-sent');
+    if (!sending) this.#settle(upgraded, 'not-sent');
     else this.#end(upgraded);
   }
 
@@ -187,7 +225,7 @@ export class Upgrades {
       // What a side that does not read has not taken by then, it shall not get any more.
       setTimeout(() => {
         for (const side of [client, store]) {
-          if (!side.destroyed && 'resetAndDestroy' in side) (side as Socket).resetAndDestroy();
+          if (!side.destroyed) resetConnection(side);
         }
       }, closeWithinMs).unref();
     }
@@ -234,13 +272,18 @@ function socketClient(socket: Duplex): Client {
 }
 
 /** The forwarder takes its headers from the parsed form: give it what would be sent, and the handshake. */
-function setHeaders(request: IncomingMessage, headers: readonly string[]): void {
-  const parsed: Record<string, string | string[]> = { host: request.headers.host ?? '' };
+function setHeaders(request: IncomingMessage, headers: readonly string[], storeHost: string): void {
+  const parsed = parsedForm(headers);
+  request.headers = { host: storeHost, ...parsed, connection: 'Upgrade', upgrade: 'websocket' };
+}
+
+function parsedForm(headers: readonly string[]): Record<string, string | string[]> {
+  const parsed: Record<string, string | string[]> = {};
   for (let at = 0; at < headers.length; at += 2) {
     const name = (headers[at] ?? '').toLowerCase();
     const value = headers[at + 1] ?? '';
     const before = parsed[name];
     parsed[name] = before === undefined ? value : [before, value].flat();
   }
-  request.headers = { ...parsed, connection: 'Upgrade', upgrade: 'websocket' };
+  return parsed;
 }

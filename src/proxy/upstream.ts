@@ -4,16 +4,17 @@
  */
 import type { Readable } from 'node:stream';
 import type { Dispatcher } from 'undici';
+import { TlsFailure } from '../stores/connect.ts';
 import { Lane, type LaneSettings } from './lane.ts';
 
 /** How far an exchange got when it failed. Only `broken` and `timeout` can follow `onSending`. */
 export type FailedStage =
-  'pool-full' | 'refused' | 'connect-timeout' | 'timeout' | 'broken' | 'cancelled' | 'closed';
+  'pool-full' | 'refused' | 'connect-timeout' | 'tls' | 'timeout' | 'broken' | 'cancelled' | 'closed';
 
 export interface UpstreamRequest {
   readonly method: string;
   readonly target: string;
-  /** Flat list, without Host, framing and hop-by-hop fields. */
+  /** Flat list, without framing and hop-by-hop fields; without Host it is the one of the origin. */
   readonly headers: string[];
   readonly body: Readable | Buffer | null;
   /** From sending to the head of the answer, ms; 0: no bound. */
@@ -142,7 +143,7 @@ class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
     this.#leaveQueue = undefined;
     this.#lane = lane;
     const { method, target, headers, body, headTimeoutMs } = this.#request;
-    lane.client.dispatch({ path: target, method, headers, body, headersTimeout: headTimeoutMs }, this);
+    lane.dispatch({ path: target, method, headers, body, headersTimeout: headTimeoutMs }, this);
   }
 
   fail(stage: FailedStage, cause: Error): void {
@@ -235,6 +236,7 @@ function stageOf(error: Error & { readonly code?: unknown }, begun: boolean): Fa
   }
   const late = error.code === 'UND_ERR_CONNECT_TIMEOUT' || error.code === 'ETIMEDOUT';
   if (late) return 'connect-timeout';
+  if (error instanceof TlsFailure) return 'tls';
   return error.code === 'UND_ERR_DESTROYED' || error.code === 'UND_ERR_CLOSED' ? 'closed' : 'refused';
 }
 

@@ -2,6 +2,7 @@
 import { configSchema, type Config } from '../../src/config/schema.ts';
 import type { ProxyDoubt } from '../../src/core/doubt.ts';
 import type { IdempotencyKeys } from '../../src/core/idempotency.ts';
+import type { TlsOptions } from 'node:tls';
 import type { RecordKey } from '../../src/core/ports.ts';
 import { createProxy, type Proxy, type ProxyLimits } from '../../src/proxy/proxy.ts';
 import { createTestGate, type TestGate } from './gate.ts';
@@ -38,13 +39,17 @@ export async function startRig(
     readonly legacy?: Record<string, unknown>;
     readonly app?: Record<string, unknown>;
     readonly answer?: RawAnswer;
+    /** Path in the URL of both stores. */
+    readonly prefix?: string;
+    /** The stores speak TLS with it. */
+    readonly tls?: TlsOptions;
     readonly limits?: Partial<ProxyLimits>;
     readonly keys?: IdempotencyKeys;
   } = {},
 ): Promise<ProxyRig> {
   const [legacy, app] = await Promise.all([
-    RawUpstream.start(options.answer),
-    RawUpstream.start(options.answer),
+    RawUpstream.start(options.answer, options.tls),
+    RawUpstream.start(options.answer, options.tls),
   ]);
   const gate = createTestGate();
   const rung: RecordKey[] = [];
@@ -52,17 +57,22 @@ export async function startRig(
   const logged: ProxyRig['logged'] = [];
   const config = configOf({
     ...options.config,
-    stores: { legacy: { url: legacy.url, ...options.legacy }, app: { url: app.url, ...options.app } },
+    stores: {
+      legacy: { url: legacy.url + (options.prefix ?? ''), ...options.legacy },
+      app: { url: app.url + (options.prefix ?? ''), ...options.app },
+    },
   });
-  const proxy = createProxy({
-    config,
-    gate,
-    doubts: { note: (doubt) => void doubted.push(doubt) },
-    doorbell: { ring: (record) => void rung.push(record), flush: async () => {} },
-    log: (_level, event, fields = {}) => void logged.push({ event, fields }),
-    ...(options.limits === undefined ? {} : { limits: options.limits }),
-    ...(options.keys === undefined ? {} : { keys: options.keys }),
-  });
+  const proxy = await orStop([legacy, app], () =>
+    createProxy({
+      config,
+      gate,
+      doubts: { note: (doubt) => void doubted.push(doubt) },
+      doorbell: { ring: (record) => void rung.push(record), flush: async () => {} },
+      log: (_level, event, fields = {}) => void logged.push({ event, fields }),
+      ...(options.limits === undefined ? {} : { limits: options.limits }),
+      ...(options.keys === undefined ? {} : { keys: options.keys }),
+    }),
+  );
   const { port } = await proxy.listen();
   return {
     proxy,
@@ -78,4 +88,14 @@ export async function startRig(
       await Promise.all([legacy.stop(), app.stop()]);
     },
   };
+}
+
+/** A proxy that refuses to start leaves no store behind. */
+async function orStop<Made>(stores: readonly RawUpstream[], make: () => Made): Promise<Made> {
+  try {
+    return make();
+  } catch (error) {
+    await Promise.all(stores.map((store) => store.stop()));
+    throw error;
+  }
 }

@@ -1,5 +1,11 @@
 /** HTTP as bytes: clients and upstreams on plain sockets, so that a test sees exactly what was sent. */
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import {
+  connect as connectTls,
+  type ConnectionOptions,
+  createServer as createTlsServer,
+  type TlsOptions,
+} from 'node:tls';
 
 export interface RawMessage {
   readonly startLine: string;
@@ -81,10 +87,11 @@ export class RawClient {
     });
   }
 
-  static async open(port: number): Promise<RawClient> {
-    const socket = connect({ host: '127.0.0.1', port, noDelay: true });
+  static async open(port: number, tls?: ConnectionOptions): Promise<RawClient> {
+    const address = { host: '127.0.0.1', port, noDelay: true };
+    const socket = tls === undefined ? connect(address) : connectTls({ ...address, ...tls });
     await new Promise<void>((resolve, reject) => {
-      socket.once('connect', resolve);
+      socket.once(tls === undefined ? 'connect' : 'secureConnect', resolve);
       socket.once('error', reject);
     });
     return new RawClient(socket);
@@ -136,8 +143,8 @@ export class RawClient {
 }
 
 /** Sends one request on a connection of its own and reads one answer. */
-export async function exchange(port: number, request: string): Promise<RawMessage> {
-  const client = await RawClient.open(port);
+export async function exchange(port: number, request: string, tls?: ConnectionOptions): Promise<RawMessage> {
+  const client = await RawClient.open(port, tls);
   client.send(request);
   try {
     return await client.answer({ bodyless: request.startsWith('HEAD ') });
@@ -158,16 +165,21 @@ export class RawUpstream {
   connections = 0;
   answer: RawAnswer;
   readonly #server: Server;
+  readonly #scheme: string;
 
-  private constructor(server: Server, answer: RawAnswer) {
+  private constructor(server: Server, answer: RawAnswer, scheme: string) {
     this.#server = server;
+    this.#scheme = scheme;
     this.answer = answer;
   }
 
-  static async start(answer: RawAnswer = answerOk): Promise<RawUpstream> {
-    const server = createServer();
-    const upstream = new RawUpstream(server, answer);
-    server.on('connection', (socket) => upstream.#accept(socket));
+  static async start(answer: RawAnswer = answerOk, tls?: TlsOptions): Promise<RawUpstream> {
+    const server = tls === undefined ? createServer() : createTlsServer(tls);
+    const upstream = new RawUpstream(server, answer, tls === undefined ? 'http' : 'https');
+    server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) =>
+      upstream.#accept(socket),
+    );
+    server.on('tlsClientError', () => {});
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     return upstream;
   }
@@ -177,7 +189,7 @@ export class RawUpstream {
   }
 
   get url(): string {
-    return `http://127.0.0.1:${this.port}`;
+    return `${this.#scheme}://127.0.0.1:${this.port}`;
   }
 
   async stop(): Promise<void> {

@@ -42,7 +42,10 @@ export const servers: readonly Command[] = (['up', 'proxy', 'admin', 'worker'] a
       output.aside(output.paint('red', `onewriter: ${warning}`));
     }
     const rules = { config, configHash };
-    const forget = onHangup(() => void reloadRules(running, rules, configPath, env, log));
+    const forget = onHangup(() => {
+      running.renewCertificate();
+      void reloadRules(running, rules, configPath, env, log);
+    });
     const ended = await Promise.race([
       running.failed,
       new Promise<'asked'>((resolve) => {

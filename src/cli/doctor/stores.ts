@@ -1,9 +1,11 @@
 /** Checks of a store: does it answer, do its lists hold what the configuration says, does its guard answer. */
 import { connect } from 'node:net';
+import { connect as connectTls } from 'node:tls';
 import type { Config } from '../../config/schema.ts';
 import type { StoreName } from '../../core/ownership.ts';
 import type { KindCapabilities, StoreReader } from '../../core/ports.ts';
 import { unlimited } from '../../stores/budget.ts';
+import { storeTlsOf } from '../../stores/connect.ts';
 import { RestGuardCalls } from '../../stores/rest/guard-calls.ts';
 import { createRestStore, type RestStore } from '../../stores/rest/store.ts';
 import { fail, type Finding, lookMs, ok, sentenceOf, warn } from './finding.ts';
@@ -19,6 +21,8 @@ export async function checkStore(config: Config, name: StoreName): Promise<Findi
     ];
   }
   const findings = [ok(setting, `${url} accepts connections`)];
+  const untrusted = await whyUntrusted(name, config);
+  if (untrusted !== undefined) return [...findings, fail(`${setting}.tls`, untrusted, adviceOnTls(setting))];
   const store = createRestStore(name, config, unlimited);
   try {
     if (connector === undefined) {
@@ -151,6 +155,32 @@ function anyPartition({ cohorts }: Config): string {
     if (first !== undefined) return first;
   }
   return 'onewriter-doctor';
+}
+
+function adviceOnTls(setting: string): string {
+  return `Name the file of its authority in ${setting}.tls.ca, or correct ${setting}.url or the certificate.`;
+}
+
+/** Undefined where the store is not behind TLS, or is trusted. */
+async function whyUntrusted(name: StoreName, config: Config): Promise<string | undefined> {
+  try {
+    const tls = storeTlsOf(name, config);
+    if (tls === undefined) return undefined;
+    const { hostname, port } = new URL(config.stores[name].url);
+    return await new Promise((settle) => {
+      const address = { host: hostname.replace(/^\[|\]$/g, ''), port: Number(port || 443) };
+      const socket = connectTls({ ...tls, ...address, timeout: lookMs });
+      const end = (why: string | undefined): void => {
+        socket.destroy();
+        settle(why);
+      };
+      socket.once('secureConnect', () => end(undefined));
+      socket.once('timeout', () => end(`TLS was not agreed on within ${lookMs} ms`));
+      socket.once('error', (error) => end(`TLS failed: ${error.message}`));
+    });
+  } catch (error) {
+    return sentenceOf(error);
+  }
 }
 
 /** Undefined where a TCP connection opens. */

@@ -8,6 +8,7 @@ import { StoreFailure } from '../../core/ports.ts';
 import type { Json } from '../../core/records.ts';
 import { signGuard } from '../../guard/signature.ts';
 import type { CallBudget } from '../budget.ts';
+import { storeConnector, type StoreTls, TlsFailure } from '../connect.ts';
 import { parseExactly } from './exact-json.ts';
 import { failureOf, type RawAnswer, type RestAnswer, type RestCall } from './answers.ts';
 
@@ -17,6 +18,8 @@ export interface RestClientSettings {
   readonly headers: Readonly<Record<string, string>>;
   readonly timeoutMs: number;
   readonly connectTimeoutMs: number;
+  /** For an https address. */
+  readonly tls?: StoreTls | undefined;
   /** Present for stores whose guard must be able to check the calls. */
   readonly guardSecret?: string | undefined;
   readonly budget: CallBudget;
@@ -48,7 +51,7 @@ export class RestClient {
       connections,
       headersTimeout: settings.timeoutMs,
       bodyTimeout: settings.timeoutMs,
-      connect: { timeout: settings.connectTimeoutMs },
+      connect: storeConnector(settings.connectTimeoutMs, settings.tls),
     });
   }
 
@@ -103,7 +106,9 @@ export class RestClient {
       if (signal.aborted && call.access === 'read') throw signal.reason;
       const what = timedOut
         ? `did not answer ${call.method} ${target} within ${this.#settings.timeoutMs} ms`
-        : `could not be reached for ${call.method} ${target}`;
+        : error instanceof TlsFailure
+          ? `was reached, but not trusted (${error.reason}), so nothing was sent for ${call.method} ${target}; look at stores.${this.store}.tls`
+          : `could not be reached for ${call.method} ${target}`;
       throw new StoreFailure('unavailable', `${this.store} ${what}`, { cause: error });
     } finally {
       clearTimeout(timer);

@@ -3,6 +3,7 @@ import type { Config, RestConnectorConfig } from '../../config/schema.ts';
 import type { StoreName } from '../../core/ownership.ts';
 import type { CopyWriter, StoreReader } from '../../core/ports.ts';
 import type { CallBudget } from '../budget.ts';
+import { storeTlsOf } from '../connect.ts';
 import { RestClient } from './client.ts';
 import { RestReader, type RecordConfigs } from './reader.ts';
 import { RestWriter } from './writer.ts';
@@ -31,7 +32,8 @@ export function createRestStore(store: StoreName, config: Config, budget: CallBu
   const client = new RestClient({
     store,
     url: settings.url,
-    headers: connector?.headers ?? {},
+    headers: { ...hostHeader(settings.host), ...connector?.headers },
+    tls: storeTlsOf(store, config),
     timeoutMs,
     connectTimeoutMs: settings.connectTimeoutMs,
     guardSecret: settings.guard ? config.secret : undefined,
@@ -47,6 +49,11 @@ export function createRestStore(store: StoreName, config: Config, budget: CallBu
     timeoutMs,
     makeWriter: () => new RestWriter(client, records),
   };
+}
+
+/** Behind one address the name decides which store is meant; there is no client whose name could be preserved. */
+function hostHeader(host: string): Record<string, string> {
+  return host === 'store' || host === 'preserve' ? {} : { host };
 }
 
 export function restConnectorOf(connector: unknown): RestConnectorConfig | undefined {

@@ -1,0 +1,84 @@
+/** The certificate of a running proxy, renewed by a signal, and what doctor says of TLS. */
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { Authority, noOpenssl } from '../support/certificates.ts';
+import { runCli, startCli } from '../support/cli.ts';
+import { exchange, RawUpstream, statusOf } from '../support/raw-http.ts';
+import { startRedis, type TestRedis } from '../support/redis.ts';
+import { until } from '../support/until.ts';
+
+const suite = noOpenssl === undefined ? describe : describe.skip;
+let authority: Authority;
+let directory: string;
+let redis: TestRedis;
+let store: RawUpstream;
+
+suite(`certificates of the running program (${noOpenssl ?? 'with openssl'})`, () => {
+  beforeAll(async () => {
+    authority = new Authority();
+    directory = mkdtempSync(join(tmpdir(), 'onewriter-certificate-'));
+    redis = await startRedis();
+    store = await RawUpstream.start(undefined, authority.certify('IP:127.0.0.1'));
+  }, 60_000);
+  afterAll(async () => {
+    await store.stop();
+    await redis.stop();
+    rmSync(directory, { recursive: true });
+    authority.remove();
+  }, 60_000);
+
+  function configure(storeTls: Record<string, unknown>): string {
+    const file = join(directory, 'onewriter.json');
+    const certificate = authority.certify('DNS:shop.example');
+    copyFileSync(certificate.certFile, join(directory, 'cert.pem'));
+    copyFileSync(certificate.keyFile, join(directory, 'key.pem'));
+    const whole = {
+      proxy: { port: 0, tls: { cert: join(directory, 'cert.pem'), key: join(directory, 'key.pem') } },
+      admin: { port: 0 },
+      redis: { url: redis.url },
+      dataDir: join(directory, 'data'),
+      secret: 'a-secret-of-the-certificate-tests',
+      stores: {
+        legacy: { url: store.url, tls: storeTls },
+        app: { url: 'http://127.0.0.1:1', guard: false, settleMs: 1 },
+      },
+      identity: [{ header: 'x-user', from: ['127.0.0.0/8'] }],
+    };
+    writeFileSync(file, JSON.stringify(whole));
+    return file;
+  }
+
+  test('a proxy says that it speaks TLS, and reads its certificate again at a SIGHUP', async () => {
+    const proxy = startCli(['proxy', '--config', configure({ ca: authority.caFile })]);
+    let stderr = '';
+    proxy.child.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+    const port = await until('it listens', () => /proxy +https:\S+:(\d+)/.exec(proxy.stdout())?.[1], 20_000);
+    const read = 'GET /a HTTP/1.1\r\nHost: shop.example\r\nx-user: ann\r\n\r\n';
+    const tls = { ca: authority.ca, servername: 'shop.example' };
+    expect(statusOf(await exchange(Number(port), read, tls))).toBe(200);
+    proxy.child.kill('SIGHUP');
+    await until('it has read it', () => stderr.includes('certificate.renewed'), 20_000);
+    proxy.child.kill('SIGTERM');
+    await proxy.ended;
+  }, 60_000);
+
+  test('a store is verified also where the environment of the process says otherwise', async () => {
+    const env = { NODE_TLS_REJECT_UNAUTHORIZED: '0' };
+    const { stdout } = await runCli(['doctor', '--config', configure({})], { env });
+    expect(stdout).toMatch(/TLS failed: /);
+  }, 60_000);
+
+  test.each([
+    [{}, /TLS failed: /],
+    [{ ca: '/nowhere.pem' }, /stores\.legacy\.tls\.ca, \/nowhere\.pem, cannot be read/],
+  ])(
+    'doctor says why a store behind TLS is not trusted with %j',
+    async (tls, why) => {
+      const { stdout } = await runCli(['doctor', '--config', configure(tls)]);
+      expect(stdout).toMatch(why);
+    },
+    60_000,
+  );
+});
