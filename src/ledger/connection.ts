@@ -87,6 +87,12 @@ export function describe(address: RedisAddress): string {
   }
 }
 
+/** Redis's clock, ms since 1970: the one clock that deadlines and entries of the ledger go by. */
+export async function redisNowMs(redis: Redis): Promise<number> {
+  const [seconds, microseconds] = await redis.time();
+  return Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000);
+}
+
 /** Source of one Lua script; each file opens with its KEYS, ARGV and answers. */
 export function luaSource(name: string): string {
   return readFileSync(new URL(`./lua/${name}.lua`, import.meta.url), 'utf8');

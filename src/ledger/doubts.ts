@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
 import { z } from 'zod';
 import type { Doubts, DoubtfulWrite, NewDoubt } from '../core/doubt.ts';
-import { keys } from './connection.ts';
+import { keys, redisNowMs } from './connection.ts';
 
 /** Writes that the book holds; over it, those that settled first are forgotten. */
 const writesKept = 10_000;
@@ -34,7 +34,7 @@ export class RedisDoubts implements Doubts {
   }
 
   async note(doubt: NewDoubt): Promise<void> {
-    const atMs = await this.#nowMs();
+    const atMs = await redisNowMs(this.#redis);
     const { settleMs, ...told } = doubt;
     const write: DoubtfulWrite = { id: randomUUID(), ...told, atMs, settlesAtMs: atMs + settleMs };
     await this.#redis
@@ -45,7 +45,7 @@ export class RedisDoubts implements Doubts {
   }
 
   async unsettled(): Promise<DoubtfulWrite[]> {
-    return (await this.#after(await this.#nowMs())).map(({ write }) => write);
+    return (await this.#after(await redisNowMs(this.#redis))).map(({ write }) => write);
   }
 
   async of(partition: string): Promise<DoubtfulWrite[]> {
@@ -53,7 +53,7 @@ export class RedisDoubts implements Doubts {
   }
 
   async resolve(partition: string, by: string, reason: string): Promise<DoubtfulWrite[]> {
-    const nowMs = await this.#nowMs();
+    const nowMs = await redisNowMs(this.#redis);
     const pipeline = this.#redis.multi();
     const resolved: DoubtfulWrite[] = [];
     for (const { text, write } of await this.#after(nowMs)) {
@@ -70,10 +70,5 @@ export class RedisDoubts implements Doubts {
   async #after(fromMs: number): Promise<{ readonly text: string; readonly write: DoubtfulWrite }[]> {
     const found = await this.#redis.zrangebyscore(keys.doubts, `(${fromMs}`, '+inf');
     return found.map((text) => ({ text, write: writeSchema.parse(JSON.parse(text)) }));
-  }
-
-  async #nowMs(): Promise<number> {
-    const [seconds, microseconds] = await this.#redis.time();
-    return Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000);
   }
 }

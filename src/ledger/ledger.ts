@@ -16,7 +16,7 @@ import type { Ledger, LedgerRecord, MemberRecord, Order, OrderResult } from '../
 import type { Regression } from '../core/regression.ts';
 import type { Position, Rules, Snapshot } from '../core/view.ts';
 import { sentenceOf } from '../log.ts';
-import { keys, luaSource } from './connection.ts';
+import { keys, luaSource, redisNowMs } from './connection.ts';
 import { durabilityGaps } from './durability.ts';
 import { DurableWrites } from './durable-writes.ts';
 import { parseRecord, parseRules } from './records.ts';
@@ -113,9 +113,8 @@ export class RedisLedger implements Ledger {
     return new Map(Object.entries(all).map(([partition, text]) => [partition, parseRecord(text)]));
   }
 
-  async nowMs(): Promise<number> {
-    const [seconds, microseconds] = await this.#redis.time();
-    return Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000);
+  nowMs(): Promise<number> {
+    return redisNowMs(this.#redis);
   }
 
   /**
