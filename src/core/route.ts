@@ -1,4 +1,5 @@
 /** What a request is: which route it matches, whether it reads or writes, and whose record it touches. */
+import { judge, judgeHost, type Reading, readingsInPairs, type Verdict, type Wanted } from './condition.ts';
 import type { StoreName } from './ownership.ts';
 
 export type Access = 'read' | 'write';
@@ -13,12 +14,21 @@ export interface RecordRule {
 export interface RouteRule {
   readonly path: string;
   readonly methods?: readonly string[] | undefined;
+  /** Exact, or `*.example.org`. */
+  readonly host?: string | undefined;
+  /** Each by its name: the exact value, or `*` for any. */
+  readonly query?: Readonly<Record<string, string>> | undefined;
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  /** By the path of a field in a JSON body. */
+  readonly body?: Readonly<Record<string, Wanted>> | undefined;
   readonly access?: Access | undefined;
   /** Pinned: always this store, belongs to no partition. */
   readonly store?: StoreName | undefined;
   readonly anonymous?: boolean | undefined;
-  /** Where the partition is found, if not by the general rule: `path.NAME`, `header.NAME`, `claim.NAME`, `user`. */
+  /** Where the partition is found, if not by the general rule: `user` or a source and a name. */
   readonly partition?: string | undefined;
+  /** Requests are GraphQL: what they ask says whether they write. */
+  readonly graphql?: boolean | undefined;
   readonly record?: RecordRule | undefined;
 }
 
@@ -27,10 +37,38 @@ export interface MatchedRoute {
   readonly parameters: Readonly<Record<string, string>>;
 }
 
-export type RouteTable = (method: string, path: string) => MatchedRoute | undefined | 'ambiguous';
+/** What is known of a request when its route is looked for. */
+export interface SeenRequest {
+  readonly method: string;
+  readonly path: string;
+  /** As sent, without the question mark. */
+  readonly query?: string;
+  readonly host?: string | undefined;
+  /** All values of a header field; `name` in lower case. */
+  readonly header?: (name: string) => readonly string[];
+  /** What readers could find in a JSON body. Left out: the body has not been looked into yet. */
+  readonly field?: ((path: string) => readonly Reading[] | 'unreadable') | undefined;
+}
+
+export type RouteMatch =
+  | {
+      readonly match: 'route';
+      readonly route: MatchedRoute | undefined;
+      /** A rule was passed over only because the body could not be looked into: the request is a write. */
+      readonly unread: boolean;
+    }
+  /** Servers could take the request for one of another effect. */
+  | { readonly match: 'ambiguous'; readonly by: 'path' | 'conditions' }
+  | { readonly match: 'needs-body' };
+
+export type RouteTable = (seen: SeenRequest) => RouteMatch;
 
 /** Methods that only read: RFC 9110 safe methods, WebDAV (4918, 5323), CalDAV (3253) and QUERY. */
 const readMethods = new Set(['GET', 'HEAD', 'OPTIONS', 'PROPFIND', 'REPORT', 'SEARCH', 'QUERY']);
+
+export function isReadMethod(method: string): boolean {
+  return readMethods.has(method);
+}
 
 /** Everything unknown is a write: wrongly held for a moment is better than wrongly forwarded. */
 export function classifyAccess(
@@ -39,14 +77,15 @@ export function classifyAccess(
   overridden: { readonly method: boolean; readonly upgrade: boolean },
 ): Access {
   if (overridden.method || overridden.upgrade) return 'write';
-  return rule?.access ?? (readMethods.has(method) ? 'read' : 'write');
+  return rule?.access ?? (isReadMethod(method) ? 'read' : 'write');
 }
 
 /**
  * Compiles the rules. In a path, `:name` matches one segment, a trailing `/*` everything below (and the
  * path itself). Segments are compared decoded, because every server takes `%6f` for `o` (RFC 3986, 6.2.2.2).
  * Servers disagree about letter case, empty segments, parameters behind `;` and a slash at the end: a path that
- * would match a rule of another effect only when those are overlooked is `ambiguous`, and must be refused.
+ * would match a rule of another effect only when those are overlooked is `ambiguous`, and must be refused. So is
+ * a request with a name twice, where rules of different effect depend on which of the two counts.
  */
 export function compileRoutes(rules: readonly RouteRule[]): RouteTable {
   const compiled = rules.map((rule): CompiledRule => ({
@@ -55,11 +94,17 @@ export function compileRoutes(rules: readonly RouteRule[]): RouteTable {
       rule.methods === undefined ? undefined : new Set(rule.methods.map((method) => method.toUpperCase())),
     exact: rule.path.split('/'),
     loose: looseSegments(rule.path),
+    conditions: conditionsOf(rule),
+    fields: Object.entries(rule.body ?? {}),
   }));
-  return (method, path) => {
-    const exact = firstMatch(compiled, method, path.split('/').map(decodeSegment), 'exact');
-    const loose = firstMatch(compiled, method, looseSegments(path), 'loose');
-    return effectOf(exact?.rule) === effectOf(loose?.rule) ? exact : 'ambiguous';
+  return (seen) => {
+    const exact = search(compiled, seen, seen.path.split('/').map(decodeSegment), 'exact');
+    const loose = search(compiled, seen, looseSegments(seen.path), 'loose');
+    if (exact === 'needs-body' || loose === 'needs-body') return { match: 'needs-body' };
+    if (exact.unclear || loose.unclear) return { match: 'ambiguous', by: 'conditions' };
+    if (effectOf(exact.route?.rule) !== effectOf(loose.route?.rule))
+      return { match: 'ambiguous', by: 'path' };
+    return { match: 'route', route: exact.route, unread: exact.unread || loose.unread };
   };
 }
 
@@ -68,25 +113,94 @@ interface CompiledRule {
   readonly methods: ReadonlySet<string> | undefined;
   readonly exact: readonly string[];
   readonly loose: readonly string[];
+  readonly conditions: readonly Condition[];
+  readonly fields: readonly (readonly [path: string, wanted: Wanted])[];
 }
 
-function firstMatch(
+type Condition = (seen: SeenRequest) => Verdict;
+
+interface Found {
+  readonly route: MatchedRoute | undefined;
+  /** Before it stands a rule of another effect, and readers do not agree whether that one matches. */
+  readonly unclear: boolean;
+  readonly unread: boolean;
+}
+
+function search(
   compiled: readonly CompiledRule[],
-  method: string,
+  seen: SeenRequest,
   found: readonly string[],
   how: 'exact' | 'loose',
-): MatchedRoute | undefined {
-  for (const { rule, methods, [how]: segments } of compiled) {
-    if (methods !== undefined && !methods.has(method)) continue;
+): Found | 'needs-body' {
+  const perhaps: MatchedRoute[] = [];
+  let unread = false;
+  let certain: MatchedRoute | undefined;
+  for (const compiledRule of compiled) {
+    const { rule, methods, [how]: segments } = compiledRule;
+    if (methods !== undefined && !methods.has(seen.method)) continue;
     const parameters = matchSegments(segments, found);
-    if (parameters !== undefined) return { rule, parameters };
+    if (parameters === undefined) continue;
+    const verdict = verdictOf(compiledRule, seen);
+    if (verdict === 'needs-body') return verdict;
+    if (verdict === 'unreadable') unread = true;
+    if (verdict === 'unclear') perhaps.push({ rule, parameters });
+    if (verdict !== 'yes') continue;
+    certain = { rule, parameters };
+    break;
   }
-  return undefined;
+  return { route: certain, unclear: perhaps.some((other) => differ(other, certain)), unread };
+}
+
+function verdictOf(
+  { conditions, fields }: CompiledRule,
+  seen: SeenRequest,
+): Verdict | 'needs-body' | 'unreadable' {
+  let all: Verdict = 'yes';
+  for (const condition of conditions) {
+    const verdict = condition(seen);
+    if (verdict === 'no') return 'no';
+    if (verdict === 'unclear') all = 'unclear';
+  }
+  if (fields.length > 0 && seen.field === undefined) return 'needs-body';
+  for (const [path, wanted] of fields) {
+    const readings = seen.field?.(path) ?? 'unreadable';
+    if (readings === 'unreadable') return 'unreadable';
+    const verdict = judge(readings, wanted);
+    if (verdict === 'no') return 'no';
+    if (verdict === 'unclear') all = 'unclear';
+  }
+  return all;
+}
+
+function conditionsOf({ host, query = {}, headers = {} }: RouteRule): Condition[] {
+  return [
+    ...(host === undefined ? [] : [(seen: SeenRequest) => judgeHost(seen.host, host)]),
+    ...Object.entries(query).map(
+      ([name, wanted]): Condition =>
+        (seen) =>
+          judge(readingsInPairs(seen.query ?? '', name), wanted),
+    ),
+    ...Object.entries(headers).map(([name, wanted]): Condition => {
+      const lower = name.toLowerCase();
+      return (seen) => judge(seen.header?.(lower) ?? [], wanted);
+    }),
+  ];
+}
+
+function differ(one: MatchedRoute, other: MatchedRoute | undefined): boolean {
+  if (effectOf(one.rule) !== effectOf(other?.rule)) return true;
+  return JSON.stringify(one.parameters) !== JSON.stringify(other?.parameters);
 }
 
 /** What a rule changes about where a request goes; rules that differ in nothing else are interchangeable. */
 function effectOf(rule: RouteRule | undefined): string {
-  return JSON.stringify([rule?.access, rule?.store, rule?.anonymous ?? false, rule?.partition]);
+  return JSON.stringify([
+    rule?.access,
+    rule?.store,
+    rule?.anonymous ?? false,
+    rule?.partition,
+    rule?.graphql ?? false,
+  ]);
 }
 
 function looseSegments(path: string): string[] {
