@@ -6,7 +6,6 @@ import type { ConfigProblem } from './problems.ts';
 import type { Config } from './schema.ts';
 import type { ReadableConfig } from './sections.ts';
 
-type PartitionRule = Config['partition'][number];
 type Route = Config['routes'][number];
 type Connector = NonNullable<Config['stores']['legacy']['connector']>;
 
@@ -17,7 +16,6 @@ export function notAvailableYet(config: ReadableConfig): ConfigProblem[] {
     ['proxy.mode', proxy.mode === 'observe', 'use enforce'],
     ['proxy.processes', (proxy.processes ?? 1) > 1, 'use 1, and start more processes side by side'],
     ['sync.rollbackWindow', on(sync.rollbackWindow), 'use off'],
-    ...config.partition.flatMap((rule, at) => partitionRows(`partition[${at}]`, rule)),
     ...config.routes.flatMap((route, at) => routeRows(`routes[${at}]`, route)),
     ...connectorRows('stores.legacy.connector', stores.legacy.connector),
     ...connectorRows('stores.app.connector', stores.app.connector),
@@ -29,26 +27,11 @@ export function notAvailableYet(config: ReadableConfig): ConfigProblem[] {
 
 type Rows = [path: string, unavailable: boolean, instead: string][];
 
-function partitionRows(path: string, rule: PartitionRule | undefined): Rows {
-  if (rule === undefined) return [];
-  const instead = 'use by: user, directory, header, claim or path';
-  return [
-    [`${path}.query`, 'query' in rule, instead],
-    [`${path}.body`, 'body' in rule, instead],
-  ];
-}
-
 function routeRows(path: string, route: Route | undefined): Rows {
   if (route === undefined) return [];
-  const matching = 'match by path and methods';
   const owner = 'leave it out: the owner answers reads';
   return [
-    [`${path}.host`, route.host !== undefined, matching],
-    [`${path}.query`, route.query !== undefined, matching],
-    [`${path}.headers`, route.headers !== undefined, matching],
-    [`${path}.body`, route.body !== undefined, matching],
     [`${path}.partitions`, route.partitions !== undefined, 'name one place with partition'],
-    [`${path}.graphql`, route.graphql !== undefined, 'without it a POST counts as a write'],
     [`${path}.reads`, route.reads === 'copy' || route.reads === 'app', owner],
     [`${path}.maxStalenessMs`, route.maxStalenessMs !== undefined, owner],
   ];

@@ -12,6 +12,7 @@ export function routeFindings(config: ReadableConfig, report: Reporter): void {
     if (route === undefined) continue;
     const place = `routes[${at}]`;
     checkTemplate(`${place}.path`, route.path, report);
+    checkConditions(place, route, report);
     checkPartition(place, route, claims, report);
     checkRecord(place, route, config, report);
     if (route.store !== undefined && route.partition !== undefined) {
@@ -29,6 +30,9 @@ export function routeFindings(config: ReadableConfig, report: Reporter): void {
   }
   for (const [at, rule] of config.partition.entries()) {
     if (rule === undefined) continue;
+    if ('body' in rule && rule.body.split('.').includes('')) {
+      report.problem(`partition[${at}].body`, emptyField);
+    }
     if ('claim' in rule && !claims) report.problem(`partition[${at}].claim`, withoutClaims);
     if ('path' in rule) checkPartitionPath(`partition[${at}].path`, rule.path, config, report);
   }
@@ -53,6 +57,45 @@ function checkTemplate(place: string, template: string, report: Reporter): void 
   if (repeated !== undefined) report.problem(place, `has the parameter :${repeated} twice`);
 }
 
+/** What src/core/condition.ts and the header rules of the proxy can hold a request to. */
+function checkConditions(place: string, route: Route, report: Reporter): void {
+  if (
+    route.host !== undefined &&
+    !/^(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*$|^\[[0-9a-f:.]+\]$/i.test(route.host)
+  ) {
+    report.problem(`${place}.host`, 'must be a host name without a port, or "*." before one');
+  }
+  const names = Object.keys(route.headers ?? {});
+  for (const [at, name] of names.entries()) {
+    const lower = name.toLowerCase();
+    if (notPassedOn.has(lower) || /^(x-forwarded-|onewriter-)/.test(lower)) {
+      report.problem(
+        `${place}.headers.${name}`,
+        'does not reach the store as the client sent it, so no route may depend on it',
+      );
+    }
+    if (names.findIndex((other) => other.toLowerCase() === lower) < at) {
+      report.problem(`${place}.headers.${name}`, 'is there twice: letter case does not count in names');
+    }
+  }
+  for (const path of Object.keys(route.body ?? {})) {
+    if (path.split('.').includes('')) report.problem(`${place}.body.${path}`, emptyField);
+  }
+  if (route.graphql !== undefined && route.access !== undefined) {
+    report.problem(
+      `${place}.access`,
+      'cannot stand beside graphql: what a request asks says whether it writes',
+    );
+  }
+}
+
+const emptyField = 'must be names with single dots between them, like data.owner';
+const notPassedOn = new Set([
+  ...['host', 'connection', 'keep-alive', 'te', 'trailer', 'transfer-encoding', 'content-length', 'upgrade'],
+  ...['expect', 'forwarded', 'http2-settings', 'proxy-authenticate', 'proxy-authorization'],
+  ...['proxy-connection', 'x-real-ip', 'x-original-url', 'x-rewrite-url', 'x-original-host'],
+]);
+
 function parametersOf(template: string): string[] {
   return template
     .split('/')
@@ -62,13 +105,18 @@ function parametersOf(template: string): string[] {
 
 function checkPartition(place: string, route: Route, claims: boolean, report: Reporter): void {
   if (route.partition === undefined || route.partition === 'user') return;
-  const [, source, name] = /^(path|header|claim)\.(.+)$/.exec(route.partition) ?? [];
+  const [, source, name] = /^(path|header|claim|query|body)\.(.+)$/.exec(route.partition) ?? [];
   if (source === undefined || name === undefined) {
-    report.problem(`${place}.partition`, 'must be user, path.NAME, header.NAME or claim.NAME');
+    report.problem(
+      `${place}.partition`,
+      'must be user, path.NAME, header.NAME, claim.NAME, query.NAME or body.FIELD',
+    );
   } else if (source === 'path') {
     checkParameter(`${place}.partition`, name, route.path, report);
   } else if (source === 'claim' && !claims) {
     report.problem(`${place}.partition`, withoutClaims);
+  } else if (source === 'body' && name.split('.').includes('')) {
+    report.problem(`${place}.partition`, emptyField);
   }
 }
 

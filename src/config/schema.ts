@@ -141,10 +141,21 @@ export const partitionRule = z.union([
 export const routeSchema = z.strictObject({
   path: path.describe('Path template: ":name" stands for one segment, "/*" at the end for everything below.'),
   methods: z.array(method).min(1).optional().describe('Methods that match. Left out: all.'),
-  host: z.string().optional().describe('Host that matches.'),
-  query: z.record(z.string(), z.string()).optional().describe('Query parameters that must be there.'),
-  headers: headerMap.optional().describe('Headers that must be there.'),
-  body: z.record(z.string(), z.unknown()).optional().describe('Fields of a JSON body that must be there.'),
+  host: z
+    .string()
+    .optional()
+    .describe('Host that matches, without a port: a name, or "*.example.org" for every name below it.'),
+  query: z
+    .record(z.string().min(1), z.string())
+    .optional()
+    .describe('Query parameters that must have this value; "*" for any.'),
+  headers: headerMap.optional().describe('Headers that must have this value; "*" for any.'),
+  body: z
+    .record(z.string().min(1), scalar)
+    .optional()
+    .describe(
+      'Fields of a JSON body, by their path (a.b), that must have this value; "*" for any. Bodies are read up to 1 MiB; a larger one, and one that is no JSON, does not match, and its request counts as a write.',
+    ),
   access: z
     .enum(['read', 'write'])
     .optional()
@@ -154,7 +165,9 @@ export const routeSchema = z.strictObject({
   partition: z
     .string()
     .optional()
-    .describe('Where the partition stands: user, path.NAME, header.NAME or claim.NAME.'),
+    .describe(
+      'Where the partition stands: user, path.NAME, header.NAME, claim.NAME, query.NAME or body.FIELD.',
+    ),
   partitions: z.string().optional().describe('Path to several partitions in a JSON body.'),
   record: z
     .strictObject({
@@ -163,7 +176,12 @@ export const routeSchema = z.strictObject({
     })
     .optional()
     .describe('What a successful write has changed, so that it is copied at once.'),
-  graphql: z.literal(true).optional().describe('Requests are GraphQL: a mutation is a write.'),
+  graphql: z
+    .literal(true)
+    .optional()
+    .describe(
+      'Requests are GraphQL: one that certainly only queries is a read; a mutation, and what cannot be parsed, is a write.',
+    ),
   reads: z.enum(['owner', 'copy', 'app']).optional().describe('Which store answers reads.'),
   maxStalenessMs: milliseconds.optional().describe('Oldest copy that may answer a read.'),
 });

@@ -11,6 +11,11 @@ export interface FailureKind {
 
 export const failureKinds = {
   'bad-target': { status: 400, title: 'The request target cannot be matched safely', retry: false },
+  'ambiguous-route': {
+    status: 400,
+    title: 'The request matches more than one route, depending on who reads it',
+    retry: false,
+  },
   'bad-framing': {
     status: 400,
     title: 'The request body is framed in a way that is not taken',
@@ -38,6 +43,11 @@ export const failureKinds = {
   },
   'request-timeout': { status: 408, title: 'The request did not arrive in time', retry: true },
   'body-too-large': { status: 413, title: 'The request body is larger than allowed', retry: false },
+  'body-unavailable': {
+    status: 503,
+    title: 'The request body cannot be looked into at the moment',
+    retry: true,
+  },
   'lease-lapsed': { status: 503, title: 'This proxy may not admit writes at the moment', retry: true },
   fenced: { status: 503, title: 'The account is being moved', retry: true },
   'commit-not-durable': {

@@ -1,4 +1,5 @@
 /** What a request is: which route it matches, whether it reads or writes, and whose record it touches. */
+import { judge, judgeHost, type Reading, readingsInPairs, type Verdict, type Wanted } from './condition.ts';
 import type { StoreName } from './ownership.ts';
 
 export type Access = 'read' | 'write';
@@ -13,12 +14,21 @@ export interface RecordRule {
 export interface RouteRule {
   readonly path: string;
   readonly methods?: readonly string[] | undefined;
+  /** Exact, or `*.example.org`. */
+  readonly host?: string | undefined;
+  /** Each by its name: the exact value, or `*` for any. */
+  readonly query?: Readonly<Record<string, string>> | undefined;
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  /** By the path of a field in a JSON body. */
+  readonly body?: Readonly<Record<string, Wanted>> | undefined;
   readonly access?: Access | undefined;
   /** Pinned: always this store, belongs to no partition. */
   readonly store?: StoreName | undefined;
   readonly anonymous?: boolean | undefined;
-  /** Where the partition is found, if not by the general rule: `path.NAME`, `header.NAME`, `claim.NAME`, `user`. */
+  /** Where the partition is found, if not by the general rule: `user` or a source and a name. */
   readonly partition?: string | undefined;
+  /** Requests are GraphQL: what they ask says whether they write. */
+  readonly graphql?: boolean | undefined;
   readonly record?: RecordRule | undefined;
 }
 
@@ -27,10 +37,38 @@ export interface MatchedRoute {
   readonly parameters: Readonly<Record<string, string>>;
 }
 
-export type RouteTable = (method: string, path: string) => MatchedRoute | undefined | 'ambiguous';
+/** What is known of a request when its route is looked for. */
+export interface SeenRequest {
+  readonly method: string;
+  readonly path: string;
+  /** As sent, without the question mark. */
+  readonly query?: string;
+  readonly host?: string | undefined;
+  /** All values of a header field; `name` in lower case. */
+  readonly header?: (name: string) => readonly string[];
+  /** What readers could find in a JSON body. Left out: the body has not been looked into yet. */
+  readonly field?: ((path: string) => readonly Reading[] | 'unreadable') | undefined;
+}
+
+export type RouteMatch =
+  | {
+      readonly match: 'route';
+      readonly route: MatchedRoute | undefined;
+      /** A rule was passed over only because the body could not be looked into: the request is a write. */
+      readonly unread: boolean;
+    }
+  /** Servers could take the request for one of another effect. */
+  | { readonly match: 'ambiguous'; readonly by: 'path' | 'conditions' }
+  | { readonly match: 'needs-body' };
+
+export type RouteTable = (seen: SeenRequest) => RouteMatch;
 
 /** Methods that only read: RFC 9110 safe methods, WebDAV (4918, 5323), CalDAV (3253) and QUERY. */
 const readMethods = new Set(['GET', 'HEAD', 'OPTIONS', 'PROPFIND', 'REPORT', 'SEARCH', 'QUERY']);
+
+export function isReadMethod(method: string): boolean {
+  return readMethods.has(method);
+}
 
 /** Everything unknown is a write: wrongly held for a moment is better than wrongly forwarded. */
 export function classifyAccess(
@@ -39,7 +77,7 @@ export function classifyAccess(
   overridden: { readonly method: boolean; readonly upgrade: boolean },
 ): Access {
   if (overridden.method || overridden.upgrade) return 'write';
-  return rule?.access ?? (readMethods.has(method) ? 'read' : 'write');
+  return rule?.access ?? (isReadMethod(method) ? 'read' : 'write');
 }
 
 /**
@@ -47,7 +85,8 @@ export function classifyAccess(
  * path itself). Segments are compared decoded, because every server takes `%6f` for `o` (RFC 3986, 6.2.2.2).
  * Servers disagree about letter case, empty segments, parameters behind `;` and a slash at the end: a path that
  * would match a rule of another effect, or name another partition, only when those are overlooked is `ambiguous`,
- * and must be refused. `partitionParameters`: by which the partition is found where a rule does not say it.
+ * and must be refused. So is a request with a name twice, where rules of different effect depend on which of the
+ * two counts. `partitionParameters`: by which the partition is found where a rule does not say it.
  */
 export function compileRoutes(
   rules: readonly RouteRule[],
@@ -60,13 +99,18 @@ export function compileRoutes(
     exact: rule.path.split('/'),
     loose: looseSegments(rule.path).map(foldCase),
     partitionBy: partitionParametersOf(rule, partitionParameters),
+    conditions: conditionsOf(rule),
+    fields: Object.entries(rule.body ?? {}),
   }));
-  return (method, path) => {
-    const exactly = path.split('/').map(decodeSegment);
-    const loosely = looseSegments(path);
-    const exact = firstMatch(compiled, method, 'exact', exactly, exactly);
-    const loose = firstMatch(compiled, method, 'loose', loosely.map(foldCase), loosely);
-    return effectOf(exact) === effectOf(loose) ? exact?.matched : 'ambiguous';
+  return (seen) => {
+    const exactly = seen.path.split('/').map(decodeSegment);
+    const loosely = looseSegments(seen.path);
+    const exact = search(compiled, seen, 'exact', exactly, exactly);
+    const loose = search(compiled, seen, 'loose', loosely.map(foldCase), loosely);
+    if (exact === 'needs-body' || loose === 'needs-body') return { match: 'needs-body' };
+    if (exact.unclear || loose.unclear) return { match: 'ambiguous', by: 'conditions' };
+    if (effectOf(exact.found) !== effectOf(loose.found)) return { match: 'ambiguous', by: 'path' };
+    return { match: 'route', route: exact.found?.matched, unread: exact.unread || loose.unread };
   };
 }
 
@@ -77,11 +121,49 @@ interface CompiledRule {
   readonly loose: readonly string[];
   /** Parameters that may name the partition. */
   readonly partitionBy: readonly string[];
+  readonly conditions: readonly Condition[];
+  readonly fields: readonly (readonly [path: string, wanted: Wanted])[];
 }
+
+type Condition = (seen: SeenRequest) => Verdict;
 
 interface RuleMatch {
   readonly compiled: CompiledRule;
   readonly matched: MatchedRoute;
+}
+
+interface Found {
+  readonly found: RuleMatch | undefined;
+  /** Before it stands a rule of another effect, and readers do not agree whether that one matches. */
+  readonly unclear: boolean;
+  readonly unread: boolean;
+}
+
+function search(
+  rules: readonly CompiledRule[],
+  seen: SeenRequest,
+  how: 'exact' | 'loose',
+  segments: readonly string[],
+  /** The same segments in the letters in which they are parameters. */
+  values: readonly string[],
+): Found | 'needs-body' {
+  const perhaps: RuleMatch[] = [];
+  let unread = false;
+  let certain: RuleMatch | undefined;
+  for (const compiled of rules) {
+    const { rule, methods } = compiled;
+    if (methods !== undefined && !methods.has(seen.method)) continue;
+    const parameters = matchSegments(compiled[how], segments, values);
+    if (parameters === undefined) continue;
+    const verdict = verdictOf(compiled, seen);
+    if (verdict === 'needs-body') return verdict;
+    if (verdict === 'unreadable') unread = true;
+    if (verdict === 'unclear') perhaps.push({ compiled, matched: { rule, parameters } });
+    if (verdict !== 'yes') continue;
+    certain = { compiled, matched: { rule, parameters } };
+    break;
+  }
+  return { found: certain, unclear: perhaps.some((other) => differ(other, certain)), unread };
 }
 
 function partitionParametersOf(rule: RouteRule, general: readonly string[]): readonly string[] {
@@ -90,21 +172,45 @@ function partitionParametersOf(rule: RouteRule, general: readonly string[]): rea
   return rule.partition.startsWith('path.') ? [rule.partition.slice('path.'.length)] : [];
 }
 
-function firstMatch(
-  rules: readonly CompiledRule[],
-  method: string,
-  how: 'exact' | 'loose',
-  found: readonly string[],
-  /** The same segments in the letters in which they are parameters. */
-  values: readonly string[],
-): RuleMatch | undefined {
-  for (const compiled of rules) {
-    const { rule, methods, [how]: segments } = compiled;
-    if (methods !== undefined && !methods.has(method)) continue;
-    const parameters = matchSegments(segments, found, values);
-    if (parameters !== undefined) return { compiled, matched: { rule, parameters } };
+function verdictOf(
+  { conditions, fields }: CompiledRule,
+  seen: SeenRequest,
+): Verdict | 'needs-body' | 'unreadable' {
+  let all: Verdict = 'yes';
+  for (const condition of conditions) {
+    const verdict = condition(seen);
+    if (verdict === 'no') return 'no';
+    if (verdict === 'unclear') all = 'unclear';
   }
-  return undefined;
+  if (fields.length > 0 && seen.field === undefined) return 'needs-body';
+  for (const [path, wanted] of fields) {
+    const readings = seen.field?.(path) ?? 'unreadable';
+    if (readings === 'unreadable') return 'unreadable';
+    const verdict = judge(readings, wanted);
+    if (verdict === 'no') return 'no';
+    if (verdict === 'unclear') all = 'unclear';
+  }
+  return all;
+}
+
+function conditionsOf({ host, query = {}, headers = {} }: RouteRule): Condition[] {
+  return [
+    ...(host === undefined ? [] : [(seen: SeenRequest) => judgeHost(seen.host, host)]),
+    ...Object.entries(query).map(
+      ([name, wanted]): Condition =>
+        (seen) =>
+          judge(readingsInPairs(seen.query ?? '', name), wanted),
+    ),
+    ...Object.entries(headers).map(([name, wanted]): Condition => {
+      const lower = name.toLowerCase();
+      return (seen) => judge(seen.header?.(lower) ?? [], wanted);
+    }),
+  ];
+}
+
+function differ(one: RuleMatch, other: RuleMatch | undefined): boolean {
+  if (effectOf(one) !== effectOf(other)) return true;
+  return JSON.stringify(one.matched.parameters) !== JSON.stringify(other?.matched.parameters);
 }
 
 /** What a match changes about where a request goes; those that differ in nothing else are interchangeable. */
@@ -113,7 +219,8 @@ function effectOf(match: RuleMatch | undefined): string {
   const named = match?.compiled.partitionBy.map((name) => match.matched.parameters[name] ?? null) ?? [];
   // Without any of them it is as if nothing had matched.
   const partitions = named.some((name) => name !== null) ? named : [];
-  return JSON.stringify([rule?.access, rule?.store, rule?.anonymous ?? false, rule?.partition, partitions]);
+  const { access, store, anonymous = false, partition, graphql = false } = rule ?? {};
+  return JSON.stringify([access, store, anonymous, partition, graphql, partitions]);
 }
 
 function looseSegments(path: string): string[] {

@@ -1,12 +1,12 @@
 /**
- * Bodies that must be read before their request is admitted, because they say who it is from. What is read
+ * Bodies that must be read before their request is admitted, because they say who it is from or what it is. What is read
  * stays in memory until the request is over, also while it is held, so all of it together is bounded.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Failure } from '../core/failure.ts';
 import { ByteBudget } from './byte-budget.ts';
 import type { BodySource } from './credential.ts';
-import { bodyKindOf, bodyWasRead, readBeginning } from './upload.ts';
+import { bodyKindOf, bodyWasBegun, bodyWasRead, isBodyRead, readBeginning } from './upload.ts';
 
 export interface BodyLimits {
   /** Of all bodies together. */
@@ -30,13 +30,13 @@ export class Bodies {
   }
 
   /** Of one request. Its promise never settles where the client goes away: then nobody waits for it. */
-  of(request: IncomingMessage, response: ServerResponse): BodySource {
+  of(request: IncomingMessage, response: ServerResponse, says: Saying = 'who'): BodySource {
     let read: Promise<Buffer | Failure> | undefined;
     return {
       read: async (bytesMax) => {
-        read ??= this.#read(request, response, bytesMax);
+        read ??= this.#read(request, response, bytesMax, says);
         const body = await read;
-        return Buffer.isBuffer(body) && body.byteLength > bytesMax ? tooLarge(bytesMax) : body;
+        return Buffer.isBuffer(body) && body.byteLength > bytesMax ? tooLarge(bytesMax, says) : body;
       },
     };
   }
@@ -45,15 +45,18 @@ export class Bodies {
     request: IncomingMessage,
     response: ServerResponse,
     bytesMax: number,
+    says: Saying,
   ): Promise<Buffer | Failure> {
     if (bodyKindOf(request) === 'none') return Buffer.alloc(0);
-    if (Number(request.headers['content-length'] ?? 0) > bytesMax) return tooLarge(bytesMax);
-    if (request.headers.expect !== undefined && request.httpVersionMinor > 0) response.writeContinue();
+    if (Number(request.headers['content-length'] ?? 0) > bytesMax) return tooLarge(bytesMax, says);
+    const { expect } = request.headers;
+    if (expect !== undefined && request.httpVersionMinor > 0 && !isBodyRead(request))
+      response.writeContinue();
     return new Promise((resolve) => {
       let taken = 0;
       const late = setTimeout(() => {
         stop();
-        resolve(tooSlow);
+        resolve(tooSlow(says));
       }, this.#timeoutMs);
       const stop = readBeginning(
         request,
@@ -65,10 +68,11 @@ export class Bodies {
         },
         (body) => {
           clearTimeout(late);
-          if (body === undefined) resolve(noRoom);
+          if (body === undefined) resolve(noRoom(says));
           else {
-            // A mere beginning is longer than the limit: `read` refuses it.
+            // A mere beginning is longer than the limit: `read` refuses it. Whoever goes on without it forwards it.
             if (body.whole) bodyWasRead(request, body.bytes);
+            else bodyWasBegun(request, body.bytes);
             resolve(body.bytes);
           }
         },
@@ -85,20 +89,31 @@ export class Bodies {
 
 const nothing = 'Nothing was forwarded and nothing was changed';
 
-function tooLarge(bytesMax: number): Failure {
+/** What stands in the body. */
+export type Saying = 'who' | 'what';
+const beginnings: Readonly<Record<Saying, string>> = {
+  who: 'The body says who the request is from',
+  what: 'The body says what the request is and where it belongs',
+};
+
+function tooLarge(bytesMax: number, says: Saying): Failure {
   return {
     code: 'body-too-large',
-    detail: `The body says who the request is from, and bodies are read up to ${bytesMax} bytes. ${nothing}; send a smaller one.`,
+    detail: `${beginnings[says]}, and bodies are read up to ${bytesMax} bytes. ${nothing}; send a smaller one.`,
   };
 }
 
-const tooSlow: Failure = {
-  code: 'request-timeout',
-  detail: `The body says who the request is from, and it did not arrive in time. ${nothing}; try again shortly.`,
-};
+function tooSlow(says: Saying): Failure {
+  return {
+    code: 'request-timeout',
+    detail: `${beginnings[says]}, and it did not arrive in time. ${nothing}; try again shortly.`,
+  };
+}
 
-const noRoom: Failure = {
-  code: 'identity-unavailable',
-  detail: `The body says who the request is from, and too many bodies are being read. ${nothing}; try again shortly.`,
-  retryAfterSeconds: 1,
-};
+function noRoom(says: Saying): Failure {
+  return {
+    code: says === 'who' ? 'identity-unavailable' : 'body-unavailable',
+    detail: `${beginnings[says]}, and too many bodies are being read. ${nothing}; try again shortly.`,
+    retryAfterSeconds: 1,
+  };
+}

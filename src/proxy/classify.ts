@@ -3,7 +3,7 @@
  * the credential is looked at), then, with the identity, the partition of the record it touches.
  */
 import type { IncomingMessage } from 'node:http';
-import type { Config, PartitionRule } from '../config/schema.ts';
+import type { Config } from '../config/schema.ts';
 import type { Failure } from '../core/failure.ts';
 import type { Directory } from '../core/homes.ts';
 import type { StoreName } from '../core/ownership.ts';
@@ -11,12 +11,17 @@ import {
   type Access,
   classifyAccess,
   compileRoutes,
+  isReadMethod,
   type MatchedRoute,
   type RouteTable,
 } from '../core/route.ts';
 import { asText, isGoodName, valuesOf } from './field.ts';
+import { graphqlAccess } from './graphql.ts';
 import type { Identity } from './identify.ts';
-import { isControlPath, overridesMethodInQuery, readTarget } from './target.ts';
+import { overridesMethod } from './override.ts';
+import { bodyFieldsOf, namesIn, routeSourceOf, sourceOf } from './partition-source.ts';
+import { fieldReadings, type SeenBody, seenIn, seenWithoutReading } from './seen-body.ts';
+import { isControlPath, readTarget } from './target.ts';
 
 /** A request whose target was read and whose route is known. */
 export interface MatchedRequest {
@@ -24,12 +29,18 @@ export interface MatchedRequest {
   /** Origin form, as it will be forwarded. */
   readonly target: string;
   readonly path: string;
+  /** Without the question mark. */
+  readonly query: string;
   readonly route: MatchedRoute | undefined;
   readonly access: Access;
+  /** Of partitions, by the field of the body in which they stand. */
+  readonly names: ReadonlyMap<string, string | undefined>;
 }
 
 export type Match =
   | { readonly match: 'request'; readonly request: MatchedRequest }
+  /** What it is stands in its body: that is read first, and is undefined here where it is over the limit. */
+  | { readonly match: 'needs-body'; readonly with: (body: Buffer | undefined) => Match }
   /** Answered by the proxy itself. */
   | { readonly match: 'health' | 'server-options' }
   | { readonly match: 'refused'; readonly failure: Failure };
@@ -47,23 +58,23 @@ export interface Classifier {
   place(request: IncomingMessage, matched: MatchedRequest, identity: Identity | undefined): Place;
 }
 
-type Origin = { readonly request: IncomingMessage; readonly matched: MatchedRequest } & {
-  readonly identity: Identity | undefined;
-};
-/** Where a partition's name is found; undefined where the request does not have it. */
-type PartitionSource = (origin: Origin) => string | undefined | { readonly lookUp: string };
-
-const overrideHeaders = new Set(['x-http-method-override', 'x-method-override', 'x-http-method']);
 const healthPath = '/.well-known/onewriter/health';
 
 export function createClassifier(
   config: Pick<Config, 'routes' | 'partition' | 'anonymousReads'>,
   directory: Pick<Directory, 'cached'> = emptyDirectory,
 ): Classifier {
-  const routes = compileRoutes(
-    config.routes,
-    config.partition.flatMap((rule) => ('path' in rule && !rule.path.startsWith('/') ? [rule.path] : [])),
-  );
+  const rules: Rules = {
+    routes: compileRoutes(
+      config.routes,
+      config.partition.flatMap((rule) => ('path' in rule && !rule.path.startsWith('/') ? [rule.path] : [])),
+    ),
+    partitionInBody: config.partition.some((rule) => 'body' in rule),
+    fields: bodyFieldsOf(
+      config.partition,
+      config.routes.map(({ partition }) => partition),
+    ),
+  };
   const general = config.partition.map((rule) => sourceOf(rule, directory));
   const byRoute = new Map(
     config.routes.flatMap(({ partition }) =>
@@ -71,7 +82,8 @@ export function createClassifier(
     ),
   );
   return {
-    match: (request, upgrade) => matchRequest(routes, request, upgrade),
+    match: (request, upgrade) =>
+      matchRequest(rules, request, upgrade, upgrade ? { kind: 'none' } : seenWithoutReading(request)),
     place: (request, matched, identity) => {
       const rule = matched.route?.rule;
       if (identity === undefined && !(rule?.anonymous ?? false)) {
@@ -105,7 +117,21 @@ function placeWithoutIdentity(matched: MatchedRequest, anonymousReads: StoreName
   return { place: 'store', store: anonymousReads };
 }
 
-function matchRequest(routes: RouteTable, request: IncomingMessage, upgrade: boolean): Match {
+/** The rules, made ready for matching. */
+interface Rules {
+  readonly routes: RouteTable;
+  /** A general rule takes the partition from the body. */
+  readonly partitionInBody: boolean;
+  readonly fields: readonly string[];
+}
+
+/** `body` is undefined until it has been read. */
+function matchRequest(
+  rules: Rules,
+  request: IncomingMessage,
+  upgrade: boolean,
+  body: SeenBody | undefined,
+): Match {
   const { method = '', url = '' } = request;
   if (method === 'TRACE' || method === 'CONNECT') {
     return { match: 'refused', failure: failureOf('method-not-allowed', `${method} is not forwarded.`) };
@@ -125,18 +151,47 @@ function matchRequest(routes: RouteTable, request: IncomingMessage, upgrade: boo
   if (isControlPath(path)) {
     return { match: 'refused', failure: failureOf('no-route', 'This path is not open to clients.') };
   }
-  const route = routes(method, path);
-  if (route === 'ambiguous') {
-    return badTarget('it is spelled so that a server could take it for a path of another route or partition');
+  const found = rules.routes({
+    ...{ method, path, query, host: hosts[0] },
+    header: (name) => valuesOf(request.rawHeaders, name).map((value) => asText(value) ?? value),
+    field: body && ((field) => fieldReadings(body, field)),
+  });
+  const needsBody: Match = {
+    match: 'needs-body',
+    with: (bytes) => matchRequest(rules, request, upgrade, seenIn(request, bytes)),
+  };
+  switch (found.match) {
+    case 'needs-body':
+      return needsBody;
+    case 'ambiguous':
+      return found.by === 'conditions'
+        ? { match: 'refused', failure: failureOf('ambiguous-route', ambiguous) }
+        : badTarget('it is spelled so that a server could take it for a path of another route or partition');
+    case 'route':
+      break;
   }
-  const overridden = overridesMethodInHeader(request) || overridesMethodInQuery(query);
-  const access = classifyAccess(method, route?.rule, { method: overridden, upgrade });
-  return { match: 'request', request: { method, target, path, route, access } };
+  const { route, unread } = found;
+  if (body === undefined && wantsBody(rules, method, route)) return needsBody;
+  const overridden = unread || overridesMethod({ request, method, query, body, rule: route?.rule });
+  const byRule = classifyAccess(method, route?.rule, { method: overridden, upgrade });
+  const graphql = route?.rule.graphql === true && route.rule.access === undefined && !overridden && !upgrade;
+  const access = graphql ? graphqlAccess({ method, query, body: body ?? { kind: 'unreadable' } }) : byRule;
+  const names = body === undefined ? noNames : namesIn(body, rules.fields);
+  return { match: 'request', request: { method, target, path, query, route, access, names } };
 }
 
-/** Also in the spelling that gateways which map fields to variables take for the same (CGI, WSGI, PHP). */
-function overridesMethodInHeader({ headers }: IncomingMessage): boolean {
-  return Object.keys(headers).some((name) => overrideHeaders.has(name.replaceAll('_', '-')));
+const noNames: ReadonlyMap<string, string | undefined> = new Map();
+const ambiguous =
+  'A name that decides on the route is there twice, or spelled so that only some servers take it for that name.';
+
+/** Whether a request with a body cannot be classified by its head alone, once its route is known. */
+function wantsBody(rules: Rules, method: string, route: MatchedRoute | undefined): boolean {
+  const rule = route?.rule;
+  if (rule?.graphql === true) return true;
+  // Frameworks look for another method in the body of what could change something.
+  if (rule?.access === 'read' && !isReadMethod(method)) return true;
+  if (rule?.store !== undefined) return false;
+  return rule?.partition === undefined ? rules.partitionInBody : rule.partition.startsWith('body.');
 }
 
 function badTarget(why: string): Match {
@@ -151,71 +206,4 @@ function failureOf(code: Failure['code'], why: string): Failure {
   return { code, detail: `${why} Nothing was forwarded and nothing was changed.` };
 }
 
-// --- where partitions are found ----------------------------------------------------------------------
-
-function sourceOf(rule: PartitionRule, directory: Pick<Directory, 'cached'>): PartitionSource {
-  if ('by' in rule) return fromUser;
-  if ('directory' in rule) return fromDirectory(directory);
-  if ('header' in rule) return fromHeader(rule.header);
-  if ('claim' in rule) return fromClaim(rule.claim);
-  if ('path' in rule) return rule.path.startsWith('/') ? fromTemplate(rule.path) : fromPath(rule.path);
-  throw new Error(`partition by ${Object.keys(rule)[0] ?? 'this rule'} is not available yet`);
-}
-
-/** `path.NAME`, `header.NAME`, `claim.NAME` or `user`, as a route writes it. */
-function routeSourceOf(text: string): PartitionSource {
-  if (text === 'user') return fromUser;
-  const [kind, name] = splitOnce(text);
-  if (name !== '' && kind === 'path') return fromPath(name);
-  if (name !== '' && kind === 'header') return fromHeader(name);
-  if (name !== '' && kind === 'claim') return fromClaim(name);
-  throw new Error(`a route's partition by "${text}" is not available yet`);
-}
-
-function splitOnce(text: string): [string, string] {
-  const dot = text.indexOf('.');
-  return dot === -1 ? [text, ''] : [text.slice(0, dot), text.slice(dot + 1)];
-}
-
-const fromUser: PartitionSource = ({ identity }) => identity?.user;
-
 const emptyDirectory: Pick<Directory, 'cached'> = { cached: () => null };
-
-/** A user without an entry leaves it to the next rule. */
-function fromDirectory(directory: Pick<Directory, 'cached'>): PartitionSource {
-  return ({ identity }) => {
-    if (identity === undefined) return undefined;
-    const entry = directory.cached(identity.user);
-    return entry === undefined ? { lookUp: identity.user } : (entry ?? undefined);
-  };
-}
-
-function fromHeader(header: string): PartitionSource {
-  const name = header.toLowerCase();
-  return ({ request }) => {
-    const values = valuesOf(request.rawHeaders, name);
-    if (values.length === 0) return undefined;
-    // A repeated field has no one meaning; the empty name is refused by the caller.
-    return values.length > 1 ? '' : (asText(values[0] ?? '') ?? '');
-  };
-}
-
-function fromClaim(name: string): PartitionSource {
-  return ({ identity }) => {
-    const value = identity?.claims[name];
-    if (value === undefined || value === null) return undefined;
-    return typeof value === 'string' || typeof value === 'number' ? String(value) : '';
-  };
-}
-
-function fromPath(name: string): PartitionSource {
-  return ({ matched }) => matched.route?.parameters[name];
-}
-
-function fromTemplate(template: string): PartitionSource {
-  const table = compileRoutes([{ path: template, partition: 'path.partition' }]);
-  return ({ matched }) => {
-    const found = table(matched.method, matched.path);
-    return found === 'ambiguous' ? '' : found?.parameters['partition'];
-  };
-}

@@ -32,7 +32,7 @@ const rewritten = new Set(['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-
 
 export interface RequestHeaderRules {
   readonly isTrustedProxy: PeerTest;
-  /** Lower-case names by which identity or partition are found: no second spelling of them passes. */
+  /** Lower-case names by which identity, route or partition are found: no second spelling of them passes. */
   readonly guardedNames: ReadonlySet<string>;
   /** Of them, those that say who the user is, with the peers that may say it: from others they end here. */
   readonly identityHeaders: ReadonlyMap<string, PeerTest>;

@@ -6,6 +6,7 @@
 import type { IncomingMessage } from 'node:http';
 import { type BodySource, type Found, isOpaque } from './credential.ts';
 import { valuesOf } from './field.ts';
+import { jsonTextOf, membersNamed } from './json-text.ts';
 import { bodyKindOf } from './upload.ts';
 import type { Failure } from '../core/failure.ts';
 
@@ -13,7 +14,7 @@ import type { Failure } from '../core/failure.ts';
 const jsonTypes = /^(?:application\/(?:[\w.+-]+\+)?json|text\/plain)[ \t]*(?:;|$)/i;
 /** Also where it stands in a list, or before what is no parameter: some servers take the part that they like. */
 const namesJson = /(?:^|,)[ \t]*(?:application\/(?:[\w.+-]+\+)?json|text\/plain)(?![\w.+-])/i;
-const foreignCharset = /;[ \t]*charset[ \t]*=[ \t]*(?!"?utf-?8"?[ \t]*(?:;|$))/i;
+export const foreignCharset = /;[ \t]*charset[ \t]*=[ \t]*(?!"?utf-?8"?[ \t]*(?:;|$))/i;
 
 export async function fieldOfBody(
   request: IncomingMessage,
@@ -47,16 +48,10 @@ export function formOf(request: IncomingMessage): 'json' | 'other' | { readonly 
 
 /** Exported for its tests. */
 export function credentialIn(bytes: Buffer, path: readonly string[]): Found {
-  let text: string;
-  try {
-    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-    JSON.parse(text);
-  } catch {
-    return { wrong: 'the body is not JSON in UTF-8' };
-  }
-  let value: string | undefined = text;
+  let value = jsonTextOf(bytes);
+  if (value === undefined) return { wrong: 'the body is not JSON in UTF-8' };
   for (const name of path) {
-    const values: string[] = membersNamed(value, name);
+    const values = membersNamed(value, name);
     if (values.length > 1) return { wrong: 'the field is there more than once' };
     [value] = values;
     if (value === undefined) return undefined;
@@ -65,63 +60,4 @@ export function credentialIn(bytes: Buffer, path: readonly string[]): Found {
   if (credential === null) return undefined;
   if (typeof credential !== 'string' || !isOpaque(credential)) return { wrong: 'the field holds no session' };
   return { text: credential, asSent: credential };
-}
-
-/** Texts of the members of that name, in the text of a valid JSON value; none where it is no object. */
-function membersNamed(text: string, name: string): string[] {
-  let at = skipSpace(text, 0);
-  if (text[at] !== '{') return [];
-  const found: string[] = [];
-  at = skipSpace(text, at + 1);
-  while (text[at] === '"') {
-    const keyEnd = endOfString(text, at);
-    const key: unknown = JSON.parse(text.slice(at, keyEnd));
-    // Past the colon.
-    const start = skipSpace(text, skipSpace(text, keyEnd) + 1);
-    const end = endOfValue(text, start);
-    if (key === name) found.push(text.slice(start, end));
-    at = skipSpace(text, end);
-    if (text[at] === ',') at = skipSpace(text, at + 1);
-  }
-  return found;
-}
-
-function skipSpace(text: string, from: number): number {
-  let at = from;
-  while (text[at] === ' ' || text[at] === '\n' || text[at] === '\r' || text[at] === '\t') at += 1;
-  return at;
-}
-
-/** `from` is at the opening quote; the answer is behind the closing one. */
-function endOfString(text: string, from: number): number {
-  let at = from + 1;
-  while (at < text.length && text[at] !== '"') at += text[at] === '\\' ? 2 : 1;
-  return at + 1;
-}
-
-function endOfValue(text: string, from: number): number {
-  let at = from;
-  let depth = 0;
-  while (at < text.length) {
-    const character = text[at];
-    if (character === '"') {
-      at = endOfString(text, at);
-    } else if (character === '{' || character === '[') {
-      depth += 1;
-      at += 1;
-    } else if (character === '}' || character === ']') {
-      if (depth === 0) return at;
-      depth -= 1;
-      at += 1;
-    } else if (depth === 0 && (character === ',' || character === ' ' || character === '\n')) {
-      return at;
-    } else if (depth === 0 && (character === '\r' || character === '\t')) {
-      return at;
-    } else {
-      at += 1;
-      continue;
-    }
-    if (depth === 0) return at;
-  }
-  return at;
 }

@@ -15,7 +15,13 @@ import type { Log } from '../log.ts';
 import { admit, type Client, type Decision, type Passage, type Service } from './admit.ts';
 import { answerFailure } from './answer.ts';
 import type { Bodies } from './body.ts';
-import { type Classifier, createClassifier, type MatchedRequest, type Place } from './classify.ts';
+import {
+  type Classifier,
+  createClassifier,
+  type Match,
+  type MatchedRequest,
+  type Place,
+} from './classify.ts';
 import { clientOf } from './client.ts';
 import { type ProxyCounters, statusClass } from './counters.ts';
 import { noteDoubt } from './doubt.ts';
@@ -33,6 +39,7 @@ import {
 import { peerTest } from './peers.ts';
 import type { ClientView } from './rewrite.ts';
 import { type AsReceived, clientViewOf, Shape } from './shape.ts';
+import { seenBodyBytesMax } from './seen-body.ts';
 import type { Upstream } from './upstream.ts';
 
 /** What all requests share. Made once, then only read (but for the counters). */
@@ -46,7 +53,7 @@ export interface ProxyContext {
   readonly log: Log;
   readonly nowMs: () => number;
   readonly identifier: Identifier;
-  /** Bodies that say who their request is from. */
+  /** Bodies that say who their request is from, or what it is. */
   readonly bodies: Bodies;
   readonly challenge: string;
   readonly classifier: Classifier;
@@ -92,6 +99,7 @@ export function createContext(
     ...config.routes.flatMap(({ partition = '' }) =>
       partition.startsWith('header.') ? [partition.slice('header.'.length)] : [],
     ),
+    ...config.routes.flatMap(({ headers = {} }) => Object.keys(headers)),
   ].map((name) => name.toLowerCase());
   const identityHeaders = config.identity.flatMap((rule) =>
     'header' in rule ? [[rule.header.toLowerCase(), peerTest(rule.from)] as const] : [],
@@ -119,7 +127,15 @@ export function createContext(
 }
 
 export function serve(context: ProxyContext, request: IncomingMessage, response: ServerResponse): void {
-  const match = context.classifier.match(request, false);
+  serveMatched(context, request, response, context.classifier.match(request, false));
+}
+
+function serveMatched(
+  context: ProxyContext,
+  request: IncomingMessage,
+  response: ServerResponse,
+  match: Match,
+): void {
   switch (match.match) {
     case 'health':
       answerHealth(context, response);
@@ -129,6 +145,19 @@ export function serve(context: ProxyContext, request: IncomingMessage, response:
       return;
     case 'refused':
       refuse(context, request, response, match.failure);
+      return;
+    case 'needs-body':
+      context.bodies
+        .of(request, response, 'what')
+        .read(seenBodyBytesMax)
+        .then((body) => {
+          if (request.socket.destroyed) return;
+          if (Buffer.isBuffer(body)) serveMatched(context, request, response, match.with(body));
+          else if (body.code === 'body-too-large') {
+            serveMatched(context, request, response, match.with(undefined));
+          } else refuse(context, request, response, { ...body, sent: 'no' });
+        })
+        .catch((error: unknown) => endOnBug(context, request, error));
       return;
     case 'request':
       identifyThen(context, request, match.request, response, (identification) => {

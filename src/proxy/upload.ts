@@ -13,20 +13,28 @@ export type BodyKind = 'none' | 'whole' | 'streamed';
 /** Whole bodies that were read before their request was admitted. */
 const readBefore = new WeakMap<IncomingMessage, Buffer>();
 
+/** What has been read of bodies that were longer than whoever read them wanted to go. */
+const begunBefore = new WeakMap<IncomingMessage, Buffer>();
+
 /** From now on whoever wants the body gets it from memory. */
 export function bodyWasRead(request: IncomingMessage, body: Buffer): void {
   readBefore.set(request, body);
 }
 
+/** From now on whoever wants the body gets this first, and the rest from the connection. */
+export function bodyWasBegun(request: IncomingMessage, beginning: Buffer): void {
+  begunBefore.set(request, beginning);
+}
+
 /** The client has been told to send its body, or has sent it unasked. */
 export function isBodyRead(request: IncomingMessage): boolean {
-  return readBefore.has(request);
+  return readBefore.has(request) || begunBefore.has(request);
 }
 
 export function bodyKindOf(request: IncomingMessage): BodyKind {
   const body = readBefore.get(request);
   if (body !== undefined) return body.byteLength === 0 ? 'none' : 'whole';
-  if (request.headers['transfer-encoding'] !== undefined) return 'streamed';
+  if (begunBefore.has(request) || request.headers['transfer-encoding'] !== undefined) return 'streamed';
   const length = request.headers['content-length'];
   if (length === undefined || Number(length) === 0) return 'none';
   return Number(length) <= wholeBodyBytesMax ? 'whole' : 'streamed';
@@ -63,8 +71,14 @@ export function readBeginning(
     done({ bytes: body, whole: true });
     return () => {};
   }
-  const chunks: Buffer[] = [];
-  let bytes = 0;
+  // In somebody's account already, too.
+  const begun = begunBefore.get(request);
+  if (begun !== undefined && begun.byteLength > bytesMax) {
+    done({ bytes: begun, whole: false });
+    return () => {};
+  }
+  const chunks: Buffer[] = begun === undefined ? [] : [begun];
+  let bytes = begun?.byteLength ?? 0;
   const leave = (): void => {
     request.off('data', onData);
     request.off('end', onEnd);
@@ -88,6 +102,8 @@ export function readBeginning(
   };
   request.on('data', onData);
   request.on('end', onEnd);
+  // Whoever began has paused it.
+  if (begun !== undefined) request.resume();
   return leave;
 }
 
@@ -116,8 +132,12 @@ export class Upload extends Readable {
   #attached = false;
   #received = false;
 
-  /** `beginning`: what of the body has been read already. */
-  constructor(request: IncomingMessage, mayContinue: () => boolean, beginning?: Buffer) {
+  /** `beginning`: what of the body has been read already, where it is not what the request remembers. */
+  constructor(
+    request: IncomingMessage,
+    mayContinue: () => boolean,
+    beginning: Buffer | undefined = begunBefore.get(request),
+  ) {
     super();
     // Whoever sends from it learns of its errors; until then nobody has to.
     this.on('error', () => {});

@@ -193,6 +193,27 @@ describe('the result', () => {
     expect(loadedWith(changes).hash).not.toBe(loadedWith().hash);
   });
 
+  test('has another hash for every condition of a route and every place of a partition', () => {
+    const routes: Record<string, unknown>[] = [
+      {},
+      { host: 'example.org' },
+      { query: { a: '1' } },
+      { query: { a: '2' } },
+      { headers: { 'x-a': '1' } },
+      { body: { a: 1 } },
+      { body: { a: '1' } },
+      { graphql: true },
+      { partition: 'query.a' },
+      { partition: 'body.a' },
+    ];
+    const changes = [
+      ...routes.map((more) => ({ routes: [{ path: '/a', ...more }] })),
+      { partition: [{ query: 'a' }] },
+      { partition: [{ body: 'a' }] },
+    ];
+    expect(new Set(changes.map((change) => loadedWith(change).hash)).size).toBe(changes.length);
+  });
+
   test('keeps its hash when something else changes, or only the order of keys', () => {
     const { hash } = loadedWith();
     expect(hash).toMatch(/^[0-9a-f]{64}$/);

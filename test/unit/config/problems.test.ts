@@ -248,9 +248,51 @@ describe('what one key must know of another', () => {
     ],
     [
       'a partition from nowhere',
-      { routes: [{ path: '/a', partition: 'query.c' }] },
+      { routes: [{ path: '/a', partition: 'cookie.c' }] },
       'routes[0].partition',
       /^must be user, path.NAME/,
+    ],
+    [
+      'a field of the body without a name',
+      { routes: [{ path: '/a', partition: 'body.a..b' }] },
+      'routes[0].partition',
+      'must be names with single dots between them, like data.owner',
+    ],
+    [
+      'a condition on such a field',
+      { routes: [{ path: '/a', body: { '.a': 1 } }] },
+      'routes[0].body..a',
+      'must be names with single dots between them, like data.owner',
+    ],
+    [
+      'a host with a port',
+      { routes: [{ path: '/a', host: 'example.org:80' }] },
+      'routes[0].host',
+      /^must be a host name/,
+    ],
+    [
+      'a star inside a host',
+      { routes: [{ path: '/a', host: 'a.*.org' }] },
+      'routes[0].host',
+      /^must be a host name/,
+    ],
+    ...['Host', 'X-Forwarded-For', 'onewriter-user', 'connection', 'x-original-url'].map((name): Case => [
+      `the header ${name}`,
+      { routes: [{ path: '/a', headers: { [name]: '*' } }] },
+      `routes[0].headers.${name}`,
+      /^does not reach the store/,
+    ]),
+    [
+      'a header in two spellings',
+      { routes: [{ path: '/a', headers: { 'x-a': '1', 'X-A': '2' } }] },
+      'routes[0].headers.X-A',
+      /^is there twice/,
+    ],
+    [
+      'an access beside graphql',
+      { routes: [{ path: '/a', graphql: true, access: 'read' }] },
+      'routes[0].access',
+      /^cannot stand beside graphql/,
     ],
     [
       'a claim without tokens',
@@ -434,7 +476,7 @@ proxy: { port: "\${PORT}", mode: observe, trustedProxies: [nowhere] }
 secret: short
 stores: { legacy: { url: "ftp://a" }, app: { } }
 identity: [ { header: x-user, from: [ "::1" ] }, { basic: true } ]
-routes: [ { path: /a, mehods: [GET], partition: path.b }, { path: /c, host: d } ]
+routes: [ { path: /a, mehods: [GET], partition: path.b }, { path: /c, reads: app } ]
 flip: { waves: [], drainMs: 4000 }
 `;
     const result = parseConfig(text, {}, 'test.yaml');
@@ -448,7 +490,7 @@ flip: { waves: [], drainMs: 4000 }
       'identity[1].basic',
       'routes[0].mehods',
       'routes[0].partition',
-      'routes[1].host',
+      'routes[1].reads',
       'flip.waves',
       'flip.drainMs',
     ]);

@@ -1,0 +1,97 @@
+/**
+ * What a route asks of a request beyond its path and method. A name that is there twice, or in a spelling that
+ * only some servers take for it, has several readings; a condition that they do not agree on is `unclear`.
+ */
+
+/** `*`: whatever it is, it must be there. */
+export type Wanted = string | number | boolean | null;
+/** What some server could find in a place; undefined: nothing. */
+export type Reading = string | number | boolean | object | null | undefined;
+export type Verdict = 'yes' | 'no' | 'unclear';
+
+export function judge(readings: readonly Reading[], wanted: Wanted): Verdict {
+  let yes = false;
+  let no = readings.length === 0;
+  for (const reading of readings) {
+    if (reading !== undefined && (wanted === '*' || reading === wanted)) yes = true;
+    else no = true;
+  }
+  if (yes && no) return 'unclear';
+  return yes ? 'yes' : 'no';
+}
+
+/** Of one name in a query or a form: as it is written, and as servers find it that read more loosely. */
+export interface PairValues {
+  readonly exact: readonly string[];
+  readonly loose: readonly string[];
+}
+
+export function valuesInPairs(text: string, name: string): PairValues {
+  const want = looseName(name);
+  return {
+    exact: valuesOf(text.split('&'), (found) => found === name),
+    loose: valuesOf(text.split(/[&;]/), (found) => looseName(found) === want),
+  };
+}
+
+export function readingsInPairs(text: string, name: string): readonly Reading[] {
+  if (text === '') return [];
+  const { exact, loose } = valuesInPairs(text, name);
+  return exact.length === 0 && loose.length > 0 ? [...loose, undefined] : [...exact, ...loose];
+}
+
+/**
+ * Undefined: nobody finds the name. The empty text, which names nothing: servers could find different values,
+ * or it is there twice.
+ */
+export function onlyValueInPairs(text: string, name: string): string | undefined {
+  const { exact, loose } = valuesInPairs(text, name);
+  if (exact.length === 0 && loose.length === 0) return undefined;
+  const [value = ''] = exact;
+  return exact.length === 1 && loose.length === 1 && value === loose[0] ? value : '';
+}
+
+/** `*.example.org` stands for every name below example.org, not for itself. Ports do not count. */
+export function judgeHost(host: string | undefined, wanted: string): Verdict {
+  if (host === undefined) return 'no';
+  const have = plainHost(host);
+  const want = plainHost(wanted);
+  const matches = want.startsWith('*.')
+    ? have.endsWith(want.slice(1)) && have.length > want.length - 1
+    : have === want;
+  return matches ? 'yes' : 'no';
+}
+
+function plainHost(host: string): string {
+  return host.toLowerCase().replace(/:\d*$/, '').replace(/\.$/, '');
+}
+
+function valuesOf(pairs: readonly string[], isIt: (name: string) => boolean): string[] {
+  const values: string[] = [];
+  for (const pair of pairs) {
+    const mark = pair.indexOf('=');
+    if (!isIt(decodePart(mark === -1 ? pair : pair.slice(0, mark)))) continue;
+    values.push(mark === -1 ? '' : decodePart(pair.slice(mark + 1)));
+  }
+  return values;
+}
+
+/** Some servers overlook letter case, PHP reads "a.b" and "a b" as "a_b" and "a[]" as "a". */
+export function looseName(name: string): string {
+  return name
+    .trim()
+    .toLowerCase()
+    .replace(/(?<=.)\[.*$/s, '')
+    .replaceAll(/[. ]/g, '_');
+}
+
+/** Sequences that are no UTF-8 stay as they are. */
+function decodePart(part: string): string {
+  const spaced = part.includes('+') ? part.replaceAll('+', ' ') : part;
+  if (!spaced.includes('%')) return spaced;
+  try {
+    return decodeURIComponent(spaced);
+  } catch {
+    return spaced;
+  }
+}

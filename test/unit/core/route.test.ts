@@ -1,0 +1,151 @@
+/** Which route a request matches: tables over every kind of condition, and over what is ambiguous. */
+import { describe, expect, test } from '@jest/globals';
+import type { Reading } from '../../../src/core/condition.ts';
+import { compileRoutes, type RouteRule, type SeenRequest } from '../../../src/core/route.ts';
+
+interface Sent {
+  readonly path?: string;
+  readonly method?: string;
+  readonly query?: string;
+  readonly host?: string;
+  readonly headers?: Readonly<Record<string, readonly string[]>>;
+  readonly fields?: Readonly<Record<string, readonly Reading[]>> | 'unreadable' | 'not read';
+}
+
+function seen(sent: Sent): SeenRequest {
+  const { path = '/a', method = 'POST', query = '', host, headers = {}, fields = {} } = sent;
+  const field = (name: string): readonly Reading[] | 'unreadable' =>
+    fields === 'unreadable' || fields === 'not read' ? 'unreadable' : (fields[name] ?? []);
+  return {
+    ...{ method, path, query, host },
+    header: (name) => headers[name] ?? [],
+    field: fields === 'not read' ? undefined : field,
+  };
+}
+
+/** The conditions, on a rule of an effect of its own before one that takes everything. */
+function outcome(conditions: Partial<RouteRule>, sent: Sent): string {
+  const table = compileRoutes([
+    { path: '/a', access: 'read', ...conditions },
+    { path: '/*', access: 'write' },
+  ]);
+  const found = table(seen(sent));
+  if (found.match !== 'route') return found.match;
+  const first = found.route?.rule.access === 'read' ? 'first' : 'second';
+  return found.unread ? `${first}, unread` : first;
+}
+
+type Rows = [conditions: Partial<RouteRule>, sent: Sent, expected: string][];
+
+describe('a route by host', () => {
+  const rows: Rows = [
+    [{ host: 'example.org' }, { host: 'example.org' }, 'first'],
+    [{ host: 'example.org' }, { host: 'EXAMPLE.org:8080' }, 'first'],
+    [{ host: 'example.org' }, { host: 'example.org.' }, 'first'],
+    [{ host: 'example.org' }, { host: 'a.example.org' }, 'second'],
+    [{ host: 'example.org' }, {}, 'second'],
+    [{ host: '*.example.org' }, { host: 'a.example.org' }, 'first'],
+    [{ host: '*.example.org' }, { host: 'a.b.example.org:1' }, 'first'],
+    [{ host: '*.example.org' }, { host: 'example.org' }, 'second'],
+    [{ host: '*.example.org' }, { host: '.example.org' }, 'second'],
+    [{ host: '*.example.org' }, { host: 'badexample.org' }, 'second'],
+    [{ host: '[::1]' }, { host: '[::1]:8080' }, 'first'],
+  ];
+  test.each(rows)('%j takes %j: %s', (conditions, sent, expected) => {
+    expect(outcome(conditions, sent)).toBe(expected);
+  });
+});
+
+describe('a route by query', () => {
+  const rows: Rows = [
+    [{ query: { a: 'x' } }, { query: 'a=x' }, 'first'],
+    [{ query: { a: 'x y' } }, { query: 'b=1&%61=x+y' }, 'first'],
+    [{ query: { a: 'x y' } }, { query: 'a=x%20y' }, 'first'],
+    [{ query: { a: 'x' } }, { query: 'a=y' }, 'second'],
+    [{ query: { a: 'x' } }, { query: '' }, 'second'],
+    [{ query: { a: 'x' } }, { query: 'a=%zz' }, 'second'],
+    [{ query: { a: '' } }, { query: 'a' }, 'first'],
+    [{ query: { a: '*' } }, { query: 'a' }, 'first'],
+    [{ query: { a: '*' } }, { query: 'a=1&a=2' }, 'first'],
+    [{ query: { a: '*' } }, { query: 'b=a' }, 'second'],
+    [{ query: { a: 'x', b: '*' } }, { query: 'a=x' }, 'second'],
+    [{ query: { a: 'x', b: '*' } }, { query: 'b=&a=x' }, 'first'],
+    // Which of the two counts, servers decide differently.
+    [{ query: { a: 'x' } }, { query: 'a=x&a=y' }, 'ambiguous'],
+    [{ query: { a: 'x' } }, { query: 'a=y&a=x' }, 'ambiguous'],
+    [{ query: { a: 'x' } }, { query: 'a=x&a=x' }, 'first'],
+    [{ query: { a: 'x' } }, { query: 'a=y&a=z' }, 'second'],
+    // Spelled so that some servers take it for the name.
+    [{ query: { a: 'x' } }, { query: 'A=x' }, 'ambiguous'],
+    [{ query: { a: 'x' } }, { query: 'a[]=x' }, 'ambiguous'],
+    [{ query: { a: 'x' } }, { query: 'b=1;a=x' }, 'ambiguous'],
+    [{ query: { a: 'x' } }, { query: 'a=x;b=1' }, 'ambiguous'],
+    [{ query: { a_b: '*' } }, { query: 'a.b=x' }, 'ambiguous'],
+  ];
+  test.each(rows)('%j takes %j: %s', (conditions, sent, expected) => {
+    expect(outcome(conditions, sent)).toBe(expected);
+  });
+});
+
+describe('a route by headers', () => {
+  const rows: Rows = [
+    [{ headers: { 'X-A': 'x' } }, { headers: { 'x-a': ['x'] } }, 'first'],
+    [{ headers: { 'x-a': 'x' } }, { headers: { 'x-a': ['y'] } }, 'second'],
+    [{ headers: { 'x-a': 'x' } }, {}, 'second'],
+    [{ headers: { 'x-a': '*' } }, { headers: { 'x-a': ['p', 'q'] } }, 'first'],
+    [{ headers: { 'x-a': 'x' } }, { headers: { 'x-a': ['x', 'y'] } }, 'ambiguous'],
+  ];
+  test.each(rows)('%j takes %j: %s', (conditions, sent, expected) => {
+    expect(outcome(conditions, sent)).toBe(expected);
+  });
+});
+
+describe('a route by fields of the body', () => {
+  const rows: Rows = [
+    [{ body: { a: 'x' } }, { fields: { a: ['x'] } }, 'first'],
+    [{ body: { a: 1, 'b.c': null } }, { fields: { a: [1], 'b.c': [null] } }, 'first'],
+    [{ body: { a: '*' } }, { fields: { a: [{}] } }, 'first'],
+    [{ body: { a: 1 } }, { fields: { a: ['1'] } }, 'second'],
+    [{ body: { a: 'x' } }, { fields: { a: [undefined] } }, 'second'],
+    [{ body: { a: 'x' } }, { fields: { a: ['x', 'y'] } }, 'ambiguous'],
+    [{ body: { a: '*' } }, { fields: { a: ['x', undefined] } }, 'ambiguous'],
+    [{ body: { a: 'x' } }, { fields: 'unreadable' }, 'second, unread'],
+    [{ body: { a: 'x' } }, { fields: 'not read' }, 'needs-body'],
+    // Nothing else of the request fits: no reason to read its body.
+    [{ body: { a: 'x' }, query: { b: '1' } }, { fields: 'not read' }, 'second'],
+    [{ body: { a: 'x' }, methods: ['PUT'] }, { fields: 'not read' }, 'second'],
+  ];
+  test.each(rows)('%j takes %j: %s', (conditions, sent, expected) => {
+    expect(outcome(conditions, sent)).toBe(expected);
+  });
+});
+
+test('the first route that matches wins, and every condition must hold', () => {
+  const table = compileRoutes([
+    { path: '/:x', query: { a: '1' }, headers: { h: '1' }, partition: 'path.x' },
+    { path: '/a', query: { a: '1' }, store: 'app' },
+    { path: '/a', store: 'legacy' },
+  ]);
+  const ruleOf = (sent: Sent): unknown => {
+    const found = table(seen(sent));
+    return found.match === 'route' ? (found.route?.rule.store ?? found.route?.rule.partition) : found.match;
+  };
+  expect(ruleOf({ query: 'a=1', headers: { h: ['1'] } })).toBe('path.x');
+  expect(ruleOf({ query: 'a=1' })).toBe('app');
+  expect(ruleOf({ query: 'a=2', headers: { h: ['1'] } })).toBe('legacy');
+  expect(ruleOf({ path: '/b', query: 'a=2' })).toBeUndefined();
+});
+
+test('a name that is there twice does no harm where the routes treat the request alike', () => {
+  const table = compileRoutes([
+    { path: '/a', query: { a: 'x' }, partition: 'user', record: { kind: 'note', id: 'response.id' } },
+    { path: '/a', partition: 'user' },
+  ]);
+  expect(table(seen({ query: 'a=x&a=y' }))).toMatchObject({ match: 'route', route: { parameters: {} } });
+});
+
+test('a path that is spelled in another way is ambiguous under conditions, too', () => {
+  const table = compileRoutes([{ path: '/a', query: { a: 'x' }, access: 'read' }]);
+  expect(table(seen({ path: '/A', query: 'a=x' }))).toEqual({ match: 'ambiguous', by: 'path' });
+  expect(table(seen({ path: '/A', query: 'a=y' }))).toMatchObject({ match: 'route', route: undefined });
+});
