@@ -18,6 +18,7 @@ import { Membership, type MembershipParts } from './ledger/membership.ts';
 import { type Log, sentenceOf } from './log.ts';
 import { pause } from './pause.ts';
 import { flatCounters } from './proxy/counters.ts';
+import { loadHooks } from './proxy/hook.ts';
 import { createProxy, type Proxy, type Terms } from './proxy/proxy.ts';
 import type { Sync } from './sync/create.ts';
 
@@ -80,12 +81,13 @@ export class ProxyRole {
     log: Log,
     stops: (() => Promise<void>)[],
   ): Promise<{ readonly role: ProxyRole; readonly host: string; readonly port: number }> {
+    const hooks = await loadHooks(rules.config);
     const role = new ProxyRole(base, log, await enter(rules, base, log, base.lookout.kept));
     const keys = await openKeys(rules.config, base.address, () => role.#now.member.id, stops);
     const { terms } = role.#now;
     role.#proxy = createProxy({
       ...terms,
-      ...{ doorbell: base.sync.doorbell, log },
+      ...{ doorbell: base.sync.doorbell, log, hooks },
       ...(keys === undefined ? {} : { keys }),
     });
     stops.push(() => role.stop());

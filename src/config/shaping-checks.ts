@@ -59,7 +59,7 @@ function checkChanges(place: string, { set, remove }: Changes, report: Reporter)
   ];
   for (const [path, name] of named) {
     const canonical = canonicalName(name);
-    const why = whyUntouchable(canonical);
+    const why = whyUntouchable(name);
     if (why !== undefined) report.problem(path, why);
     if (seen.has(canonical)) report.problem(path, 'names a header that is named above already');
     seen.add(canonical);
@@ -80,7 +80,9 @@ function checkDecided(place: string, { set }: Changes, report: Reporter): void {
   }
 }
 
-function whyUntouchable(canonical: string): string | undefined {
+/** Why nobody but the proxy writes this header to a store, if so. */
+export function whyUntouchable(name: string): string | undefined {
+  const canonical = canonicalName(name);
   if (canonical === 'host') return 'is not changed here; use host';
   if (canonical.startsWith('onewriter-')) return 'is a header that only onewriter itself writes';
   if (untouchable.has(canonical) || canonical.startsWith('sec-websocket-')) {

@@ -1,6 +1,6 @@
 /** The part of the configuration that says in which form requests reach a store and its answers leave it. */
 import { z } from 'zod';
-import { headerMap, headerName } from './terms.ts';
+import { headerMap, headerName, positiveMilliseconds } from './terms.ts';
 
 const cookiePath = z
   .string()
@@ -56,6 +56,23 @@ export const storeShaping = {
     })
     .prefault({})
     .describe("What in the store's answers is turned into the client's view."),
+  hook: z
+    .strictObject({
+      file: file.describe('The module; relative to the directory the process was started in.'),
+      bodyBytes: z
+        .int()
+        .min(1)
+        .max(67_108_864)
+        .default(1_048_576)
+        .describe('Longest body that is read for the hook, of a request or an answer.'),
+      timeoutMs: positiveMilliseconds
+        .default(1_000)
+        .describe('Time that the hook may take for a request, and again for its answer.'),
+    })
+    .optional()
+    .describe(
+      'A module of your own that gives requests the form which this store understands, and its answers the form which clients expect. It is read at the start.',
+    ),
   tls: z
     .strictObject({
       ca: file

@@ -72,6 +72,7 @@ export const failureKinds = {
     retry: true,
   },
   'upstream-tls': { status: 502, title: 'No trusted connection to the store could be made', retry: true },
+  'hook-failed': { status: 502, title: 'The request could not be given the form of the store', retry: false },
   'upstream-failed': { status: 502, title: 'The store broke off the exchange', retry: true },
   'upstream-timeout': { status: 504, title: 'The store did not answer in time', retry: true },
   'idempotency-key-invalid': { status: 400, title: 'The Idempotency-Key cannot be used', retry: false },

@@ -12,9 +12,10 @@ import type { Passage } from './admit.ts';
 import { answerAgain, breakOff, leaveBehind } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
 import { responseHeaders } from './headers.ts';
+import { BodyTooLarge } from './hooked-upstream.ts';
 import type { KeyDecision, KeyedWrite } from './idempotency.ts';
 import { RecordFinder } from './record.ts';
-import { bodyTooSlow, failureOf, lapsedFailure, outcomeUnknownAt } from './trouble.ts';
+import { bodyTooLarge, bodyTooSlow, failureOf, lapsedFailure, outcomeUnknownAt } from './trouble.ts';
 import { bodyKindOf, isBodyRead, LeaseLapsed, readWhole, Upload } from './upload.ts';
 import type { FailedStage, Upstream, UpstreamExchange, UpstreamListener } from './upstream.ts';
 
@@ -26,7 +27,7 @@ export interface ForwardOrder {
   /** As the store will see it. */
   readonly target: string;
   readonly headers: string[];
-  readonly upstream: Upstream;
+  readonly upstream: Pick<Upstream, 'send'>;
   readonly writeTimeoutMs: number;
   readonly readTimeoutMs: number;
   /** Fields added to an answer of this store and epoch, flat. */
@@ -260,7 +261,9 @@ class Forwarding implements UpstreamListener {
       ? lapsedFailure(passage.store, this.#sending)
       : this.#exchange === undefined && this.#timeIsUp
         ? (keyed?.waitsFor ?? bodyTooSlow)
-        : failureOf(this.#timeIsUp ? 'timeout' : stage, at);
+        : cause instanceof BodyTooLarge && !this.#sending
+          ? bodyTooLarge(cause.bytesMax)
+          : failureOf(this.#timeIsUp ? 'timeout' : stage, at);
     const settled = this.#finish(this.#sending ? 'in-doubt' : 'not-sent', { cause });
     if (this.#clientGone) return;
     if (response.headersSent) breakOff(request, response);

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Config } from '../config/schema.ts';
 import type { Directory, Homes } from '../core/homes.ts';
-import type { StoreName } from '../core/ownership.ts';
+import { type StoreName, storeNames } from '../core/ownership.ts';
 import type { DoubtNotes } from '../core/doubt.ts';
 import type { IdempotencyKeys } from '../core/idempotency.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
@@ -13,9 +13,12 @@ import type { Log } from '../log.ts';
 import { storeTlsOf } from '../stores/connect.ts';
 import { answerOnSocket } from './answer.ts';
 import { Bodies } from './body.ts';
+import { ByteBudget } from './byte-budget.ts';
 import { type CertificateFiles, CertificateWatch, readCertificate } from './certificate.ts';
 import { newCounters, type ProxyCounters } from './counters.ts';
 import { Holds } from './hold.ts';
+import type { Hooks } from './hook.ts';
+import { HookedUpstreams } from './hooked-upstream.ts';
 import { KeyedWrites } from './idempotency.ts';
 import { createContext, endOnBug, type ProxyContext, serve } from './serve.ts';
 import { Upgrades } from './upgrade.ts';
@@ -37,6 +40,8 @@ export interface ProxyParts extends Terms {
   /** Left out: an Idempotency-Key is only passed on. */
   readonly keys?: IdempotencyKeys;
   readonly log: Log;
+  /** Those that `loadHooks` found for `config`. Left out: none. */
+  readonly hooks?: Hooks;
   /** Wall clock, ms; for credentials and signatures. */
   readonly nowMs?: () => number;
   readonly limits?: Partial<ProxyLimits>;
@@ -55,6 +60,8 @@ export interface ProxyLimits {
   readonly bodyBytes: number;
   /** For such a body to arrive, ms. */
   readonly bodyMs: number;
+  /** Bodies and answers that are read for hooks, in memory, bytes. */
+  readonly hookBytes: number;
   /** Between two looks at the files of the certificate, ms. */
   readonly certificateLookMs: number;
 }
@@ -91,6 +98,7 @@ const defaultLimits: ProxyLimits = {
   keyedBytes: 67_108_864,
   bodyBytes: 67_108_864,
   bodyMs: 10_000,
+  hookBytes: 67_108_864,
   certificateLookMs: 2_000,
 };
 const headerBytesMax = 32_768;
@@ -113,6 +121,7 @@ export function createProxy(parts: ProxyParts): Proxy {
   const keyedWrites =
     keys && new KeyedWrites({ keys, stores: config.stores, log, bytesMax: limits.keyedBytes });
   const bodies = new Bodies({ bytesMax: limits.bodyBytes, timeoutMs: limits.bodyMs });
+  const hooked = hookedUpstreams(parts, upstreams, limits);
   const contextOf = (terms: Terms): ProxyContext => {
     const { homes = everyHomeIsKnown, directory = emptyDirectory } = terms;
     const holds = new Holds(terms.gate, {
@@ -120,7 +129,7 @@ export function createProxy(parts: ProxyParts): Proxy {
       total: limits.heldTotal,
       holdMs: terms.config.flip.holdMs,
     });
-    const shared = { doorbell: parts.doorbell, log, nowMs, bodies, keyedWrites, counters, upstreams };
+    const shared = { doorbell: parts.doorbell, log, nowMs, bodies, keyedWrites, counters, upstreams, hooked };
     return createContext({ ...terms, ...shared, homes, directory, holds });
   };
   let context = contextOf(parts);
@@ -189,6 +198,23 @@ function upstreamOf(config: Config, store: StoreName, limits: ProxyLimits): Upst
     bodyTimeoutMs: bodySilenceMs,
     headerBytesMax,
   });
+}
+
+function hookedUpstreams(
+  { hooks = {}, config, log }: ProxyParts,
+  upstreams: Readonly<Record<StoreName, Upstream>>,
+  limits: ProxyLimits,
+): ProxyContext['hooked'] {
+  const budget = new ByteBudget(limits.hookBytes);
+  const hooked: Partial<Record<StoreName, HookedUpstreams>> = {};
+  for (const store of storeNames) {
+    const [hook, settings] = [hooks[store], config.stores[store].hook];
+    if (hook === undefined || settings === undefined) continue;
+    const failed = (part: string, cause: Error): void =>
+      log('error', 'hook.failed', { store, part, error: String(cause) });
+    hooked[store] = new HookedUpstreams({ upstream: upstreams[store], hook, settings, budget, failed });
+  }
+  return hooked;
 }
 
 function newServer(

@@ -10,7 +10,7 @@ import type { Directory, Homes } from '../core/homes.ts';
 import { type StoreName, storeNames } from '../core/ownership.ts';
 import type { DoubtNotes } from '../core/doubt.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
-import { guardKey, signGuard } from '../guard/signature.ts';
+import { guardKey } from '../guard/signature.ts';
 import type { Log } from '../log.ts';
 import { admit, type Client, type Decision, type Passage, type Service } from './admit.ts';
 import { answerFailure } from './answer.ts';
@@ -26,8 +26,9 @@ import { clientOf } from './client.ts';
 import { type ProxyCounters, statusClass } from './counters.ts';
 import { noteDoubt } from './doubt.ts';
 import { forward } from './forward.ts';
-import { type RequestHeaderRules, requestHeaders } from './headers.ts';
+import type { RequestHeaderRules } from './headers.ts';
 import type { Holds } from './hold.ts';
+import type { HookedUpstreams } from './hooked-upstream.ts';
 import type { KeyedWrites } from './idempotency.ts';
 import {
   challengeOf,
@@ -37,8 +38,8 @@ import {
   type Identity,
 } from './identify.ts';
 import { peerTest } from './peers.ts';
-import type { ClientView } from './rewrite.ts';
-import { type AsReceived, clientViewOf, Shape } from './shape.ts';
+import { shapedAnswer, wayTo } from './outgoing.ts';
+import { Shape } from './shape.ts';
 import { seenBodyBytesMax } from './seen-body.ts';
 import type { Upstream } from './upstream.ts';
 
@@ -63,6 +64,8 @@ export interface ProxyContext {
   readonly counters: ProxyCounters;
   readonly headerRules: RequestHeaderRules;
   readonly upstreams: Readonly<Record<StoreName, Upstream>>;
+  /** Of stores with a hook. */
+  readonly hooked: Readonly<Partial<Record<StoreName, HookedUpstreams>>>;
   readonly shapes: Readonly<Record<StoreName, Shape>>;
   /** Path of each store's URL, put before every target; without a slash at its end. */
   readonly prefixes: Readonly<Record<StoreName, string>>;
@@ -90,6 +93,7 @@ export function createContext(
     | 'keyedWrites'
     | 'counters'
     | 'upstreams'
+    | 'hooked'
   >,
 ): ProxyContext {
   const { config } = parts;
@@ -247,16 +251,13 @@ function admitAndForward(
     const { passage } = decision;
     const { store } = passage;
     const settings = context.config.stores[store];
-    const target = context.prefixes[store] + matched.target;
     context.counters.underWay += 1;
     forward({
       request,
       response,
       matched,
       passage,
-      target,
-      headers: headersFor(context, request, matched, passage, identity, target),
-      upstream: context.upstreams[store],
+      ...wayTo(context, request, matched, passage, identity),
       writeTimeoutMs: settings.writeTimeoutMs,
       readTimeoutMs: settings.readTimeoutMs,
       answerFields: (from) => answerFieldsOf(context, from),
@@ -293,46 +294,6 @@ export function noticeAnonymousWrite(
   identity: Identity | undefined,
 ): void {
   if (identity === undefined && partition !== undefined && ticket !== undefined) gate.notice(partition);
-}
-
-/** Headers to send upstream; to a guarded store signed with what the guard must know. */
-export function headersFor(
-  context: ProxyContext,
-  request: IncomingMessage,
-  matched: MatchedRequest,
-  passage: Passage,
-  identity: Identity | undefined,
-  target: string,
-): string[] {
-  const { store, partition, epoch } = passage;
-  const headers = context.shapes[store].request(requestHeaders(request, context.headerRules), request);
-  if (!context.config.stores[store].guard || partition === undefined || epoch === undefined) return headers;
-  const signed = signGuard({
-    secret: context.guardSecret,
-    timestampSeconds: Math.floor(context.nowMs() / 1000),
-    method: matched.method,
-    target,
-    user: identity?.user ?? '',
-    partition,
-    epoch,
-    access: matched.access,
-  });
-  for (const [name, value] of Object.entries(signed)) headers.push(name, value);
-  return headers;
-}
-
-/** The store's header fields as this client gets them. */
-export function shapedAnswer(
-  { shapes, headerRules }: ProxyContext,
-  request: AsReceived,
-  part: 'head' | 'beside',
-  store: StoreName,
-  headers: string[],
-): string[] {
-  if (part === 'beside') return shapes[store].beside(headers);
-  const view = (): ClientView =>
-    clientViewOf(request, headerRules.isTrustedProxy(request.socket.remoteAddress));
-  return shapes[store].answer(headers, request, view);
 }
 
 function answerFieldsOf(context: ProxyContext, from: Pick<Passage, 'store' | 'epoch'>): string[] {

@@ -20,6 +20,7 @@ export function failureOf(
   },
 ): Failure {
   const { store, access, sending, reason } = at;
+  if (stage === 'hook') return hookFailure(at);
   const members = { store, stage };
   const write = access === 'write';
   const notSent = write ? ({ sent: 'no' } as const) : {};
@@ -87,12 +88,50 @@ export function failureOf(
   };
 }
 
+/** The store's hook failed: on the request, or on the answer to it. What it said is for the log. */
+function hookFailure({
+  store,
+  access,
+  sending,
+}: {
+  readonly store: StoreName;
+  readonly access: Access;
+  readonly sending: boolean;
+}): Failure {
+  const code = 'hook-failed';
+  const members = { store, stage: 'hook' };
+  const write = access === 'write';
+  const operator = `an operator must look at stores.${store}.hook and the log.`;
+  if (!sending) {
+    const detail = `The request could not be given the form that ${store} expects. Nothing was sent and nothing was changed; ${operator}`;
+    return { code, detail, members, ...(write ? { sent: 'no' } : {}) };
+  }
+  const what = `${store} answered, but its answer could not be given the form that clients expect;`;
+  return write
+    ? {
+        code,
+        detail: `${what} ${operator} Look at the record before you send the write again.`,
+        sent: 'yes',
+        members,
+      }
+    : { code, detail: `${what} ${operator} Nothing was changed.`, members };
+}
+
 /** The total time of the write passed while its body was still being received. */
 export const bodyTooSlow: Failure = {
   code: 'request-timeout',
   detail: `The body of the write did not arrive in time. ${untouched}`,
   sent: 'no',
 };
+
+/** A body that a hook must read. */
+export function bodyTooLarge(bytesMax: number): Failure {
+  return {
+    code: 'body-too-large',
+    detail: `The body must be read before it is sent, and at most ${bytesMax} bytes are. Nothing was sent and nothing was changed; send a smaller one.`,
+    sent: 'no',
+  };
+}
 
 /** The member's lease lapsed after admission. Before the first byte that is a plain refusal. */
 export function lapsedFailure(store: StoreName, sending: boolean): Failure {

@@ -19,14 +19,13 @@ import type { MatchedRequest } from './classify.ts';
 import { noteDoubt } from './doubt.ts';
 import type { Identity } from './identify.ts';
 import { resetConnection } from './reset.ts';
+import { headersFor, shapedAnswer } from './outgoing.ts';
 import {
   countRefusal,
   decide,
   type ProxyContext,
-  headersFor,
   identifyThen,
   noticeAnonymousWrite,
-  shapedAnswer,
   withSent,
 } from './serve.ts';
 import type { AsReceived } from './shape.ts';

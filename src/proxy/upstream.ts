@@ -9,7 +9,15 @@ import { Lane, type LaneSettings } from './lane.ts';
 
 /** How far an exchange got when it failed. Only `broken` and `timeout` can follow `onSending`. */
 export type FailedStage =
-  'pool-full' | 'refused' | 'connect-timeout' | 'tls' | 'timeout' | 'broken' | 'cancelled' | 'closed';
+  | 'hook'
+  | 'pool-full'
+  | 'refused'
+  | 'connect-timeout'
+  | 'tls'
+  | 'timeout'
+  | 'broken'
+  | 'cancelled'
+  | 'closed';
 
 export interface UpstreamRequest {
   readonly method: string;

@@ -4,6 +4,7 @@ import type { ProxyDoubt } from '../../src/core/doubt.ts';
 import type { IdempotencyKeys } from '../../src/core/idempotency.ts';
 import type { TlsOptions } from 'node:tls';
 import type { RecordKey } from '../../src/core/ports.ts';
+import type { Hooks } from '../../src/proxy/hook.ts';
 import { createProxy, type Proxy, type ProxyLimits } from '../../src/proxy/proxy.ts';
 import { createTestGate, type TestGate } from './gate.ts';
 import { type RawAnswer, RawUpstream } from './raw-http.ts';
@@ -45,6 +46,8 @@ export async function startRig(
     readonly tls?: TlsOptions;
     readonly limits?: Partial<ProxyLimits>;
     readonly keys?: IdempotencyKeys;
+    /** Their stores need `hook` in the configuration, too. */
+    readonly hooks?: Hooks;
   } = {},
 ): Promise<ProxyRig> {
   const [legacy, app] = await Promise.all([
@@ -71,6 +74,7 @@ export async function startRig(
       log: (_level, event, fields = {}) => void logged.push({ event, fields }),
       ...(options.limits === undefined ? {} : { limits: options.limits }),
       ...(options.keys === undefined ? {} : { keys: options.keys }),
+      ...(options.hooks === undefined ? {} : { hooks: options.hooks }),
     }),
   );
   const { port } = await proxy.listen();

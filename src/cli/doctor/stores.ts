@@ -4,6 +4,7 @@ import { connect as connectTls } from 'node:tls';
 import type { Config } from '../../config/schema.ts';
 import type { StoreName } from '../../core/ownership.ts';
 import type { KindCapabilities, StoreReader } from '../../core/ports.ts';
+import { loadHook } from '../../proxy/hook.ts';
 import { unlimited } from '../../stores/budget.ts';
 import { storeTlsOf } from '../../stores/connect.ts';
 import { RestGuardCalls } from '../../stores/rest/guard-calls.ts';
@@ -20,7 +21,7 @@ export async function checkStore(config: Config, name: StoreName): Promise<Findi
       fail(setting, `${url} cannot be reached (${unreachable})`, `Start it, or correct ${setting}.url.`),
     ];
   }
-  const findings = [ok(setting, `${url} accepts connections`)];
+  const findings = [ok(setting, `${url} accepts connections`), ...(await checkHook(setting, config, name))];
   const untrusted = await whyUntrusted(name, config);
   if (untrusted !== undefined) return [...findings, fail(`${setting}.tls`, untrusted, adviceOnTls(setting))];
   const store = createRestStore(name, config, unlimited);
@@ -42,6 +43,17 @@ export async function checkStore(config: Config, name: StoreName): Promise<Findi
     await store.reader.close();
   }
   return findings;
+}
+
+/** Loads the module, as the proxy does at its start. */
+async function checkHook(setting: string, config: Config, name: StoreName): Promise<Finding[]> {
+  if (config.stores[name].hook === undefined) return [];
+  try {
+    await loadHook(name, config);
+    return [ok(`${setting}.hook`, 'the module can be used')];
+  } catch (error) {
+    return [fail(`${setting}.hook`, sentenceOf(error), 'Correct the module, or leave the hook out.')];
+  }
 }
 
 async function checkConnector(setting: string, config: Config, reader: StoreReader): Promise<Finding[]> {

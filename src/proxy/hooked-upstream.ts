@@ -1,0 +1,383 @@
+/**
+ * The way to a store whose API differs from what clients speak: every exchange passes the store's hook on its way
+ * there and back. Everything before it, and everything behind, knows only an upstream.
+ *
+ * The hook may fail, hang or answer nonsense: before anything is sent that is a plain failure, afterwards the store's
+ * answer is lost and a write counts as in doubt. Bodies that it reads are bounded, each and all together.
+ */
+import { STATUS_CODES } from 'node:http';
+import { whyUntouchable } from '../config/shaping-checks.ts';
+import { sentenceOf } from '../log.ts';
+import type { ByteBudget } from './byte-budget.ts';
+import type { AnswerChange, HeaderField, HookAnswer, HookRequest, RequestChange, StoreHook } from './hook.ts';
+import { ClientBrokeOff, LeaseLapsed } from './upload.ts';
+import type {
+  FailedStage,
+  Upstream,
+  UpstreamExchange,
+  UpstreamListener,
+  UpstreamRequest,
+} from './upstream.ts';
+
+export interface HookParts {
+  readonly upstream: Upstream;
+  readonly hook: StoreHook;
+  readonly settings: { readonly bodyBytes: number; readonly timeoutMs: number };
+  /** Of all bodies that are read for hooks. */
+  readonly budget: ByteBudget;
+  /** Told of every failure; clients learn no more than that there was one. */
+  readonly failed: (part: 'request' | 'answer', cause: Error) => void;
+}
+
+/** More of a body than is read for a hook. */
+export class BodyTooLarge extends Error {
+  readonly bytesMax: number;
+
+  constructor(bytesMax: number) {
+    super(`the body is longer than ${bytesMax} bytes, or too many are being read`);
+    this.bytesMax = bytesMax;
+  }
+}
+
+/** What the exchange needs to know of one request besides what it sends. */
+export interface HookedOrder {
+  readonly asked: Omit<HookRequest, 'method' | 'target' | 'headers'>;
+  /** Target and headers as they leave the proxy: the store's own changes, the guard's signature over the result. */
+  readonly seal: (method: string, target: string, headers: string[]) => { target: string; headers: string[] };
+}
+
+/** Makes upstreams of one store's upstream; one for each request. */
+export class HookedUpstreams {
+  readonly #parts: HookParts;
+
+  constructor(parts: HookParts) {
+    this.#parts = parts;
+  }
+
+  of(order: HookedOrder): Pick<Upstream, 'send'> {
+    return {
+      send: (request, listener) => {
+        const exchange = new HookedExchange({ ...this.#parts, order }, request, listener);
+        void exchange.start();
+        return exchange;
+      },
+    };
+  }
+}
+
+interface SeenAnswer {
+  readonly head: HookAnswer;
+  readonly reason: string;
+  readonly body: KeptBytes;
+}
+
+interface Parts extends HookParts {
+  readonly order: HookedOrder;
+}
+
+class HookedExchange implements UpstreamExchange, UpstreamListener {
+  readonly #parts: Parts;
+  readonly #request: UpstreamRequest;
+  readonly #listener: UpstreamListener;
+  readonly #asked: HookRequest;
+  #inner: UpstreamExchange | undefined;
+  #over = false;
+  readonly #kept: KeptBytes[] = [];
+  /** The answer whose body is being read for the hook, or that waits for it. */
+  #answer: SeenAnswer | undefined;
+  /** What came while the hook looked at the answer's head. */
+  #waiting: (() => void)[] | undefined;
+  #pausedOutside = false;
+  /** Runs while the hook works. */
+  #late: NodeJS.Timeout | undefined;
+
+  constructor(parts: Parts, request: UpstreamRequest, listener: UpstreamListener) {
+    this.#parts = parts;
+    this.#request = request;
+    this.#listener = listener;
+    const { method, target, headers } = request;
+    this.#asked = { ...parts.order.asked, method, target, headers: fieldsOf(headers) };
+  }
+
+  async start(): Promise<void> {
+    // Whoever sends must have the exchange in hand before it is told anything.
+    await Promise.resolve();
+    try {
+      const { hook } = this.#parts;
+      const reads = hook.request !== undefined && hook.readsBody?.(this.#asked) === true;
+      const body = reads ? await this.#readBody() : undefined;
+      if (this.#over) return;
+      const asked = body === undefined ? this.#asked : { ...this.#asked, body };
+      const change = (await this.#inTime(hook.request?.(asked))) ?? {};
+      if (!this.#over) this.#send(change, body);
+    } catch (error) {
+      this.#fail('request', error);
+    }
+  }
+
+  #send(change: RequestChange, read: Buffer | undefined): void {
+    const { upstream, order } = this.#parts;
+    const method = checkedMethod(change.method ?? this.#request.method, this.#request.method);
+    const target = checkedTarget(change.target ?? this.#request.target);
+    const headers = change.headers === undefined ? [...this.#request.headers] : flat(change.headers);
+    for (const name of namesOf(headers)) mustBeTouchable(name);
+    const made = change.body === undefined ? undefined : checkedBody(change.body);
+    if (made !== undefined && this.#request.body !== null && read === undefined) {
+      throw new TypeError('it replaces a body that readsBody did not ask for');
+    }
+    const body = made ?? read ?? this.#request.body;
+    const sealed = order.seal(method, target, made === undefined ? headers : withoutLength(headers));
+    const sent = made?.byteLength === 0 ? null : body;
+    this.#inner = upstream.send({ ...this.#request, method, ...sealed, body: sent }, this);
+  }
+
+  // --- UpstreamExchange --------------------------------------------------------------------------------
+
+  cancel(reason: Error): void {
+    if (this.#over) return;
+    if (this.#inner !== undefined) this.#inner.cancel(reason);
+    else this.#end(() => this.#listener.onFailed('cancelled', reason));
+  }
+
+  pause(): void {
+    this.#pausedOutside = true;
+    this.#inner?.pause();
+  }
+
+  resume(): void {
+    this.#pausedOutside = false;
+    if (this.#waiting === undefined) this.#inner?.resume();
+  }
+
+  // --- the store's side --------------------------------------------------------------------------------
+
+  onSending(): boolean {
+    return this.#listener.onSending();
+  }
+
+  onInformation(status: number, rawHeaders: string[]): void {
+    if (!this.#over) this.#listener.onInformation(status, rawHeaders);
+  }
+
+  onHead(status: number, reason: string, rawHeaders: string[]): void {
+    if (this.#over) return;
+    const { hook } = this.#parts;
+    if (hook.answer === undefined) {
+      this.#listener.onHead(status, reason, rawHeaders);
+      return;
+    }
+    const head: HookAnswer = { status, headers: fieldsOf(rawHeaders) };
+    this.#answer = { head, reason, body: this.#keep() };
+    try {
+      const bodyless = this.#asked.method === 'HEAD' || status === 204 || status === 304;
+      if (!bodyless && hook.readsAnswerBody?.(head, this.#asked) === true) return;
+    } catch (error) {
+      this.#breakOff(error);
+      return;
+    }
+    this.#waiting = [];
+    this.#inner?.pause();
+    void this.#shapeAnswer(undefined);
+  }
+
+  onData(chunk: Buffer): void {
+    if (this.#over) return;
+    if (this.#waiting !== undefined) this.#waiting.push(() => this.onData(chunk));
+    else if (this.#answer === undefined) this.#listener.onData(chunk);
+    else if (!this.#answer.body.add(chunk)) this.#breakOff(new BodyTooLarge(this.#parts.settings.bodyBytes));
+  }
+
+  onEnd(rawTrailers: string[]): void {
+    if (this.#over) return;
+    if (this.#waiting !== undefined) this.#waiting.push(() => this.onEnd(rawTrailers));
+    else if (this.#answer === undefined) this.#end(() => this.#listener.onEnd(rawTrailers));
+    else {
+      this.#waiting = [() => this.onEnd(rawTrailers)];
+      void this.#shapeAnswer(this.#answer.body.whole());
+    }
+  }
+
+  onFailed(stage: FailedStage, cause: Error): void {
+    this.#end(() => this.#listener.onFailed(stage, cause));
+  }
+
+  // --- the hook's side ---------------------------------------------------------------------------------
+
+  async #shapeAnswer(body: Buffer | undefined): Promise<void> {
+    const { answer } = this.#parts.hook;
+    const seen = this.#answer;
+    if (seen === undefined) return;
+    try {
+      const change = await this.#inTime(
+        answer?.({ ...seen.head, ...(body === undefined ? {} : { body }) }, this.#asked),
+      );
+      if (!this.#over) this.#pass(seen, change ?? {}, body);
+    } catch (error) {
+      this.#breakOff(error);
+    }
+  }
+
+  #pass(seen: SeenAnswer, change: AnswerChange, read: Buffer | undefined): void {
+    if (change.body !== undefined && read === undefined) {
+      throw new TypeError('it replaces a body that readsAnswerBody did not ask for');
+    }
+    const status = checkedStatus(change.status ?? seen.head.status);
+    const headers = flat(change.headers ?? seen.head.headers);
+    const body = change.body === undefined ? read : checkedBody(change.body);
+    const length = body === undefined || status === 204 ? [] : ['Content-Length', String(body.byteLength)];
+    const framed = body === undefined && status !== 204 ? headers : [...withoutLength(headers), ...length];
+    const waiting = this.#waiting ?? [];
+    this.#waiting = undefined;
+    this.#answer = undefined;
+    const reason = status === seen.head.status ? seen.reason : (STATUS_CODES[status] ?? '');
+    this.#listener.onHead(status, reason, framed);
+    const given = body !== undefined && body.byteLength > 0 && status !== 204;
+    if (given && !this.#over) this.#listener.onData(body);
+    for (const step of waiting) step();
+    if (!this.#pausedOutside) this.#inner?.resume();
+  }
+
+  async #readBody(): Promise<Buffer | undefined> {
+    const { body } = this.#request;
+    if (body === null || Buffer.isBuffer(body)) return body ?? undefined;
+    const kept = this.#keep();
+    for await (const chunk of body as AsyncIterable<Buffer>) {
+      if (this.#over) return undefined;
+      if (kept.add(chunk)) continue;
+      throw new BodyTooLarge(this.#parts.settings.bodyBytes);
+    }
+    return kept.whole();
+  }
+
+  #keep(): KeptBytes {
+    const kept = new KeptBytes(this.#parts.budget, this.#parts.settings.bodyBytes);
+    this.#kept.push(kept);
+    return kept;
+  }
+
+  async #inTime<T>(value: T | Promise<T>): Promise<T> {
+    if (!(value instanceof Promise)) return value;
+    const { timeoutMs } = this.#parts.settings;
+    const late = new Promise<never>((_resolve, reject) => {
+      const tooLong = (): void => reject(new Error(`it took longer than ${timeoutMs} ms`));
+      this.#late = setTimeout(tooLong, timeoutMs);
+    });
+    try {
+      return await Promise.race([value, late]);
+    } finally {
+      clearTimeout(this.#late);
+    }
+  }
+
+  /** The store has answered, and the answer cannot be given on. */
+  #breakOff(error: unknown): void {
+    const inner = this.#inner;
+    this.#fail('answer', error);
+    inner?.cancel(new Error('its answer cannot be given on'));
+  }
+
+  #fail(part: 'request' | 'answer', error: unknown): void {
+    if (this.#over) return;
+    // Not the hook's fault: whoever forwards knows these by name.
+    const own = error instanceof LeaseLapsed || error instanceof ClientBrokeOff;
+    const cause = error instanceof Error ? error : new Error(sentenceOf(error));
+    if (!own) this.#parts.failed(part, cause);
+    this.#end(() => this.#listener.onFailed(own ? 'cancelled' : 'hook', cause));
+  }
+
+  #end(tell: () => void): void {
+    if (this.#over) return;
+    this.#over = true;
+    clearTimeout(this.#late);
+    for (const kept of this.#kept) kept.forget();
+    tell();
+  }
+}
+
+/** A body in memory, within its own bound and that of all. */
+class KeptBytes {
+  readonly #budget: ByteBudget;
+  readonly #bytesMax: number;
+  readonly #chunks: Buffer[] = [];
+  #bytes = 0;
+
+  constructor(budget: ByteBudget, bytesMax: number) {
+    this.#budget = budget;
+    this.#bytesMax = bytesMax;
+  }
+
+  /** False, and nothing kept, where a bound would be passed. */
+  add(chunk: Buffer): boolean {
+    const { byteLength } = chunk;
+    if (this.#bytes + byteLength > this.#bytesMax || !this.#budget.take(byteLength)) return false;
+    this.#bytes += byteLength;
+    this.#chunks.push(chunk);
+    return true;
+  }
+
+  whole(): Buffer {
+    return Buffer.concat(this.#chunks);
+  }
+
+  forget(): void {
+    this.#budget.give(this.#bytes);
+    this.#bytes = 0;
+    this.#chunks.length = 0;
+  }
+}
+
+// --- what a hook may say ---------------------------------------------------------------------------------
+
+function fieldsOf(headers: readonly string[]): HeaderField[] {
+  const fields: HeaderField[] = [];
+  for (let at = 0; at < headers.length; at += 2) fields.push([headers[at] ?? '', headers[at + 1] ?? '']);
+  return fields;
+}
+
+function flat(fields: readonly HeaderField[]): string[] {
+  for (const [name, value] of fields) {
+    if (!/^[!#$%&'*+.^_`|~0-9a-z-]+$/i.test(name)) throw new TypeError('it names a header that cannot be');
+    if (typeof value !== 'string' || !/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) {
+      throw new TypeError(`the value of the header ${name} cannot be sent`);
+    }
+  }
+  return fields.flat();
+}
+
+function namesOf(headers: readonly string[]): string[] {
+  return headers.filter((_text, at) => at % 2 === 0);
+}
+
+/** What frames or belongs to the connection is written by the proxy, and Onewriter-* says only what it says. */
+function mustBeTouchable(name: string): void {
+  const why = whyUntouchable(name);
+  if (why !== undefined && name.toLowerCase() !== 'content-length') {
+    throw new TypeError(`it sets the header ${name}, which ${why}`);
+  }
+}
+
+function withoutLength(headers: readonly string[]): string[] {
+  return headers.filter((_text, at) => headers[at - (at % 2)]?.toLowerCase() !== 'content-length');
+}
+
+/** Only who asked without wanting a body gets an answer that has a length and no body. */
+function checkedMethod(method: string, asked: string): string {
+  const never = ['CONNECT', 'TRACE', ...(asked === 'HEAD' ? [] : ['HEAD'])];
+  if (/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(method) && !never.includes(method)) return method;
+  throw new TypeError('its method cannot be sent');
+}
+
+function checkedTarget(target: string): string {
+  if (typeof target === 'string' && /^\/[\x21-\x7e\x80-\xff]*$/.test(target)) return target;
+  throw new TypeError('its target is no path that can be sent');
+}
+
+function checkedStatus(status: number): number {
+  if (Number.isInteger(status) && status >= 200 && status <= 999) return status;
+  throw new TypeError('its status is none of a final answer');
+}
+
+function checkedBody(body: Buffer): Buffer {
+  if (Buffer.isBuffer(body)) return body;
+  throw new TypeError('its body is no Buffer');
+}

@@ -1,0 +1,101 @@
+/**
+ * In which form a request leaves for its store and through what, and in which form the store's header fields reach
+ * the client. Everything before speaks the clients' form.
+ */
+import type { IncomingMessage } from 'node:http';
+import type { StoreName } from '../core/ownership.ts';
+import { signGuard } from '../guard/signature.ts';
+import type { Passage } from './admit.ts';
+import type { MatchedRequest } from './classify.ts';
+import type { ForwardOrder } from './forward.ts';
+import { requestHeaders } from './headers.ts';
+import type { Identity } from './identify.ts';
+import type { ClientView } from './rewrite.ts';
+import type { ProxyContext } from './serve.ts';
+import { type AsReceived, clientViewOf } from './shape.ts';
+
+/** What is sent, and through what: where the store has a hook, that gives the request its form first. */
+export function wayTo(
+  context: ProxyContext,
+  request: IncomingMessage,
+  matched: MatchedRequest,
+  passage: Passage,
+  identity: Identity | undefined,
+): Pick<ForwardOrder, 'target' | 'headers' | 'upstream'> {
+  const { store, partition } = passage;
+  const hooked = context.hooked[store];
+  if (hooked === undefined) {
+    const target = context.prefixes[store] + matched.target;
+    const headers = headersFor(context, request, matched, passage, identity, target);
+    return { target, headers, upstream: context.upstreams[store] };
+  }
+  const asked = {
+    access: matched.access,
+    ...(identity === undefined ? {} : { user: identity.user }),
+    ...(partition === undefined ? {} : { partition }),
+  };
+  const upstream = hooked.of({
+    asked,
+    seal: (method, path, headers) => {
+      const target = context.prefixes[store] + path;
+      return {
+        target,
+        headers: sealed(context, request, { ...matched, method }, passage, identity, target, headers),
+      };
+    },
+  });
+  return { target: matched.target, headers: requestHeaders(request, context.headerRules), upstream };
+}
+
+/** Headers to send upstream; to a guarded store signed with what the guard must know. */
+export function headersFor(
+  context: ProxyContext,
+  request: IncomingMessage,
+  matched: MatchedRequest,
+  passage: Passage,
+  identity: Identity | undefined,
+  target: string,
+): string[] {
+  const received = requestHeaders(request, context.headerRules);
+  return sealed(context, request, matched, passage, identity, target, received);
+}
+
+function sealed(
+  context: ProxyContext,
+  request: IncomingMessage,
+  matched: Pick<MatchedRequest, 'method' | 'access'>,
+  passage: Passage,
+  identity: Identity | undefined,
+  target: string,
+  received: string[],
+): string[] {
+  const { store, partition, epoch } = passage;
+  const headers = context.shapes[store].request(received, request);
+  if (!context.config.stores[store].guard || partition === undefined || epoch === undefined) return headers;
+  const signed = signGuard({
+    secret: context.guardSecret,
+    timestampSeconds: Math.floor(context.nowMs() / 1000),
+    method: matched.method,
+    target,
+    user: identity?.user ?? '',
+    partition,
+    epoch,
+    access: matched.access,
+  });
+  for (const [name, value] of Object.entries(signed)) headers.push(name, value);
+  return headers;
+}
+
+/** The store's header fields as this client gets them. */
+export function shapedAnswer(
+  { shapes, headerRules }: ProxyContext,
+  request: AsReceived,
+  part: 'head' | 'beside',
+  store: StoreName,
+  headers: string[],
+): string[] {
+  if (part === 'beside') return shapes[store].beside(headers);
+  const view = (): ClientView =>
+    clientViewOf(request, headerRules.isTrustedProxy(request.socket.remoteAddress));
+  return shapes[store].answer(headers, request, view);
+}
