@@ -105,7 +105,9 @@ function faultOf(request: RawMessage): string | undefined {
   const headers: Record<string, string> = {};
   for (const line of request.headers) {
     const name = line.slice(0, line.indexOf(':')).toLowerCase();
-    if (/^(?:onewriter|x-forwarded)/.test(name) && headers[name] !== undefined) return `${name} is there twice`;
+    if (/^(?:onewriter|x-forwarded)/.test(name) && headers[name] !== undefined)
+      return `${name} is there twice`;
+    if (name === 'x-original-url' || name === 'x-forwarded-prefix') return `${name} moves it to another path`;
     headers[name] = line.slice(line.indexOf(':') + 1).trim();
   }
   const nowSeconds = Date.now() / 1000;

@@ -87,6 +87,7 @@ const fields = fc.constantFrom(
     'X-HTTP-Method-Override: GET',
   ],
   ...['X-User: bob', 'x_user: bob', 'x-user:', 'X-Forwarded-For: 1.2.3.4', 'X-Forwarded-Host: evil.example'],
+  ...['X-Original-URL: /admin', 'X-Forwarded-Prefix: /admin', 'X_Original_Url: /admin'],
   ...[
     'Onewriter-Epoch: 99',
     'Onewriter_User: bob',
