@@ -12,12 +12,10 @@ import { dirname, join, resolve } from 'node:path';
 import type { Position } from '../core/view.ts';
 import { sentenceOf } from '../log.ts';
 import { documentLines, type LedgerDocument, parseDocument, partitionEntries } from './document.ts';
-import type { Holding } from './holding.ts';
+import type { Holding, PriorView } from './holding.ts';
 
-export interface KeptView {
+export interface KeptView extends PriorView {
   readonly file: string;
-  /** What the ledger must still have. */
-  readonly confirmed: Position;
   readonly document: LedgerDocument;
 }
 

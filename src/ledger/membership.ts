@@ -21,7 +21,7 @@ import type { MemberRecord, Registry, WriteGate } from '../core/ports.ts';
 import type { LedgerChange, Rules } from '../core/view.ts';
 import { sendAcknowledgement } from './acknowledge.ts';
 import type { StreamFeed } from './feed.ts';
-import { type Holder, type Holding, Testimony, type Known } from './holding.ts';
+import { type Holder, type Holding, type PriorView, Testimony } from './holding.ts';
 import type { RedisLedger } from './ledger.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
@@ -53,7 +53,7 @@ export interface MembershipParts {
   /** Resolves when the receipts of the partition's finished writes are in the queue. */
   readonly flushReceipts: (partition: string) => Promise<void>;
   /** What a process before this one knew: where the ledger has less, it has lost data. */
-  readonly before?: Known | undefined;
+  readonly before?: PriorView | undefined;
   readonly log: Log;
 }
 
