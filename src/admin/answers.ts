@@ -2,12 +2,12 @@
 import { z } from 'zod';
 import { cohortSchema } from '../config/schema.ts';
 import { sourceKinds } from '../core/restore.ts';
+import { attributesSchema } from '../ledger/records.ts';
 
 const store = z.enum(['legacy', 'app']);
 const phase = z.enum(['open', 'fenced', 'committed']);
 const count = z.int().min(0);
 const milliseconds = z.number();
-const scalar = z.union([z.string(), z.number(), z.boolean(), z.null()]);
 const next = z.string().optional().describe('Cursor of the next page; absent on the last.');
 
 const blocker = z.object({ code: z.string(), detail: z.string() });
@@ -27,7 +27,7 @@ export const partitionAnswer = z.object({
   phase,
   epoch: z.int(),
   changedAtMs: milliseconds.describe('Of the last transition, by the Redis clock; 0 where there was none.'),
-  attributes: z.record(z.string(), scalar),
+  attributes: attributesSchema,
 });
 export const registryAnswer = z.object({
   known: count,

@@ -4,8 +4,8 @@ import { z } from 'zod';
 import type { Attributes, CohortSelection, KnownPartition } from '../core/cohort.ts';
 import type { Completeness, Registry } from '../core/ports.ts';
 import { keys } from './connection.ts';
+import { attributesSchema } from './records.ts';
 
-const attributesSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]));
 const completeSchema = z.object({ by: z.string(), atMs: z.number() });
 const gapSchema = z.object({ member: z.string(), atMs: z.number() });
 const scanCount = 1_000;
