@@ -1,6 +1,7 @@
 /** What the ledger keeps beside ownership: the registry of known partitions, cohorts and plans. */
 import type { Redis } from 'ioredis';
 import { z } from 'zod';
+import { inBatches } from '../batches.ts';
 import type { Attributes, CohortSelection, KnownPartition } from '../core/cohort.ts';
 import type { Completeness, Registry } from '../core/ports.ts';
 import { keys } from './connection.ts';
@@ -61,8 +62,7 @@ export class RedisRegistry implements Registry {
 
   async #attributesOf(partitions: readonly string[]): Promise<Map<string, Attributes>> {
     const found = new Map<string, Attributes>();
-    for (let at = 0; at < partitions.length; at += scanCount) {
-      const group = partitions.slice(at, at + scanCount);
+    for (const group of inBatches(partitions, scanCount)) {
       const texts = await this.#redis.hmget(keys.registry, ...group);
       for (const [index, partition] of group.entries()) {
         found.set(partition, attributesSchema.parse(JSON.parse(texts[index] ?? '{}')));

@@ -9,6 +9,7 @@
 import { createHash } from 'node:crypto';
 import type { ChainableCommander, Redis } from 'ioredis';
 import { z } from 'zod';
+import { inBatches } from '../batches.ts';
 import type {
   FirstWrite,
   IdempotencyKeys,
@@ -96,11 +97,9 @@ export class RedisIdempotencyKeys implements IdempotencyKeys {
     const inUse = inUseOf(partition);
     const names = await this.#redis.zrange(inUse, 0, -1);
     const resolved: ResolvedKey[] = [];
-    for (let at = 0; at < names.length; at += resolvedAtOnce) {
+    for (const some of inBatches(names, resolvedAtOnce)) {
       const pipeline = this.#redis.pipeline();
-      for (const name of names.slice(at, at + resolvedAtOnce)) {
-        pipeline.onewriterKeyResolve(recordOf(name), inUse, name);
-      }
+      for (const name of some) pipeline.onewriterKeyResolve(recordOf(name), inUse, name);
       for (const reply of await repliesOf(pipeline)) {
         if (!Array.isArray(reply) || reply.length === 0) continue;
         const [owner, epoch, atMs, key, method, member] = resolvedSchema.parse(reply);

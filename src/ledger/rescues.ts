@@ -3,6 +3,7 @@
  * an operator to restore from. They expire after a day.
  */
 import type { Redis } from 'ioredis';
+import { inBatches } from '../batches.ts';
 import { keyPrefix } from './connection.ts';
 import { documentLines, type LedgerDocument, parseDocument, partitionEntries } from './document.ts';
 import type { Holding } from './holding.ts';
@@ -25,14 +26,8 @@ export class Rescues {
     const key = rescueKey(by);
     const beside = `${key}:part`;
     await this.#redis.del(beside);
-    let batch: string[] = [];
-    for (const line of documentLines(head, partitionEntries(partitions))) {
-      batch.push(line);
-      if (batch.length < linesAtOnce) continue;
-      await this.#redis.rpush(beside, ...batch);
-      batch = [];
-    }
-    if (batch.length > 0) await this.#redis.rpush(beside, ...batch);
+    const lines = documentLines(head, partitionEntries(partitions));
+    for (const batch of inBatches(lines, linesAtOnce)) await this.#redis.rpush(beside, ...batch);
     await this.#redis
       .multi()
       .pexpire(beside, expireMs)
