@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { inBatches } from '../batches.ts';
 import type { Attributes, CohortSelection, KnownPartition } from '../core/cohort.ts';
 import type { Completeness, Registry } from '../core/ports.ts';
-import { keys } from './connection.ts';
+import { keys, repliesOf } from './connection.ts';
 import { attributesSchema } from './records.ts';
 
 const completeSchema = z.object({ by: z.string(), atMs: z.number() });
@@ -56,8 +56,7 @@ export class RedisRegistry implements Registry {
       }
     }
     if (pipeline.length === 0) return;
-    const results = (await pipeline.exec()) ?? [];
-    for (const [error] of results) if (error) throw error;
+    await repliesOf(pipeline);
   }
 
   async #attributesOf(partitions: readonly string[]): Promise<Map<string, Attributes>> {

@@ -7,7 +7,7 @@
  *    └──── not-done ──────┘◀──────────────────────────────────────────────────────────────────────┘
  */
 import { createHash } from 'node:crypto';
-import type { ChainableCommander, Redis } from 'ioredis';
+import type { Redis } from 'ioredis';
 import { z } from 'zod';
 import { inBatches } from '../batches.ts';
 import type {
@@ -19,7 +19,7 @@ import type {
   KeyVerdict,
   ResolvedKey,
 } from '../core/idempotency.ts';
-import { keys, luaSource } from './connection.ts';
+import { keys, luaSource, repliesOf } from './connection.ts';
 
 export interface IdempotencySettings {
   readonly keepMs: number;
@@ -131,12 +131,6 @@ function recordOf(name: string): string {
 
 function inUseOf(partition: string): string {
   return `${keys.idempotency}:in-use:${partition}`;
-}
-
-async function repliesOf(pipeline: ChainableCommander): Promise<unknown[]> {
-  const results = (await pipeline.exec()) ?? [];
-  for (const [error] of results) if (error) throw error;
-  return results.map(([, reply]) => reply);
 }
 
 function verdictOf(reply: unknown): KeyVerdict {

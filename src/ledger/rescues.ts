@@ -4,7 +4,7 @@
  */
 import type { Redis } from 'ioredis';
 import { inBatches } from '../batches.ts';
-import { keyPrefix } from './connection.ts';
+import { keyPrefix, repliesOf } from './connection.ts';
 import { documentLines, type LedgerDocument, parseDocument, partitionEntries } from './document.ts';
 import type { Holding } from './holding.ts';
 
@@ -28,13 +28,13 @@ export class Rescues {
     await this.#redis.del(beside);
     const lines = documentLines(head, partitionEntries(partitions));
     for (const batch of inBatches(lines, linesAtOnce)) await this.#redis.rpush(beside, ...batch);
-    await this.#redis
+    const published = this.#redis
       .multi()
       .pexpire(beside, expireMs)
       .rename(beside, key)
       .zadd(index, Date.now() + expireMs, by)
-      .pexpire(index, expireMs)
-      .exec();
+      .pexpire(index, expireMs);
+    await repliesOf(published);
   }
 
   /** Throws where one of them cannot be read: a restore without it could take an older owner. */
