@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { inBatches } from '../batches.ts';
 import type { Attributes, CohortSelection, KnownPartition } from '../core/cohort.ts';
 import type { Completeness, Registry } from '../core/ports.ts';
-import { keys, repliesOf } from './connection.ts';
+import { keys, redisNowMs, repliesOf } from './connection.ts';
 import { attributesSchema } from './records.ts';
 
 const completeSchema = z.object({ by: z.string(), atMs: z.number() });
@@ -79,8 +79,7 @@ export class RedisRegistry implements Registry {
   }
 
   async declareComplete(by: string): Promise<void> {
-    const [seconds] = await this.#redis.time();
-    const declared = JSON.stringify({ by, atMs: Number(seconds) * 1000 });
+    const declared = JSON.stringify({ by, atMs: await redisNowMs(this.#redis) });
     await this.#redis.hset(keys.meta, 'registryComplete', declared);
     await this.#redis.hdel(keys.meta, 'registryGap');
   }
