@@ -1,6 +1,7 @@
 /** What the admin API answers, as schemas: the CLI parses answers with them, OpenAPI is made from them. */
 import { z } from 'zod';
 import { cohortSchema } from '../config/schema.ts';
+import { flipStates, partitionOutcomes } from '../core/flip.ts';
 import { sourceKinds } from '../core/restore.ts';
 import { attributesSchema } from '../ledger/records.ts';
 
@@ -138,16 +139,7 @@ export const flipAnswer = z.object({
   id: z.string(),
   cohort: z.string(),
   to: store,
-  state: z.enum([
-    'planned',
-    'awaiting-approval',
-    'scheduled',
-    'running',
-    'paused',
-    'completed',
-    'aborted',
-    'failed',
-  ]),
+  state: z.enum(flipStates),
   detail: z.string(),
   by: z.string(),
   reason: z.string(),
@@ -165,7 +157,7 @@ export const flipsAnswer = z.object({ flips: z.array(flipAnswer) });
 
 export const flipPartitionAnswer = z.object({
   partition: z.string(),
-  outcome: z.enum(['pending', 'moved', 'stayed']),
+  outcome: z.enum(partitionOutcomes),
   attempts: count.describe('Those that count: none is spent on a stale member or on a write in doubt.'),
   pauseMs: milliseconds.optional().describe('From the fence to the release of the attempt that moved it.'),
   stepsMs: z.record(z.string(), milliseconds).optional().describe('How long each step of that attempt took.'),

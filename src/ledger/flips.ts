@@ -8,7 +8,7 @@
  */
 import type { ChainableCommander, Redis } from 'ioredis';
 import { z } from 'zod';
-import type { BlockedPartition, PartitionReport } from '../core/flip.ts';
+import { type BlockedPartition, flipStates, partitionOutcomes, type PartitionReport } from '../core/flip.ts';
 import { keyPrefix, luaSource, onlyReplyOf, repliesOf } from './connection.ts';
 
 const stored = `${keyPrefix}:flip`;
@@ -43,16 +43,7 @@ const headSchema = z.object({
   blocked: z.array(blockedSchema),
 });
 const progressSchema = z.object({
-  state: z.enum([
-    'planned',
-    'awaiting-approval',
-    'scheduled',
-    'running',
-    'paused',
-    'completed',
-    'aborted',
-    'failed',
-  ]),
+  state: z.enum(flipStates),
   detail: z.string(),
   pausedBy: z.string().optional(),
   gate: count.optional(),
@@ -70,7 +61,7 @@ const orderSchema = z.object({
   reason: z.string(),
 });
 const reportSchema = z.object({
-  outcome: z.enum(['pending', 'moved', 'stayed']),
+  outcome: z.enum(partitionOutcomes),
   attempts: count,
   pauseMs: z.number().optional(),
   stepsMs: z.record(z.string(), z.number()).optional(),
