@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { inBatches } from '../batches.ts';
 import type { Attributes, CohortSelection, KnownPartition } from '../core/cohort.ts';
 import type { Completeness, Registry } from '../core/ports.ts';
-import { keys, redisNowMs, repliesOf } from './connection.ts';
+import { keys, luaSource, redisNowMs, repliesOf } from './connection.ts';
 import { attributesSchema } from './records.ts';
 
 const completeSchema = z.object({ by: z.string(), atMs: z.number() });
@@ -85,16 +85,6 @@ export class RedisRegistry implements Registry {
   }
 }
 
-// KEYS  1 documents (hash)  2 their order (sorted set)  ARGV  1 name  2 document (JSON)  3 documents that are kept
-const putScript = `
-local time = redis.call('TIME')
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('ZADD', KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1])
-local over = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[3])
-if over <= 0 then return 0 end
-for _, old in ipairs(redis.call('ZRANGE', KEYS[2], 0, over - 1)) do redis.call('HDEL', KEYS[1], old) end
-return redis.call('ZREMRANGEBYRANK', KEYS[2], 0, over - 1)`;
-
 /** JSON documents by name under one hash. With `kept`, only as many; those put longest ago are dropped. */
 export class Book<Entry> {
   readonly #redis: Redis;
@@ -115,7 +105,16 @@ export class Book<Entry> {
   async put(name: string, entry: Entry): Promise<void> {
     const text = JSON.stringify(entry);
     if (this.#kept === Number.POSITIVE_INFINITY) await this.#redis.hset(this.#key, name, text);
-    else await this.#redis.eval(putScript, 2, this.#key, `${this.#key}:order`, name, text, this.#kept);
+    else
+      await this.#redis.eval(
+        luaSource('book-put'),
+        2,
+        this.#key,
+        `${this.#key}:order`,
+        name,
+        text,
+        this.#kept,
+      );
   }
 
   async all(): Promise<Entry[]> {

@@ -119,7 +119,19 @@ export async function onlyReplyOf(pipeline: ChainableCommander): Promise<unknown
   return replyOf((await pipeline.exec())?.[0]);
 }
 
-/** Source of one Lua script; each file opens with its KEYS, ARGV and answers. */
+/**
+ * Source of one Lua script; each file opens with its KEYS, ARGV and answers. A line `--! include NAME NAME` stands for
+ * those files of lua/shared.
+ */
 export function luaSource(name: string): string {
+  return readLua(name).replaceAll(/^--! include (.+)$/gm, (_, names: string) =>
+    names
+      .split(' ')
+      .map((shared) => readLua(`shared/${shared}`))
+      .join(''),
+  );
+}
+
+function readLua(name: string): string {
   return readFileSync(new URL(`./lua/${name}.lua`, import.meta.url), 'utf8');
 }
