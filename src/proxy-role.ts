@@ -10,7 +10,7 @@ import { Claims } from './ledger/claims.ts';
 import { connectRedis, type RedisAddress } from './ledger/connection.ts';
 import { DirectoryMemory, type RedisDirectory } from './ledger/directory.ts';
 import type { RedisDoubts } from './ledger/doubts.ts';
-import type { Holding, Known } from './ledger/holding.ts';
+import type { Holding, PriorView } from './ledger/holding.ts';
 import { RedisIdempotencyKeys } from './ledger/idempotency.ts';
 import type { RedisLedger } from './ledger/ledger.ts';
 import type { Lookout } from './ledger/lookout.ts';
@@ -203,7 +203,7 @@ export class ProxyRole {
   }
 
   /** It has left the list, so it must come back, whatever it takes; until then writes wait or are refused. */
-  async #enterSurely(rules: RuleSet, before: Known | undefined): Promise<Membered> {
+  async #enterSurely(rules: RuleSet, before: PriorView | undefined): Promise<Membered> {
     for (;;) {
       try {
         return await enter(rules, this.#base, this.#log, before);
@@ -236,9 +236,9 @@ function notFollowed(forward: boolean): string {
 
 /** The newer of what this host kept before the process began, and what its member was confirmed since. */
 function newerOf(
-  kept: Known | undefined,
+  kept: PriorView | undefined,
   { confirmed, position, partitions, rules }: Holding,
-): Known | undefined {
+): PriorView | undefined {
   if (confirmed === undefined || (kept !== undefined && kept.confirmed.version > confirmed.version))
     return kept;
   return { confirmed, document: { position, partitions: [...partitions], rules } };
@@ -248,7 +248,7 @@ async function enter(
   rules: RuleSet,
   base: ProxyBase,
   log: Log,
-  before: Known | undefined,
+  before: PriorView | undefined,
 ): Promise<Membered> {
   const { config, configHash } = rules;
   const { leaseMs } = config.ledger;

@@ -1,13 +1,14 @@
 /** What the admin API answers, as schemas: the CLI parses answers with them, OpenAPI is made from them. */
 import { z } from 'zod';
 import { cohortSchema } from '../config/schema.ts';
+import { flipStates, partitionOutcomes } from '../core/flip.ts';
 import { sourceKinds } from '../core/restore.ts';
+import { attributesSchema } from '../ledger/records.ts';
 
 const store = z.enum(['legacy', 'app']);
 const phase = z.enum(['open', 'fenced', 'committed']);
 const count = z.int().min(0);
 const milliseconds = z.number();
-const scalar = z.union([z.string(), z.number(), z.boolean(), z.null()]);
 const next = z.string().optional().describe('Cursor of the next page; absent on the last.');
 
 const blocker = z.object({ code: z.string(), detail: z.string() });
@@ -27,7 +28,7 @@ export const partitionAnswer = z.object({
   phase,
   epoch: z.int(),
   changedAtMs: milliseconds.describe('Of the last transition, by the Redis clock; 0 where there was none.'),
-  attributes: z.record(z.string(), scalar),
+  attributes: attributesSchema,
 });
 export const registryAnswer = z.object({
   known: count,
@@ -138,16 +139,7 @@ export const flipAnswer = z.object({
   id: z.string(),
   cohort: z.string(),
   to: store,
-  state: z.enum([
-    'planned',
-    'awaiting-approval',
-    'scheduled',
-    'running',
-    'paused',
-    'completed',
-    'aborted',
-    'failed',
-  ]),
+  state: z.enum(flipStates),
   detail: z.string(),
   by: z.string(),
   reason: z.string(),
@@ -165,7 +157,7 @@ export const flipsAnswer = z.object({ flips: z.array(flipAnswer) });
 
 export const flipPartitionAnswer = z.object({
   partition: z.string(),
-  outcome: z.enum(['pending', 'moved', 'stayed']),
+  outcome: z.enum(partitionOutcomes),
   attempts: count.describe('Those that count: none is spent on a stale member or on a write in doubt.'),
   pauseMs: milliseconds.optional().describe('From the fence to the release of the attempt that moved it.'),
   stepsMs: z.record(z.string(), milliseconds).optional().describe('How long each step of that attempt took.'),

@@ -4,6 +4,7 @@
  */
 import express, { type NextFunction, type Request, type Response } from 'express';
 import type { z } from 'zod';
+import { inBatches } from '../batches.ts';
 import { StoreFailure } from '../core/ports.ts';
 import { type Actor, createAuthenticator, type Role, roleCovers } from './access.ts';
 import type { EventStreams } from './events.ts';
@@ -128,22 +129,16 @@ async function serve(
 /** As fast as the client reads; others are served in between. */
 async function writeLines(response: Response, lines: Iterable<string>): Promise<void> {
   response.type('application/x-ndjson');
-  let batch: string[] = [];
-  const write = async (): Promise<void> => {
-    const taken = response.write(batch.map((line) => `${line}\n`).join(''));
-    batch = [];
-    if (taken || response.destroyed) return;
-    await new Promise<void>((resolve) => {
-      response.once('drain', resolve);
-      response.once('close', resolve);
-    });
-  };
-  for (const line of lines) {
-    batch.push(line);
-    if (batch.length >= linesAtOnce) await write();
+  for (const batch of inBatches(lines, linesAtOnce)) {
+    const taken = response.write(`${batch.join('\n')}\n`);
+    if (!taken && !response.destroyed) {
+      await new Promise<void>((resolve) => {
+        response.once('drain', resolve);
+        response.once('close', resolve);
+      });
+    }
     if (response.destroyed) return;
   }
-  await write();
   response.end();
 }
 

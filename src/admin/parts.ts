@@ -1,4 +1,5 @@
 /** What the admin API needs from the rest of the program; compose hands it in. */
+import { inBatches } from '../batches.ts';
 import type { CohortSelection } from '../core/cohort.ts';
 import type { Config } from '../config/schema.ts';
 import type { FlipDesk, NamedCohort } from '../core/flip.ts';
@@ -72,8 +73,7 @@ export async function countDeadLetters(parts: AdminParts): Promise<number> {
   if (parts.deadLetters !== undefined) return parts.deadLetters();
   const names = (await parts.registry.all()).map((known) => known.partition);
   let total = 0;
-  for (let at = 0; at < names.length; at += deadLetterQueries) {
-    const group = names.slice(at, at + deadLetterQueries);
+  for (const group of inBatches(names, deadLetterQueries)) {
     const counts = await Promise.all(group.map((name) => parts.copies.deadLetters(name)));
     total += counts.reduce((sum, count) => sum + count, 0);
   }

@@ -35,8 +35,22 @@ export interface Plan {
   readonly pinnedRoutes: readonly string[];
 }
 
-export type FlipStateName =
-  'planned' | 'awaiting-approval' | 'scheduled' | 'running' | 'paused' | 'completed' | 'aborted' | 'failed';
+export const flipStates = [
+  'planned',
+  'awaiting-approval',
+  'scheduled',
+  'running',
+  'paused',
+  'completed',
+  'aborted',
+  'failed',
+] as const;
+export type FlipStateName = (typeof flipStates)[number];
+
+/** Nothing of the flip will move any more, whatever anybody orders. */
+export function hasEnded(state: FlipStateName): boolean {
+  return state === 'completed' || state === 'aborted' || state === 'failed';
+}
 
 export interface Quantiles {
   readonly p50: number;
@@ -64,9 +78,11 @@ export interface FlipStatus {
   readonly pauseMs?: Quantiles;
 }
 
+export const partitionOutcomes = ['pending', 'moved', 'stayed'] as const;
+
 /** What one partition of a flip went through; bounded, however often it was tried. */
 export interface PartitionReport {
-  readonly outcome: 'pending' | 'moved' | 'stayed';
+  readonly outcome: (typeof partitionOutcomes)[number];
   /** Attempts that count; one that a stale member or a write in doubt made fail does not. */
   readonly attempts: number;
   /** From the fence to the release of the attempt that moved it; absent where nobody saw it end. */

@@ -117,7 +117,8 @@ BEGIN
 END
 $$;
 
--- At a fence, for the old owner: nothing more under older epochs. `accept` says whether that now holds.
+-- At a fence: nothing more at this epoch or below. The old owner's guard gets the fence's epoch, the new owner's the
+-- one before it, so that the handoff's own copies pass. `accept` says whether that now holds.
 CREATE OR REPLACE FUNCTION onewriter.advance(of_partition text, at_epoch bigint)
 RETURNS TABLE (partition text, epoch bigint, owner text, closed boolean, written boolean, accept boolean,
                code text)

@@ -30,7 +30,7 @@ import {
 } from '../core/ports.ts';
 import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
-import type { MemberWatch } from './members.ts';
+import { type MemberWatch, watchAwaited } from './members.ts';
 import { type SharedQuestions, shareQuestions } from './shared-questions.ts';
 
 export interface AttemptParts {
@@ -70,8 +70,6 @@ export type AttemptReport =
 
 /** Pause before an unknown transition is looked at again, ms. */
 const rereadPauseMs = 50;
-/** How often it is looked whether the members that a drain waits for are still listed, ms. */
-const lookAtAwaitedMs = 100;
 
 export async function attemptHandoff(parts: AttemptParts, request: AttemptRequest): Promise<AttemptReport> {
   return new Attempt(parts, request).run();
@@ -114,6 +112,7 @@ class Attempt {
     stop.addEventListener('abort', onStop, { once: true });
     const running: Promise<void>[] = [];
     const ticks: NodeJS.Timeout[] = [];
+    let unwatch = (): void => undefined;
     try {
       for (;;) {
         for (const order of this.#orders) running.push(this.#carryOut(order));
@@ -122,9 +121,10 @@ class Attempt {
         const move = stepHandoff(this.#state, event, performance.now(), settings);
         if (event.event === 'fenced') {
           ticks.push(this.#tickAfter(settings.drainMs), this.#tickAfter(commitWithinMs(settings)));
-          ticks.push(setTimeout(() => void this.#watchAwaited(performance.now()), lookAtAwaitedMs));
+          unwatch = this.#watchAwaited();
         }
         if (move.state.step === 'aborting') this.#work.abort();
+        if (move.state.step !== 'draining') unwatch();
         this.#clockStep(move.state.step);
         this.#state = move.state;
         this.#orders = move.orders;
@@ -134,23 +134,14 @@ class Attempt {
     } finally {
       forgetAcknowledgements();
       stop.removeEventListener('abort', onStop);
+      unwatch();
       for (const tick of ticks) clearTimeout(tick);
     }
   }
 
-  /** A member that has left, or was removed as gone, answers nothing any more, and need not. */
-  async #watchAwaited(sinceMs: number): Promise<void> {
-    const { members } = this.#parts;
-    while (this.#state.step === 'draining') {
-      try {
-        const listed = await members.listedSince(sinceMs);
-        const gone = this.#state.awaiting.filter((id) => !listed.has(id));
-        for (const member of gone) this.#tell({ event: 'member-gone', member });
-      } catch {
-        // The ledger is away: the drain ends by its own time.
-      }
-      await pause(lookAtAwaitedMs);
-    }
+  #watchAwaited(): () => void {
+    const gone = (member: string): void => this.#tell({ event: 'member-gone', member });
+    return watchAwaited(this.#parts.members, () => this.#state.awaiting, gone);
   }
 
   #clockStep(next: HandoffStep): void {

@@ -4,14 +4,15 @@
  */
 import { randomUUID } from 'node:crypto';
 import { resolveCohort } from '../core/cohort.ts';
-import type {
-  FlipDesk,
-  FlipRequest,
-  FlipStatus,
-  NamedCohort,
-  NamedPartitionReport,
-  OrderRefusal,
-  Plan,
+import {
+  type FlipDesk,
+  type FlipRequest,
+  type FlipStatus,
+  hasEnded,
+  type NamedCohort,
+  type NamedPartitionReport,
+  type OrderRefusal,
+  type Plan,
 } from '../core/flip.ts';
 import type { StoreName } from '../core/ownership.ts';
 import type { FlipBook, FlipHead, FlipOrderKind, FlipProgress, FlipToRun } from '../ledger/flips.ts';
@@ -21,7 +22,7 @@ import { type FlipParts, FlipRun } from './flip.ts';
 import { defaultLeadMs, FlipLead } from './lead.ts';
 import { makePlan, type PlanParts } from './plan.ts';
 import { shareQuestions } from './shared-questions.ts';
-import { hasEnded, statusOf } from './status.ts';
+import { statusOf } from './status.ts';
 import { nothingCanMove } from './way-back.ts';
 
 export interface Shelf<Entry> {

@@ -4,6 +4,7 @@
  * are reopened and the entry is as it was.
  */
 import { randomUUID } from 'node:crypto';
+import { inBatches } from '../batches.ts';
 import type { Config } from '../config/schema.ts';
 import type {
   DirectoryBook,
@@ -102,8 +103,7 @@ export class DirectoryMoves implements DirectoryDesk {
     let added = 0;
     let unchanged = 0;
     const others: string[] = [];
-    for (let at = 0; at < entries.length; at += filledAtOnce) {
-      const group = entries.slice(at, at + filledAtOnce);
+    for (const group of inBatches(entries, filledAtOnce)) {
       const known = await book.partitionsOf(group.map(({ user }) => user));
       const first = new Map<string, string>();
       for (const [index, { user, partition }] of group.entries()) {

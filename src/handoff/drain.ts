@@ -1,6 +1,6 @@
 /** Waits until every member has acknowledged that some partitions are drained under one attempt. */
 import type { LedgerFeed, MemberAcknowledgement } from '../core/ports.ts';
-import type { MemberWatch } from './members.ts';
+import { type MemberWatch, watchAwaited } from './members.ts';
 
 export interface DrainFailure {
   readonly because: 'write-in-doubt' | 'drain-timeout';
@@ -19,9 +19,6 @@ export interface Drain {
   ): Promise<DrainFailure | undefined>;
   stop(): void;
 }
-
-/** How often it is looked whether the members that are waited for are still listed, ms. */
-const lookAtAwaitedMs = 100;
 
 /** Listens from now on, so that nothing which is said before `all` is called is missed. */
 export function awaitDrained(
@@ -42,27 +39,22 @@ export function awaitDrained(
     stop,
     all: (members, partitions, withinMs) =>
       new Promise((resolve) => {
-        const sinceMs = performance.now();
-        let listed: ReadonlySet<string> = new Set(members);
+        const awaited = new Set(members);
         const missing = (): string[] =>
-          members.filter(
-            (member) => listed.has(member) && partitions.some((name) => !drained.has(keyOf(member, name))),
-          );
+          [...awaited].filter((member) => partitions.some((name) => !drained.has(keyOf(member, name))));
         const end = (failure: DrainFailure | undefined): void => {
           clearTimeout(timer);
-          clearInterval(looking);
+          unwatch();
           resolve(failure);
         };
         const timer = setTimeout(() => {
           const detail = `no acknowledgement from ${missing().join(', ')} within ${withinMs} ms`;
           end({ because: 'drain-timeout', detail });
         }, withinMs);
-        const look = async (): Promise<void> => {
-          listed = await watch.listedSince(sinceMs);
+        const unwatch = watchAwaited(watch, missing, (member) => {
+          awaited.delete(member);
           heard();
-        };
-        // While the ledger is away nobody is known to have left: the drain ends by its own time.
-        const looking = setInterval(() => void look().catch(() => undefined), lookAtAwaitedMs);
+        });
         heard = () => {
           if (doubt === undefined && missing().length > 0) return;
           end(doubt && { because: 'write-in-doubt', detail: sayDoubt(doubt) });

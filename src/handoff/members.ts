@@ -23,6 +23,25 @@ export interface MemberHealth {
   readonly stale: readonly MemberRecord[];
 }
 
+/**
+ * Tells, until the returned stop is called, of each member that is waited for and listed no more: it has left, or was
+ * removed as gone, so it answers nothing any more, and need not. While the ledger is away nobody is known to have
+ * left. It may tell of one again that is still waited for.
+ */
+export function watchAwaited(
+  watch: Pick<MemberWatch, 'listedSince'>,
+  awaited: () => readonly string[],
+  left: (member: string) => void,
+): () => void {
+  const sinceMs = performance.now();
+  const look = async (): Promise<void> => {
+    const listed = await watch.listedSince(sinceMs);
+    for (const member of awaited()) if (!listed.has(member)) left(member);
+  };
+  const timer = setInterval(() => void look().catch(() => undefined), lookAgainMs);
+  return () => clearInterval(timer);
+}
+
 export class MemberWatch {
   readonly #ledger: Ledger;
   readonly #leaseMs: number;

@@ -1,5 +1,6 @@
 /** What a flip would do: every real check, and no change anywhere. */
 import { createHash, randomUUID } from 'node:crypto';
+import { inBatches } from '../batches.ts';
 import { resolveCohort } from '../core/cohort.ts';
 import type { Doubts } from '../core/doubt.ts';
 import type { BlockedPartition, Blocker, NamedCohort, Plan } from '../core/flip.ts';
@@ -126,8 +127,7 @@ async function countLetters(
   partitions: readonly string[],
 ): Promise<Map<string, number>> {
   const counts = new Map<string, number>();
-  for (let at = 0; at < partitions.length; at += askedAtOnce) {
-    const group = partitions.slice(at, at + askedAtOnce);
+  for (const group of inBatches(partitions, askedAtOnce)) {
     const found = await Promise.all(group.map((partition) => copies.deadLetters(partition)));
     for (const [index, partition] of group.entries()) counts.set(partition, found[index] ?? 0);
   }

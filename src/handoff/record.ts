@@ -2,11 +2,11 @@
  * What a coordinator knows of the flip that it runs, and saves: state, and a report for each partition. Only what
  * has changed is saved; what could not be is saved with the next.
  */
-import type { FlipStateName, FlipStatus, PartitionReport } from '../core/flip.ts';
+import { type FlipStateName, type FlipStatus, hasEnded, type PartitionReport } from '../core/flip.ts';
 import type { FlipHead, FlipProgress, FlipToRun } from '../ledger/flips.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import type { FlipLead } from './lead.ts';
-import { PauseCounts, hasEnded, statusOf } from './status.ts';
+import { PauseCounts, statusOf } from './status.ts';
 
 const detailLengthMax = 1_000;
 /** How old what other admins see can get, ms. */

@@ -1,10 +1,6 @@
 /** How far a flip is, as operators see it, and the numbers that are worked out for it. */
-import type { BlockedPartition, FlipStateName, FlipStatus, Quantiles } from '../core/flip.ts';
+import { type BlockedPartition, type FlipStatus, hasEnded, type Quantiles } from '../core/flip.ts';
 import type { FlipProgress, KeptFlip } from '../ledger/flips.ts';
-
-export function hasEnded(state: FlipStateName): boolean {
-  return state === 'completed' || state === 'aborted' || state === 'failed';
-}
 
 export function statusOf({ head, progress, failed, order }: KeptFlip): FlipStatus {
   const { committed, aborted, pauseMs, endedAtMs } = progress;

@@ -3,6 +3,7 @@
  * proves that no user's write was accepted there since it became the owner; then nothing can be lost. Asked
  * here before anything is fenced, so that no user is paused in vain; what counts is asked again in the fence.
  */
+import { inBatches } from '../batches.ts';
 import type { Blocker, OrderRefusal, Plan } from '../core/flip.ts';
 import { writtenSinceSeal } from '../core/guard.ts';
 import type { HandoffSettings } from '../core/handoff.ts';
@@ -55,8 +56,7 @@ export async function askAllWritten(
   const blocked = new Map<string, Blocker>();
   const stamps = [...epochs].map(([partition, epoch]) => ({ partition, epoch }));
   let silent: Blocker | undefined;
-  for (let at = 0; at < stamps.length; at += askedAtOnce) {
-    const group = stamps.slice(at, at + askedAtOnce);
+  for (const group of inBatches(stamps, askedAtOnce)) {
     const known = silent;
     const answers =
       known === undefined

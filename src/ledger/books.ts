@@ -1,11 +1,12 @@
 /** What the ledger keeps beside ownership: the registry of known partitions, cohorts and plans. */
 import type { Redis } from 'ioredis';
 import { z } from 'zod';
+import { inBatches } from '../batches.ts';
 import type { Attributes, CohortSelection, KnownPartition } from '../core/cohort.ts';
 import type { Completeness, Registry } from '../core/ports.ts';
-import { keys } from './connection.ts';
+import { keys, luaSource, redisNowMs, repliesOf } from './connection.ts';
+import { attributesSchema } from './records.ts';
 
-const attributesSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]));
 const completeSchema = z.object({ by: z.string(), atMs: z.number() });
 const gapSchema = z.object({ member: z.string(), atMs: z.number() });
 const scanCount = 1_000;
@@ -55,14 +56,12 @@ export class RedisRegistry implements Registry {
       }
     }
     if (pipeline.length === 0) return;
-    const results = (await pipeline.exec()) ?? [];
-    for (const [error] of results) if (error) throw error;
+    await repliesOf(pipeline);
   }
 
   async #attributesOf(partitions: readonly string[]): Promise<Map<string, Attributes>> {
     const found = new Map<string, Attributes>();
-    for (let at = 0; at < partitions.length; at += scanCount) {
-      const group = partitions.slice(at, at + scanCount);
+    for (const group of inBatches(partitions, scanCount)) {
       const texts = await this.#redis.hmget(keys.registry, ...group);
       for (const [index, partition] of group.entries()) {
         found.set(partition, attributesSchema.parse(JSON.parse(texts[index] ?? '{}')));
@@ -80,22 +79,11 @@ export class RedisRegistry implements Registry {
   }
 
   async declareComplete(by: string): Promise<void> {
-    const [seconds] = await this.#redis.time();
-    const declared = JSON.stringify({ by, atMs: Number(seconds) * 1000 });
+    const declared = JSON.stringify({ by, atMs: await redisNowMs(this.#redis) });
     await this.#redis.hset(keys.meta, 'registryComplete', declared);
     await this.#redis.hdel(keys.meta, 'registryGap');
   }
 }
-
-// KEYS  1 documents (hash)  2 their order (sorted set)  ARGV  1 name  2 document (JSON)  3 documents that are kept
-const putScript = `
-local time = redis.call('TIME')
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('ZADD', KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1])
-local over = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[3])
-if over <= 0 then return 0 end
-for _, old in ipairs(redis.call('ZRANGE', KEYS[2], 0, over - 1)) do redis.call('HDEL', KEYS[1], old) end
-return redis.call('ZREMRANGEBYRANK', KEYS[2], 0, over - 1)`;
 
 /** JSON documents by name under one hash. With `kept`, only as many; those put longest ago are dropped. */
 export class Book<Entry> {
@@ -117,7 +105,16 @@ export class Book<Entry> {
   async put(name: string, entry: Entry): Promise<void> {
     const text = JSON.stringify(entry);
     if (this.#kept === Number.POSITIVE_INFINITY) await this.#redis.hset(this.#key, name, text);
-    else await this.#redis.eval(putScript, 2, this.#key, `${this.#key}:order`, name, text, this.#kept);
+    else
+      await this.#redis.eval(
+        luaSource('book-put'),
+        2,
+        this.#key,
+        `${this.#key}:order`,
+        name,
+        text,
+        this.#kept,
+      );
   }
 
   async all(): Promise<Entry[]> {

@@ -3,7 +3,7 @@
  * nothing is queued, because whoever sent a transition must re-read instead of assuming.
  */
 import { readFileSync } from 'node:fs';
-import { Redis, type RedisOptions } from 'ioredis';
+import { type ChainableCommander, Redis, type RedisOptions } from 'ioredis';
 import { sentenceOf } from '../log.ts';
 import { gatherWrites } from './gathering.ts';
 
@@ -93,7 +93,45 @@ export async function redisNowMs(redis: Redis): Promise<number> {
   return Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000);
 }
 
-/** Source of one Lua script; each file opens with its KEYS, ARGV and answers. */
+/** What Redis says to one command of a pipeline. */
+export type Result = [error: Error | null, reply?: unknown];
+
+/** Throws what the command met, or that it was not answered; then nobody knows whether it took effect. */
+export function replyOf(result: Result | undefined): unknown {
+  if (result === undefined) throw new Error('Redis did not answer a command');
+  const [error, reply] = result;
+  if (error) throw error;
+  return reply;
+}
+
+/**
+ * Runs the pipeline or transaction, and throws the first error that a command of it met: Redis goes on with those
+ * behind it, and `exec` alone does not throw.
+ */
+export async function repliesOf(pipeline: ChainableCommander): Promise<unknown[]> {
+  const results = await pipeline.exec();
+  if (results === null) throw new Error('Redis discarded a transaction; nothing of it took effect');
+  return results.map(replyOf);
+}
+
+/** As repliesOf, for a single command. */
+export async function onlyReplyOf(pipeline: ChainableCommander): Promise<unknown> {
+  return replyOf((await pipeline.exec())?.[0]);
+}
+
+/**
+ * Source of one Lua script; each file opens with its KEYS, ARGV and answers. A line `--! include NAME NAME` stands for
+ * those files of lua/shared.
+ */
 export function luaSource(name: string): string {
+  return readLua(name).replaceAll(/^--! include (.+)$/gm, (_, names: string) =>
+    names
+      .split(' ')
+      .map((shared) => readLua(`shared/${shared}`))
+      .join(''),
+  );
+}
+
+function readLua(name: string): string {
   return readFileSync(new URL(`./lua/${name}.lua`, import.meta.url), 'utf8');
 }

@@ -9,10 +9,9 @@ import type { Attributes } from '../core/cohort.ts';
 import type { Ownership } from '../core/ownership.ts';
 import type { Position, Rules } from '../core/view.ts';
 import type { StoredCohort } from './books.ts';
-import { ownershipSchema, positionSchema, rulesSchema } from './records.ts';
+import { attributesSchema, ownershipSchema, positionSchema, rulesSchema } from './records.ts';
 
 const name = z.string().min(1).max(512);
-const attributes = z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]));
 
 const headSchema = z.object({
   is: z.literal('ledger'),
@@ -30,7 +29,7 @@ const headSchema = z.object({
 
 const entrySchema = z.discriminatedUnion('is', [
   z.object({ is: z.literal('partition'), partition: name, ownership: ownershipSchema }),
-  z.object({ is: z.literal('known'), partition: name, attributes }),
+  z.object({ is: z.literal('known'), partition: name, attributes: attributesSchema }),
   z.object({ is: z.literal('directory'), user: name, partition: name }),
   z.object({
     is: z.literal('cohort'),

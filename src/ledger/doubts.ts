@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
 import { z } from 'zod';
 import type { Doubts, DoubtfulWrite, NewDoubt } from '../core/doubt.ts';
-import { keys, redisNowMs } from './connection.ts';
+import { keys, redisNowMs, repliesOf } from './connection.ts';
 
 /** Writes that the book holds; over it, those that settled first are forgotten. */
 const writesKept = 10_000;
@@ -37,11 +37,11 @@ export class RedisDoubts implements Doubts {
     const atMs = await redisNowMs(this.#redis);
     const { settleMs, ...told } = doubt;
     const write: DoubtfulWrite = { id: randomUUID(), ...told, atMs, settlesAtMs: atMs + settleMs };
-    await this.#redis
+    const noted = this.#redis
       .pipeline()
       .zadd(keys.doubts, write.settlesAtMs, JSON.stringify(write))
-      .zremrangebyrank(keys.doubts, 0, -writesKept - 1)
-      .exec();
+      .zremrangebyrank(keys.doubts, 0, -writesKept - 1);
+    await repliesOf(noted);
   }
 
   async unsettled(): Promise<DoubtfulWrite[]> {
@@ -63,7 +63,7 @@ export class RedisDoubts implements Doubts {
       pipeline.zadd(keys.doubts, nowMs, JSON.stringify(looked));
       resolved.push(looked);
     }
-    await pipeline.exec();
+    await repliesOf(pipeline);
     return resolved;
   }
 

@@ -4,6 +4,7 @@
  * for nothing else, and what is asked for meanwhile goes out together, under one WAIT.
  */
 import type { ChainableCommander, Redis } from 'ioredis';
+import { onlyReplyOf, replyOf, type Result } from './connection.ts';
 
 /** Appends exactly one command. */
 export type Write = (pipeline: ChainableCommander) => ChainableCommander;
@@ -42,8 +43,7 @@ export class DurableWrites {
   /** Throws where the command failed or its answer is missing; then nobody knows whether it took effect. */
   async send<Reply>(write: Write): Promise<Written<Reply>> {
     if (this.minReplicas === 0) {
-      const results = (await write(this.#redis.pipeline()).exec()) ?? [];
-      return { reply: replyOf(results[0]) as Reply, durable: true };
+      return { reply: (await onlyReplyOf(write(this.#redis.pipeline()))) as Reply, durable: true };
     }
     const written = await new Promise<Written<unknown>>((resolve, reject) => {
       this.#waiting.push({ write, resolve, reject });
@@ -87,13 +87,4 @@ export class DurableWrites {
       }
     }
   }
-}
-
-type Result = [error: Error | null, reply?: unknown];
-
-function replyOf(result: Result | undefined): unknown {
-  if (result === undefined) throw new Error('Redis did not answer a write');
-  const [error, reply] = result;
-  if (error) throw error;
-  return reply;
 }

@@ -8,8 +8,8 @@
  */
 import type { ChainableCommander, Redis } from 'ioredis';
 import { z } from 'zod';
-import type { BlockedPartition, PartitionReport } from '../core/flip.ts';
-import { keyPrefix, luaSource } from './connection.ts';
+import { type BlockedPartition, flipStates, partitionOutcomes, type PartitionReport } from '../core/flip.ts';
+import { keyPrefix, luaSource, onlyReplyOf, repliesOf } from './connection.ts';
 
 const stored = `${keyPrefix}:flip`;
 const keys = {
@@ -43,16 +43,7 @@ const headSchema = z.object({
   blocked: z.array(blockedSchema),
 });
 const progressSchema = z.object({
-  state: z.enum([
-    'planned',
-    'awaiting-approval',
-    'scheduled',
-    'running',
-    'paused',
-    'completed',
-    'aborted',
-    'failed',
-  ]),
+  state: z.enum(flipStates),
   detail: z.string(),
   pausedBy: z.string().optional(),
   gate: count.optional(),
@@ -70,7 +61,7 @@ const orderSchema = z.object({
   reason: z.string(),
 });
 const reportSchema = z.object({
-  outcome: z.enum(['pending', 'moved', 'stayed']),
+  outcome: z.enum(partitionOutcomes),
   attempts: count,
   pauseMs: z.number().optional(),
   stepsMs: z.record(z.string(), z.number()).optional(),
@@ -269,13 +260,11 @@ export class FlipBook {
       .hmget(keys.progress, ...ids)
       .hmget(keys.orders, ...ids);
     for (const id of ids) asked.hgetall(`${ofFlip(id)}:failed`);
-    const results = (await asked.exec()) ?? [];
-    for (const [error] of results) if (error) throw error;
-    const [heads, progress, orders] = results.map(([, texts]) => texts as (string | null)[]);
+    const [heads, progress, orders, ...failures] = (await repliesOf(asked)) as AllRead;
     return ids.flatMap((_, at) => {
-      const [headText, progressText, orderText] = [heads?.[at], progress?.[at], orders?.[at]];
+      const [headText, progressText, orderText] = [heads[at], progress[at], orders[at]];
       if (typeof headText !== 'string' || typeof progressText !== 'string') return [];
-      const failed = Object.entries(results[at + 3]?.[1] as Record<string, string>).map(
+      const failed = Object.entries(failures[at] ?? {}).map(
         ([partition, why]) => [partition, parse(failureSchema, why)] as const,
       );
       return {
@@ -294,11 +283,12 @@ export class FlipBook {
   }
 
   async #run<Reply>(script: (pipeline: ChainableCommander) => ChainableCommander): Promise<Reply> {
-    const [result] = (await script(this.#redis.pipeline()).exec()) ?? [];
-    if (result === undefined || result[0]) throw result?.[0] ?? new Error('Redis gave no answer');
-    return result[1] as Reply;
+    return (await onlyReplyOf(script(this.#redis.pipeline()))) as Reply;
   }
 }
+
+type Texts = readonly (string | null)[];
+type AllRead = [heads: Texts, progress: Texts, orders: Texts, ...failures: Record<string, string>[]];
 
 const failureSchema = z.object({ code: z.string(), detail: z.string() });
 

@@ -13,7 +13,7 @@ export interface Holding {
 }
 
 /** What was known of the ledger before: by a process before this one, or by a member before this one. */
-export interface Known {
+export interface PriorView {
   /** What the ledger must still have. */
   readonly confirmed: Position;
   readonly document: Snapshot;

@@ -7,8 +7,9 @@
  *    └──── not-done ──────┘◀──────────────────────────────────────────────────────────────────────┘
  */
 import { createHash } from 'node:crypto';
-import type { ChainableCommander, Redis } from 'ioredis';
+import type { Redis } from 'ioredis';
 import { z } from 'zod';
+import { inBatches } from '../batches.ts';
 import type {
   FirstWrite,
   IdempotencyKeys,
@@ -18,7 +19,7 @@ import type {
   KeyVerdict,
   ResolvedKey,
 } from '../core/idempotency.ts';
-import { keys, luaSource } from './connection.ts';
+import { keys, luaSource, repliesOf } from './connection.ts';
 
 export interface IdempotencySettings {
   readonly keepMs: number;
@@ -96,11 +97,9 @@ export class RedisIdempotencyKeys implements IdempotencyKeys {
     const inUse = inUseOf(partition);
     const names = await this.#redis.zrange(inUse, 0, -1);
     const resolved: ResolvedKey[] = [];
-    for (let at = 0; at < names.length; at += resolvedAtOnce) {
+    for (const some of inBatches(names, resolvedAtOnce)) {
       const pipeline = this.#redis.pipeline();
-      for (const name of names.slice(at, at + resolvedAtOnce)) {
-        pipeline.onewriterKeyResolve(recordOf(name), inUse, name);
-      }
+      for (const name of some) pipeline.onewriterKeyResolve(recordOf(name), inUse, name);
       for (const reply of await repliesOf(pipeline)) {
         if (!Array.isArray(reply) || reply.length === 0) continue;
         const [owner, epoch, atMs, key, method, member] = resolvedSchema.parse(reply);
@@ -132,12 +131,6 @@ function recordOf(name: string): string {
 
 function inUseOf(partition: string): string {
   return `${keys.idempotency}:in-use:${partition}`;
-}
-
-async function repliesOf(pipeline: ChainableCommander): Promise<unknown[]> {
-  const results = (await pipeline.exec()) ?? [];
-  for (const [error] of results) if (error) throw error;
-  return results.map(([, reply]) => reply);
 }
 
 function verdictOf(reply: unknown): KeyVerdict {

@@ -3,7 +3,7 @@
  * every second and when something changed, and beside a ledger that lost data, as a rescue view.
  */
 import { type Log, sentenceOf } from '../log.ts';
-import type { Holder, Holding, Known } from './holding.ts';
+import type { Holder, Holding, PriorView } from './holding.ts';
 import type { KeptView, KeptViews } from './kept-views.ts';
 import type { Rescues } from './rescues.ts';
 
@@ -27,7 +27,7 @@ const publishAgainMs = 60_000;
 export class ViewKeeper {
   readonly #parts: KeeperParts;
   #holder: Holder;
-  #before: Known | undefined;
+  #before: PriorView | undefined;
   #saved = '';
   #saveFromMs = 0;
   #publishFromMs = 0;
@@ -41,7 +41,7 @@ export class ViewKeeper {
   }
 
   /** A member acts on what it knows, so its view is the one to carry on, after what was known before it; starts it. */
-  follow(holder: Holder, before: Known | undefined): void {
+  follow(holder: Holder, before: PriorView | undefined): void {
     this.#holder = holder;
     this.#before = before;
     this.start();

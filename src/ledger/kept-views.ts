@@ -9,15 +9,14 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
+import { inBatches } from '../batches.ts';
 import type { Position } from '../core/view.ts';
 import { sentenceOf } from '../log.ts';
 import { documentLines, type LedgerDocument, parseDocument, partitionEntries } from './document.ts';
-import type { Holding } from './holding.ts';
+import type { Holding, PriorView } from './holding.ts';
 
-export interface KeptView {
+export interface KeptView extends PriorView {
   readonly file: string;
-  /** What the ledger must still have. */
-  readonly confirmed: Position;
   readonly document: LedgerDocument;
 }
 
@@ -166,14 +165,7 @@ function versionOf(name: string): number {
 async function writeLines(file: string, lines: Iterable<string>): Promise<void> {
   const handle = await open(file, 'wx', 0o600);
   try {
-    let batch: string[] = [];
-    for (const line of lines) {
-      batch.push(line);
-      if (batch.length < linesAtOnce) continue;
-      await handle.write(`${batch.join('\n')}\n`);
-      batch = [];
-    }
-    await handle.write(`${batch.join('\n')}\n`);
+    for (const batch of inBatches(lines, linesAtOnce)) await handle.write(`${batch.join('\n')}\n`);
     await handle.sync();
   } finally {
     await handle.close();

@@ -16,7 +16,7 @@ import type { Ledger, LedgerRecord, MemberRecord, Order, OrderResult } from '../
 import type { Regression } from '../core/regression.ts';
 import type { Position, Rules, Snapshot } from '../core/view.ts';
 import { sentenceOf } from '../log.ts';
-import { keys, luaSource, redisNowMs } from './connection.ts';
+import { keys, luaSource, onlyReplyOf, redisNowMs, repliesOf } from './connection.ts';
 import { durabilityGaps } from './durability.ts';
 import { DurableWrites } from './durable-writes.ts';
 import { parseRecord, parseRules } from './records.ts';
@@ -231,9 +231,7 @@ export class RedisLedger implements Ledger {
       .onewriterHeartbeat(
         ...[keys.members, keys.meta, keys.changes, '', '', version, id, version, id, '', ''],
       );
-    const [failed, reply] = (await asked.exec())?.[0] ?? [new Error('Redis did not answer')];
-    if (failed) throw failed;
-    const [answer, detail] = reply as [string, string];
+    const [answer, detail] = (await onlyReplyOf(asked)) as [string, string];
     return answer === 'ledger-regressed' ? detail : undefined;
   }
 
@@ -271,15 +269,10 @@ export class RedisLedger implements Ledger {
 
   /** Everything at one moment: what a member loads after it has registered. */
   async snapshot(): Promise<Snapshot> {
-    const results = await this.#redis
-      .multi()
-      .hmget(keys.meta, 'version', 'id', 'rules')
-      .hgetall(keys.partitions)
-      .exec();
-    if (results === null) throw new Error('the snapshot transaction was discarded');
-    for (const [error] of results) if (error) throw error;
-    const [version, id, rules] = (results[0]?.[1] ?? []) as (string | null | undefined)[];
-    const all = results[1]?.[1] as Record<string, string>;
+    const asked = this.#redis.multi().hmget(keys.meta, 'version', 'id', 'rules').hgetall(keys.partitions);
+    const [known, touched] = await repliesOf(asked);
+    const [version, id, rules] = known as (string | null)[];
+    const all = touched as Record<string, string>;
     return {
       position: { version: Number(version ?? 0), id: id ?? '' },
       partitions: Object.entries(all).map(

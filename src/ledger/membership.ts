@@ -21,7 +21,7 @@ import type { MemberRecord, Registry, WriteGate } from '../core/ports.ts';
 import type { LedgerChange, Rules } from '../core/view.ts';
 import { sendAcknowledgement } from './acknowledge.ts';
 import type { StreamFeed } from './feed.ts';
-import { type Holder, type Holding, Testimony, type Known } from './holding.ts';
+import { type Holder, type Holding, type PriorView, Testimony } from './holding.ts';
 import type { RedisLedger } from './ledger.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
@@ -53,7 +53,7 @@ export interface MembershipParts {
   /** Resolves when the receipts of the partition's finished writes are in the queue. */
   readonly flushReceipts: (partition: string) => Promise<void>;
   /** What a process before this one knew: where the ledger has less, it has lost data. */
-  readonly before?: Known | undefined;
+  readonly before?: PriorView | undefined;
   readonly log: Log;
 }
 
@@ -92,7 +92,7 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
       await membership.#enter();
     } catch (error) {
       await membership.stop();
-      await parts.ledger.removeMember(membership.#id).catch(() => undefined);
+      await membership.#comeOffTheList();
       throw error;
     }
     await membership.#beat();
@@ -196,7 +196,7 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
     await this.stop();
     // A member that is not quiet stays listed: it must be waited for until its writes have settled. So does one
     // that could not tell the registry of every partition it saw: found dead, it makes the registry incomplete.
-    if (quiet && this.#noticed.told) await this.#parts.ledger.removeMember(this.#id).catch(() => undefined);
+    if (quiet && this.#noticed.told) await this.#comeOffTheList();
     else this.#parts.log('warn', 'member.stays-listed', { member: this.#id, quiet });
   }
 
@@ -230,13 +230,17 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
 
   /** An id that was written, but never confirmed, must not stay: a handoff would wait for who is nobody. */
   async #register(): Promise<void> {
-    const { ledger } = this.#parts;
     try {
-      await ledger.register(this.#record(0));
+      await this.#parts.ledger.register(this.#record(0));
     } catch (error) {
-      await ledger.removeMember(this.#id).catch(() => undefined);
+      await this.#comeOffTheList();
       throw error;
     }
+  }
+
+  /** Where the ledger does not answer, a coordinator finds this member gone in time. */
+  async #comeOffTheList(): Promise<void> {
+    await this.#parts.ledger.removeMember(this.#id).catch(() => undefined);
   }
 
   #load(): Promise<void> {

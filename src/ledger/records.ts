@@ -1,5 +1,6 @@
 /** What Redis and files hold of the ledger, parsed at the border. */
 import { z } from 'zod';
+import { scalar } from '../config/terms.ts';
 import type { Ownership } from '../core/ownership.ts';
 import type { LedgerRecord } from '../core/ports.ts';
 import type { Rules } from '../core/view.ts';
@@ -32,6 +33,8 @@ export const ownershipSchema: z.ZodType<Ownership> = z.discriminatedUnion('phase
 
 export const rulesSchema = z.object({ hash: z.string(), newPartitions: store });
 export const positionSchema = z.object({ version: counted, id: z.string() });
+/** What the registry holds of one partition. */
+export const attributesSchema = z.record(z.string(), scalar);
 
 export function parseRules(text: string): Rules {
   return rulesSchema.parse(JSON.parse(text));

@@ -3,7 +3,8 @@
  * an operator to restore from. They expire after a day.
  */
 import type { Redis } from 'ioredis';
-import { keyPrefix } from './connection.ts';
+import { inBatches } from '../batches.ts';
+import { keyPrefix, repliesOf } from './connection.ts';
 import { documentLines, type LedgerDocument, parseDocument, partitionEntries } from './document.ts';
 import type { Holding } from './holding.ts';
 
@@ -25,21 +26,15 @@ export class Rescues {
     const key = rescueKey(by);
     const beside = `${key}:part`;
     await this.#redis.del(beside);
-    let batch: string[] = [];
-    for (const line of documentLines(head, partitionEntries(partitions))) {
-      batch.push(line);
-      if (batch.length < linesAtOnce) continue;
-      await this.#redis.rpush(beside, ...batch);
-      batch = [];
-    }
-    if (batch.length > 0) await this.#redis.rpush(beside, ...batch);
-    await this.#redis
+    const lines = documentLines(head, partitionEntries(partitions));
+    for (const batch of inBatches(lines, linesAtOnce)) await this.#redis.rpush(beside, ...batch);
+    const published = this.#redis
       .multi()
       .pexpire(beside, expireMs)
       .rename(beside, key)
       .zadd(index, Date.now() + expireMs, by)
-      .pexpire(index, expireMs)
-      .exec();
+      .pexpire(index, expireMs);
+    await repliesOf(published);
   }
 
   /** Throws where one of them cannot be read: a restore without it could take an older owner. */

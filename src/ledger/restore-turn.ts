@@ -4,6 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
+import { inBatches } from '../batches.ts';
 import type { Rules } from '../core/view.ts';
 import { keyPrefix, keys, luaSource } from './connection.ts';
 
@@ -64,17 +65,10 @@ export class RestoreTurn {
 
   /** Members do not look there. No entry may come twice. Throws TurnLost. */
   async writeAside(book: RestoredBook, entries: Iterable<readonly [string, string]>): Promise<void> {
-    let fields: string[] = [];
-    const write = async (): Promise<void> => {
-      if (fields.length > 0) await this.#step(book, fields);
-      this.#counts.set(book, (this.#counts.get(book) ?? 0) + fields.length / 2);
-      fields = [];
-    };
-    for (const [name, value] of entries) {
-      fields.push(name, value);
-      if (fields.length >= 2 * entriesAtOnce) await write();
+    for (const batch of inBatches(entries, entriesAtOnce)) {
+      await this.#step(book, batch.flat());
+      this.#counts.set(book, (this.#counts.get(book) ?? 0) + batch.length);
     }
-    await write();
   }
 
   /** Makes what was written aside the ledger, in one moment. Throws TurnLost, with nothing changed. */

@@ -37,6 +37,7 @@ const bringUpPassesMax = 5;
 /** Before a fence, a pass that brought no more than this was the last: the catch-up looks again anyhow. */
 const littleRecords = 5;
 const catchUpPassesMax = 20;
+const catchUpPassesPaid = 2;
 /** How long a fence waits for another hand to finish a copy, and after how long the attempt is worth repeating. */
 const fenceLockWaitMs = 500;
 const takenLockRetryMs = 1_000;
@@ -197,13 +198,13 @@ export class SyncDesk implements CopyDesk {
     if (feedDelayMs > 0) await pause(feedDelayMs, signal);
   }
 
-  /** Three passes, the last behind the seal, and a few records that are written meanwhile. */
+  /** Two passes, one that copies and one that finds nothing more, and a few records that are written meanwhile. */
   async #prepay(partition: string, pages: Comparison['pages'], signal: AbortSignal): Promise<void> {
     const { budgets, ledger } = this.#parts;
     if (budgets.legacy === unlimited && budgets.app === unlimited) return;
     const { owner } = (await ledger.read(partition)).ownership;
-    await budgets[owner].prepay(3 * pages.owner + fewCalls, signal);
-    await budgets[otherStore(owner)].prepay(3 * pages.copy + fewCalls, signal);
+    await budgets[owner].prepay(catchUpPassesPaid * pages.owner + fewCalls, signal);
+    await budgets[otherStore(owner)].prepay(catchUpPassesPaid * pages.copy + fewCalls, signal);
   }
 
   lagMs(): Promise<number | undefined> {

@@ -1,4 +1,5 @@
 /** The admin API as an operator's script uses it. Orders to the admin may be repeated; users' writes never. */
+import { pause } from '../../src/pause.ts';
 import type { Store } from './words.ts';
 
 export interface FlipReport {
@@ -61,7 +62,7 @@ export class AdminClient {
         // It is being killed, cut off or started again.
       }
       if (performance.now() > endMs) return undefined;
-      await new Promise((resolve) => setTimeout(resolve, 200));
+      await pause(200);
     }
   }
 
@@ -86,7 +87,7 @@ export class AdminClient {
         // As above.
       }
       if (performance.now() > endMs) return undefined;
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      await pause(100);
     }
   }
 }

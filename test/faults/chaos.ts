@@ -1,4 +1,5 @@
 /** One run of chaos: traffic, flips and faults together for a while, then a healed deployment and the verdict. */
+import { pause } from '../../src/pause.ts';
 import { chanceFrom } from './chance.ts';
 import { check, type Verdict } from './checker.ts';
 import { type FlipCounts, Flips } from './flips.ts';
@@ -97,8 +98,4 @@ export async function runChaos({ minutes, seed, say }: ChaosOptions): Promise<Ch
   } finally {
     await rig.stop();
   }
-}
-
-function pause(forMs: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, forMs));
 }

@@ -6,6 +6,7 @@ import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { createWriteStream, type WriteStream } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { pause } from '../../src/pause.ts';
 
 export interface Command {
   readonly name: string;
@@ -81,7 +82,7 @@ export class Child {
         return;
       } catch (error) {
         if (performance.now() > endMs) throw new Error(`${this.name} did not start`, { cause: error });
-        await new Promise((resolve) => setTimeout(resolve, 100));
+        await pause(100);
       }
     }
   }

@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { resolve } from 'node:path';
+import { pause } from '../../src/pause.ts';
 import type { AdminClient, FlipReport } from './admin-client.ts';
 import type { Chance } from './chance.ts';
 
@@ -207,8 +208,4 @@ function shuffled<Item>(items: readonly Item[], chance: Chance): Item[] {
     .map((item) => ({ item, at: chance.next() }))
     .toSorted((a, b) => a.at - b.at)
     .map(({ item }) => item);
-}
-
-function pause(forMs: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, forMs));
 }

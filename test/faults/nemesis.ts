@@ -2,6 +2,7 @@
  * Breaks the deployment, one act after the other, chosen by a seed: processes are killed and frozen, networks
  * cut, stores fall ill, a clock jumps. Everything that it breaks it mends again.
  */
+import { pause } from '../../src/pause.ts';
 import type { Chance } from './chance.ts';
 import type { Flips } from './flips.ts';
 import type { Network } from './relay.ts';
@@ -302,8 +303,4 @@ export class Nemesis {
 
 function seconds(ms: number): string {
   return `${(ms / 1000).toFixed(1)} s`;
-}
-
-function pause(forMs: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, forMs));
 }

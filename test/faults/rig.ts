@@ -7,6 +7,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
+import { pause } from '../../src/pause.ts';
 import type { CheckInput } from './checker.ts';
 import type { Child } from './children.ts';
 import type { Relay } from './relay.ts';
@@ -151,7 +152,7 @@ export class Rig {
     for (const url of urls) {
       while (!(await answersWell(url))) {
         if (performance.now() > endMs) throw new Error(`${url} is not healthy; see ${this.directory}`);
-        await new Promise((resolve) => setTimeout(resolve, 100));
+        await pause(100);
       }
     }
   }

@@ -3,6 +3,7 @@
  * the app, so sometimes a write is raced against it. Where the write wins, the partition stays, and another one
  * takes its place.
  */
+import { pause } from '../../src/pause.ts';
 import type { Chance } from './chance.ts';
 import type { Rig } from './rig.ts';
 import type { Traffic } from './traffic.ts';
@@ -113,8 +114,4 @@ export class Shuttle {
     const operation = record === undefined ? 'create' : 'change';
     await traffic.act({ user: 'rider', partition, operation, record, proxy: chance.oneOf(rig.proxies) });
   }
-}
-
-function pause(forMs: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, forMs));
 }

@@ -3,6 +3,7 @@
  * partition. Every write carries a token that no other write has. Nothing is ever sent twice.
  */
 import { createWriteStream, type WriteStream } from 'node:fs';
+import { pause } from '../../src/pause.ts';
 import type { Chance } from './chance.ts';
 import { type Outcome, send, type Sending } from './client.ts';
 import type { HistoryEntry, Invoked, Operation } from './words.ts';
@@ -158,8 +159,4 @@ function callOf(
 function reading(outcome: Outcome): Outcome {
   const absent = outcome.status === 404 && outcome.store !== undefined;
   return absent ? { ...outcome, step: 'ok', seen: null } : outcome;
-}
-
-function pause(forMs: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, forMs));
 }

@@ -4,8 +4,10 @@ import { StoreFailure } from '../../src/core/ports.ts';
 import { connectRedis } from '../../src/ledger/connection.ts';
 import { RedisBudget, syncRate } from '../../src/sync/budget.ts';
 import { CopyLock } from '../../src/sync/copy-lock.ts';
-import { copyLockKey } from '../../src/sync/keys.ts';
+import { budgetKey, copyLockKey } from '../../src/sync/keys.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
+import { connectorFor } from '../support/rest-store.ts';
+import { appointment, startSyncRig, type SyncRig } from '../support/sync.ts';
 
 let server: TestRedis;
 let redis: Redis;
@@ -55,6 +57,42 @@ describe('the rate budget', () => {
   });
 });
 
+describe('what a handoff reads under its fence', () => {
+  /** So many calls at once that nothing waits, at a rate at which a slow test adds no call. */
+  const rateLimit = { requests: 1_000, perMs: 86_400_000, reserveForUsers: 0 };
+  const { intervalMs } = syncRate(rateLimit);
+  let rig: SyncRig;
+  afterEach(() => rig.stop());
+
+  test('is paid for before: two passes, and a few records that are written meanwhile', async () => {
+    const records = ['1', '2', '3', '4', '5'].map((id) => appointment(id, 'ann'));
+    const side = { paging: 'cursor', records } as const;
+    rig = await startSyncRig(server, {
+      ...{ legacy: side, app: side, legacyConnector: { rateLimit } },
+      appStore: { connector: { ...connectorFor(side), rateLimit } },
+    });
+    const startedMs = await rig.ledger.nowMs();
+    const calls = async (store: 'legacy' | 'app'): Promise<number> => {
+      const next = Number(await redis.hget(budgetKey(store), 'next'));
+      return Math.floor((next - startedMs) / intervalMs);
+    };
+    await rig.sync.desk.bringUp('ann', never);
+    const pages = { legacy: rig.legacy.calls.length, app: rig.app.calls.length };
+    expect(pages).toEqual({ legacy: 3, app: 3 });
+    const paid = { legacy: (await calls('legacy')) - 3, app: (await calls('app')) - 3 };
+    expect(paid).toEqual({ legacy: 2 * 3 + 4, app: 2 * 3 + 4 });
+
+    rig.legacy.set(appointment('2', 'ann', 'new title'));
+    rig.legacy.remove('3');
+    await rig.order('ann', { kind: 'fence', to: 'app', attempt: 'the-attempt', fenceMs: 20_000 });
+    const proof = await rig.sync.desk.catchUp('ann', 'the-attempt', never);
+    expect(proof).toMatchObject({ recordsCopied: 2, passes: 2 });
+    expect(rig.legacy.calls.length - pages.legacy).toBeLessThanOrEqual(paid.legacy);
+    expect(rig.app.calls.length - pages.app).toBeLessThanOrEqual(paid.app);
+    expect([await calls('legacy'), await calls('app')]).toEqual([13, 13]);
+  });
+});
+
 describe('the copy lock', () => {
   test('has one holder at a time, and whoever lost it learns so before the next write', async () => {
     const lock = new CopyLock(redis, 60_000);
@@ -67,7 +105,9 @@ describe('the copy lock', () => {
     await first?.release();
     expect(await second?.stillHeld()).toBe(true);
     await second?.release();
-    expect(await lock.acquire('ann', never, 0)).toBeDefined();
+    const third = await lock.acquire('ann', never, 0);
+    expect(third).toBeDefined();
+    await third?.release();
   });
 
   test('is short while its holder reads, so that one who dies costs a handoff seconds, and covers a write', async () => {

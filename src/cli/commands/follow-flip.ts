@@ -1,5 +1,6 @@
 /** Following a flip to its end, and what is printed of it. */
 import { flipAnswer, type FlipAnswer } from '../../admin/answers.ts';
+import { hasEnded } from '../../core/flip.ts';
 import type { AdminClient } from '../client.ts';
 import type { Context } from '../command.ts';
 import type { Attempt } from '../exit.ts';
@@ -9,10 +10,6 @@ import { showBlocked } from './show-plan.ts';
 
 /** A pause that ends by itself, as for a stale member, is waited out so long. */
 const patienceMs = 20_000;
-
-export function hasEnded({ state }: Pick<FlipAnswer, 'state'>): boolean {
-  return state === 'completed' || state === 'aborted' || state === 'failed';
-}
 
 /** Ends with the flip, or when it will not go on without somebody. */
 export function followFlip(
@@ -33,7 +30,7 @@ export function followFlip(
       context.output.line(line);
     },
     ended: (flip) => {
-      if (hasEnded(flip)) return true;
+      if (hasEnded(flip.state)) return true;
       if (flip.state === 'running') pausedSinceMs = undefined;
       if (flip.state === 'running' || flip.state === 'planned') return false;
       pausedSinceMs ??= performance.now();

@@ -3,13 +3,14 @@ import { readFile } from 'node:fs/promises';
 import { text as readText } from 'node:stream/consumers';
 import { z } from 'zod';
 import { importAnswer } from '../../admin/answers.ts';
+import { attributesSchema } from '../../ledger/records.ts';
 import type { Command, Context } from '../command.ts';
 import { type Attempt, exitCodes, failedAttempt, refusal } from '../exit.ts';
 import { plain } from '../output.ts';
 
 const entry = z.strictObject({
   partition: z.string().min(1),
-  attributes: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])).optional(),
+  attributes: attributesSchema.optional(),
   users: z.array(z.string().min(1)).optional(),
 });
 type Entry = z.output<typeof entry>;

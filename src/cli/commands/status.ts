@@ -1,11 +1,11 @@
 /** `status`: where writes go, how far the flips are, and what to do next. */
 import { statusAnswer, type FlipAnswer, type StatusAnswer } from '../../admin/answers.ts';
+import { hasEnded } from '../../core/flip.ts';
 import type { AdminClient } from '../client.ts';
 import type { Command, Context } from '../command.ts';
 import { exitCodes, exitOfFlip, refusal, type Attempt } from '../exit.ts';
 import { type Output, plain } from '../output.ts';
 import { deadlineOf, poll } from '../wait.ts';
-import { hasEnded } from './follow-flip.ts';
 import { showFlipPartitions } from './show-flip-partitions.ts';
 
 const watchEveryMs = 1_000;
@@ -59,7 +59,7 @@ async function watch(context: Context, admin: AdminClient, cohort: string | unde
       if (context.output.json) show(context.output, value, cohort);
       else context.output.line(line);
     },
-    ended: () => last !== undefined && hasEnded(last),
+    ended: () => last !== undefined && hasEnded(last.state),
     untilMs,
     goesOn: 'Nothing was changed by watching.',
     everyMs: watchEveryMs,
@@ -94,7 +94,7 @@ export function firstLine(value: Pick<StatusAnswer, 'counts' | 'flips'>): string
 }
 
 function currentFlip({ flips }: Pick<StatusAnswer, 'flips'>): FlipAnswer | undefined {
-  return flips.find((flip) => !hasEnded(flip));
+  return flips.find((flip) => !hasEnded(flip.state));
 }
 
 function show(output: Output, value: StatusAnswer, cohort: string | undefined): void {

@@ -1,9 +1,10 @@
 /** `pause`, `resume` and `abort` of a flip, named by its id or by its cohort. */
 import { flipAnswer, flipsAnswer } from '../../admin/answers.ts';
+import { hasEnded } from '../../core/flip.ts';
 import type { AdminClient } from '../client.ts';
 import type { Command, Given } from '../command.ts';
 import { type Attempt, exitCodes, failedAttempt, refusal } from '../exit.ts';
-import { hasEnded, showFlip } from './follow-flip.ts';
+import { showFlip } from './follow-flip.ts';
 
 const summaries = {
   pause: 'Start no further handoff of a flip',
@@ -40,7 +41,7 @@ async function flipIdOf(admin: AdminClient, given: Given): Promise<Attempt<strin
   if (id !== undefined) return { ok: true, value: id };
   const flips = await admin.get('/flips', flipsAnswer);
   if (!flips.ok) return flips;
-  const current = flips.value.flips.find((flip) => flip.cohort === cohort && !hasEnded(flip));
+  const current = flips.value.flips.find((flip) => flip.cohort === cohort && !hasEnded(flip.state));
   if (current !== undefined) return { ok: true, value: current.id };
   return failedAttempt(refusal('no-such-flip', `No flip of the cohort ${cohort ?? ''} is under way.`));
 }

@@ -7,6 +7,7 @@
 -- ARGV  1 kind: 'rules' | 'doubt-resolved'  2 payload (JSON)  3 change id  4 by  5 reason
 --       6 stream length kept  7 what must be active now: the hash of the rules ('' for none); '' otherwise
 -- Returns {'done', version} | {'changed', rules (JSON) or ''} | {'members-differ', id of one} | {'ledger-regressed', sentence}
+--! include clock change
 local known = redis.call('HMGET', KEYS[1], 'rules', 'regressed')
 if known[2] then return {'ledger-regressed', known[2]} end
 if ARGV[1] == 'rules' then
@@ -19,11 +20,7 @@ if ARGV[1] == 'rules' then
   end
   redis.call('HSET', KEYS[1], 'rules', ARGV[2])
 end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local previous = redis.call('HGET', KEYS[1], 'id') or ''
-local version = redis.call('HINCRBY', KEYS[1], 'version', 1)
-redis.call('HSET', KEYS[1], 'id', ARGV[3])
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], string.format('%d-0', version), 'previous', previous, 'kind', ARGV[1],
-  'payload', ARGV[2], 'id', ARGV[3], 'atMs', string.format('%d', now), 'by', ARGV[4], 'reason', ARGV[5])
-return {'done', version}
+local change = countChange(KEYS[1], ARGV[3])
+appendChange(KEYS[2], ARGV[6], change, ARGV[4], ARGV[5], 'kind', ARGV[1], 'payload', ARGV[2],
+  'atMs', string.format('%d', clock()))
+return {'done', change.version}

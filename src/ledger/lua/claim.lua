@@ -14,6 +14,7 @@
 --       9 step: 'ask' only asks, 'seal' notes that the guard will be sealed, 'claim' claims
 -- Returns {answer, record, '1' where a seal is noted, else ''}; the answer is 'claimed' | 'touched' | 'newcomer'
 --         | 'at-home' | 'taken-for-old' | 'rules-changed' | 'ledger-regressed'
+--! include clock change ownership
 local step = ARGV[9]
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 if stored then
@@ -37,23 +38,12 @@ if not known[3] then
   return {'taken-for-old', ARGV[7], sealed}
 end
 if step == 'ask' then return {'newcomer', ARGV[7], sealed} end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local now = clock()
 if step == 'seal' then
   redis.call('HSET', KEYS[5], ARGV[1], string.format('%d', now))
   return {'newcomer', ARGV[7], '1'}
 end
-local record = cjson.decode(ARGV[3])
-local previous = redis.call('HGET', KEYS[2], 'id') or ''
-local version = redis.call('HINCRBY', KEYS[2], 'version', 1)
-redis.call('HSET', KEYS[2], 'id', ARGV[4])
-record.version = version
-record.transitionId = ARGV[4]
-record.changedAtMs = now
-local encoded = cjson.encode(record)
-redis.call('HSET', KEYS[1], ARGV[1], encoded)
 redis.call('HSETNX', KEYS[4], ARGV[1], '{}')
 redis.call('HDEL', KEYS[5], ARGV[1])
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[8], string.format('%d-0', version), 'previous', previous, 'kind', 'ownership',
-  'partition', ARGV[1], 'id', ARGV[4], 'before', ARGV[7], 'after', encoded, 'by', ARGV[5], 'reason', ARGV[6])
-return {'claimed', encoded, ''}
+local record = changeOwnership(ARGV[1], ARGV[7], cjson.decode(ARGV[3]), now, ARGV[4], ARGV[5], ARGV[6], ARGV[8])
+return {'claimed', record, ''}

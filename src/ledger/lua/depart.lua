@@ -8,11 +8,11 @@
 -- KEYS  1 members (hash)  2 meta (hash)
 -- ARGV  1 member id  2 the sequence number that it was seen to stand still at, '' when it leaves by itself
 -- Returns 1 if it was listed and has not sent a heartbeat since, else 0
+--! include clock
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 if not stored then return 0 end
 if ARGV[2] ~= '' and cjson.decode(stored).sequence ~= tonumber(ARGV[2]) then return 0 end
-local time = redis.call('TIME')
-local now = string.format('%d', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
+local now = string.format('%d', clock())
 if ARGV[2] ~= '' then
   local active = redis.call('HGET', KEYS[2], 'rules')
   local rules = active and cjson.decode(active) or {}

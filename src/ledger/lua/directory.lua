@@ -10,11 +10,11 @@
 --       3 hash of the rules that must be active, or none at all  4 change id  5 by  6 reason  7 stream length kept
 -- Returns {'done', version} | {'changed', user, partition or ''} | {'not-fenced' | 'claimed', partition}
 --         | {'rules-changed'} | {'ledger-regressed', sentence}
+--! include clock change
 local known = redis.call('HMGET', KEYS[1], 'rules', 'regressed', 'registryComplete')
 if known[2] then return {'ledger-regressed', known[2]} end
 if known[1] and cjson.decode(known[1]).hash ~= ARGV[3] then return {'rules-changed'} end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local now = clock()
 for _, condition in ipairs(cjson.decode(ARGV[2])) do
   local stored = redis.call('HGET', KEYS[4], condition.partition)
   if condition.attempt == '' then
@@ -35,13 +35,10 @@ for _, entry in ipairs(entries) do
 end
 local version = 0
 for place, entry in ipairs(entries) do
-  local previous = redis.call('HGET', KEYS[1], 'id') or ''
-  version = redis.call('HINCRBY', KEYS[1], 'version', 1)
-  local id = ARGV[4] .. ':' .. place
-  redis.call('HSET', KEYS[1], 'id', id)
+  local change = countChange(KEYS[1], ARGV[4] .. ':' .. place)
+  version = change.version
   redis.call('HSET', KEYS[3], entry.user, entry.partition)
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[7], string.format('%d-0', version), 'previous', previous, 'kind', 'directory',
-    'payload', cjson.encode({user = entry.user, partition = entry.partition}), 'id', id,
-    'atMs', string.format('%d', now), 'by', ARGV[5], 'reason', ARGV[6])
+  appendChange(KEYS[2], ARGV[7], change, ARGV[5], ARGV[6], 'kind', 'directory',
+    'payload', cjson.encode({user = entry.user, partition = entry.partition}), 'atMs', string.format('%d', now))
 end
 return {'done', version}

@@ -11,6 +11,7 @@
 --       8 what to write with an 'ok' to no member, '' for nothing: WAIT covers only what its connection has written,
 --         and behind a script that wrote nothing Redis 7.2 and later answer it at once
 -- Returns {'ok', version} | {'view-ahead'} | {'not-listed'} | {'ledger-regressed', sentence}
+--! include clock
 local known = redis.call('HMGET', KEYS[2], 'version', 'id', 'regressed', 'restoredVersion')
 local version = tonumber(known[1] or '0')
 if known[3] then return {'ledger-regressed', known[3]} end
@@ -32,9 +33,8 @@ local confirmed = tonumber(ARGV[3])
 if holds(confirmed, ARGV[4]) == false then
   local sentence = 'version ' .. confirmed .. ' was confirmed to a member, but the ledger is at version ' .. version
   if version >= confirmed then sentence = 'the ledger holds another change at version ' .. confirmed .. ' than was confirmed to a member' end
-  local time = redis.call('TIME')
   redis.call('HSET', KEYS[2], 'regressed', sentence, 'regressedBy', ARGV[7],
-    'regressedAtMs', string.format('%d', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)))
+    'regressedAtMs', string.format('%d', clock()))
   return {'ledger-regressed', sentence}
 end
 local applied = tonumber(ARGV[5])

@@ -5,8 +5,8 @@
 --       9 in doubt after, ms  10 kept for, ms  11 keys in use at most
 -- Returns {'claimed'} | {'reused'} | {'too-many-keys', ms until one is free}
 --         | {'pending' | 'in-doubt' | 'not-kept' | 'answered', owner, epoch, at ms, status or '', answer (JSON) or ''}
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+--! include clock
+local now = clock()
 local known = redis.call('HMGET', KEYS[1], 'state', 'fingerprint', 'doubtAtMs', 'owner', 'epoch', 'atMs', 'status', 'answer')
 local state = known[1]
 if state then

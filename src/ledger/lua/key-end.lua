@@ -5,6 +5,7 @@
 --       4 status ('' where there is none)  5 answer (JSON, '' where none is kept)
 --       6 kept for, ms  7 bytes of answers that a partition may keep
 -- Returns 1 if it took effect, else 0
+--! include clock
 local known = redis.call('HMGET', KEYS[1], 'state', 'attempt')
 if known[1] ~= 'pending' or known[2] ~= ARGV[2] then return 0 end
 if ARGV[3] == 'not-done' then
@@ -12,8 +13,7 @@ if ARGV[3] == 'not-done' then
   redis.call('ZREM', KEYS[2], ARGV[1])
   return 1
 end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local now = clock()
 local keep = tonumber(ARGV[6])
 local state = ARGV[3]
 if state == 'answered' then

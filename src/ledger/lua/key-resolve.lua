@@ -3,10 +3,10 @@
 -- KEYS  1 record of the key (hash)  2 keys in use of the partition (sorted set)
 -- ARGV  1 record name
 -- Returns {owner, epoch, at ms, key, method, member}, or {} where the write is not in doubt
+--! include clock
 local known = redis.call('HMGET', KEYS[1], 'state', 'doubtAtMs', 'owner', 'epoch', 'atMs', 'key', 'method', 'member')
 if known[1] == 'pending' then
-  local time = redis.call('TIME')
-  if tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) < tonumber(known[2]) then return {} end
+  if clock() < tonumber(known[2]) then return {} end
 elseif known[1] ~= 'in-doubt' then
   return {}
 end

@@ -8,6 +8,7 @@
 --       5.. how many entries were written aside to each of KEYS 5 to 8
 -- Returns 1, or 0 where this restore has lost its turn, the version is not above the ledger's, or what was written
 -- aside is not whole (a replica was promoted that had not got all of it); then nothing is changed
+--! include clock
 if redis.call('GET', KEYS[4]) ~= ARGV[1] then return 0 end
 if redis.call('HEXISTS', KEYS[2], 'regressed') == 0 then return 0 end
 if tonumber(redis.call('HGET', KEYS[2], 'version') or '0') >= tonumber(ARGV[2]) then return 0 end
@@ -29,9 +30,8 @@ for place = 6, 8 do
   until cursor == '0'
   redis.call('UNLINK', KEYS[place])
 end
-local time = redis.call('TIME')
 redis.call('HSET', KEYS[2], 'version', ARGV[2], 'id', ARGV[3], 'restoredVersion', ARGV[2],
-  'lastDepartureMs', string.format('%d', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)))
+  'lastDepartureMs', string.format('%d', clock()))
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[2], 'rules', ARGV[4]) end
 -- What traffic showed to a registry that was lost with the ledger is unknown: nobody is a newcomer for certain.
 redis.call('HDEL', KEYS[2], 'regressed', 'regressedBy', 'regressedAtMs', 'registryComplete')
