@@ -13,6 +13,8 @@ export interface RawMessage {
   readonly headers: readonly string[];
   /** Decoded from its framing. */
   readonly body: string;
+  /** Lines after the last chunk, as they came. */
+  readonly trailers: readonly string[];
 }
 
 /** Takes one complete message off the front of `bytes`; undefined while it is incomplete. */
@@ -27,17 +29,22 @@ export function takeMessage(
   const status = Number(/^HTTP\/1\.\d (\d+)/.exec(startLine)?.[1] ?? 0);
   const none =
     options.bodyless === true || status === 204 || status === 304 || (status >= 100 && status < 200);
-  if (none) return { message: { startLine, headers, body: '' }, rest: after };
+  if (none) return { message: { startLine, headers, body: '', trailers: [] }, rest: after };
   if (headers.some((line) => /^transfer-encoding:.*chunked/i.test(line))) {
     const taken = takeChunks(after);
-    return taken && { message: { startLine, headers, body: taken.body }, rest: taken.rest };
+    if (taken === undefined) return undefined;
+    const { body, trailers, rest } = taken;
+    return { message: { startLine, headers, body, trailers }, rest };
   }
   const length = Number(headerOf({ headers }, 'content-length') ?? 0);
   if (after.length < length) return undefined;
-  return { message: { startLine, headers, body: after.slice(0, length) }, rest: after.slice(length) };
+  const body = after.slice(0, length);
+  return { message: { startLine, headers, body, trailers: [] }, rest: after.slice(length) };
 }
 
-function takeChunks(bytes: string): { readonly body: string; readonly rest: string } | undefined {
+function takeChunks(
+  bytes: string,
+): (Pick<RawMessage, 'body' | 'trailers'> & { readonly rest: string }) | undefined {
   let body = '';
   let at = 0;
   for (;;) {
@@ -45,10 +52,12 @@ function takeChunks(bytes: string): { readonly body: string; readonly rest: stri
     if (lineEnd === -1) return undefined;
     const size = Number.parseInt(bytes.slice(at, lineEnd), 16);
     if (size === 0) {
-      const end = bytes.startsWith('\r\n', lineEnd + 2)
-        ? lineEnd + 2
-        : bytes.indexOf('\r\n\r\n', lineEnd + 2) + 2;
-      return end < lineEnd + 2 || bytes.length < end + 2 ? undefined : { body, rest: bytes.slice(end + 2) };
+      if (bytes.startsWith('\r\n', lineEnd + 2)) {
+        return { body, trailers: [], rest: bytes.slice(lineEnd + 4) };
+      }
+      const end = bytes.indexOf('\r\n\r\n', lineEnd + 2);
+      if (end === -1) return undefined;
+      return { body, trailers: bytes.slice(lineEnd + 2, end).split('\r\n'), rest: bytes.slice(end + 4) };
     }
     if (bytes.length < lineEnd + 2 + size + 2) return undefined;
     body += bytes.slice(lineEnd + 2, lineEnd + 2 + size);
@@ -71,6 +80,8 @@ export class RawClient {
   readonly socket: Socket;
   received = '';
   closed = false;
+  /** How the other side ended the connection: in order (FIN), or broken off (RST). */
+  ending: 'fin' | 'reset' | undefined;
   readonly #watchers = new Set<() => void>();
 
   private constructor(socket: Socket) {
@@ -80,7 +91,12 @@ export class RawClient {
       this.received += String(text);
       this.#tell();
     });
-    socket.on('error', () => {});
+    socket.on('end', () => {
+      this.ending ??= 'fin';
+    });
+    socket.on('error', (error: Error & { code?: string }) => {
+      if (error.code === 'ECONNRESET') this.ending ??= 'reset';
+    });
     socket.on('close', () => {
       this.closed = true;
       this.#tell();
@@ -113,6 +129,12 @@ export class RawClient {
     });
     if (message === undefined) throw new Error(`the connection ended after "${this.received.slice(0, 400)}"`);
     return message;
+  }
+
+  /** What has come when the other side has ended the connection. */
+  async toTheEnd(): Promise<string> {
+    await this.until(() => false);
+    return this.received;
   }
 
   /** Resolves when the condition holds or the connection has ended. */
@@ -164,6 +186,9 @@ export class RawUpstream {
   bytes = '';
   connections = 0;
   answer: RawAnswer;
+  /** Sees every connection, and all bytes as they come, for a test that answers before a request is complete. */
+  onConnection: ((socket: Socket) => void) | undefined;
+  onBytes: ((bytes: string, socket: Socket) => void) | undefined;
   readonly #server: Server;
   readonly #scheme: string;
 
@@ -192,6 +217,26 @@ export class RawUpstream {
     return `${this.#scheme}://127.0.0.1:${this.port}`;
   }
 
+  /** What has been received is forgotten; the connections stay. */
+  forget(): void {
+    this.requests.length = 0;
+    this.bytes = '';
+    this.connections = 0;
+  }
+
+  /** Ends all connections in order; resolves when the other side has ended them too. */
+  async endConnections(): Promise<void> {
+    const all = [...this.sockets];
+    const ended = all.map((socket) => new Promise<void>((resolve) => socket.once('close', () => resolve())));
+    for (const socket of all) socket.end();
+    // Where the other side does not read on, there is nothing to wait for.
+    const late = setTimeout(() => {
+      for (const socket of all) socket.destroy();
+    }, 1_000);
+    await Promise.all(ended);
+    clearTimeout(late);
+  }
+
   async stop(): Promise<void> {
     for (const socket of this.sockets) socket.destroy();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
@@ -200,6 +245,7 @@ export class RawUpstream {
   #accept(socket: Socket): void {
     this.connections += 1;
     this.sockets.add(socket);
+    this.onConnection?.(socket);
     let parts: string[] = [];
     let size = 0;
     let wanted = 0;
@@ -208,6 +254,7 @@ export class RawUpstream {
     socket.on('close', () => this.sockets.delete(socket));
     socket.on('data', (text) => {
       this.bytes += String(text);
+      this.onBytes?.(String(text), socket);
       parts.push(String(text));
       size += String(text).length;
       if (size < wanted) return;
