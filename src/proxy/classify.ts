@@ -21,7 +21,7 @@ import type { Identity } from './identify.ts';
 import { overridesMethod } from './override.ts';
 import { bodyFieldsOf, namesIn, routeSourceOf, sourceOf } from './partition-source.ts';
 import { fieldReadings, type SeenBody, seenIn, seenWithoutReading } from './seen-body.ts';
-import { isControlPath, readTarget } from './target.ts';
+import { isControlPath, isHost, readTarget } from './target.ts';
 
 /** A request whose target was read and whose route is known. */
 export interface MatchedRequest {
@@ -132,7 +132,13 @@ function matchRequest(
   upgrade: boolean,
   body: SeenBody | undefined,
 ): Match {
-  const { method = '', url = '' } = request;
+  const { method = '', url = '', httpVersion } = request;
+  if (httpVersion !== '1.1' && httpVersion !== '1.0') {
+    return {
+      match: 'refused',
+      failure: failureOf('bad-framing', 'Only HTTP/1.1 and HTTP/1.0 are spoken here.'),
+    };
+  }
   if (method === 'TRACE' || method === 'CONNECT') {
     return { match: 'refused', failure: failureOf('method-not-allowed', `${method} is not forwarded.`) };
   }
@@ -144,6 +150,7 @@ function matchRequest(
   }
   const hosts = valuesOf(request.rawHeaders, 'host');
   if (hosts.length > 1) return badTarget('there is more than one Host header');
+  if (hosts[0] !== undefined && !isHost(hosts[0])) return badTarget('its Host header names no host');
   const read = readTarget(url, hosts[0]);
   if ('refused' in read) return badTarget(read.refused);
   const { target, path, query } = read;

@@ -8,6 +8,7 @@ import type { Config } from '../config/schema.ts';
 import type { Failure } from '../core/failure.ts';
 import type { Directory, Homes } from '../core/homes.ts';
 import { type StoreName, storeNames } from '../core/ownership.ts';
+import { isReadMethod } from '../core/route.ts';
 import type { DoubtNotes } from '../core/doubt.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
 import { guardKey } from '../guard/signature.ts';
@@ -148,7 +149,12 @@ function serveMatched(
       response.writeHead(204, { Allow: 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS' }).end();
       return;
     case 'refused':
-      refuse(context, request, response, match.failure);
+      refuse(
+        context,
+        request,
+        response,
+        isReadMethod(request.method ?? '') ? match.failure : { ...match.failure, sent: 'no' },
+      );
       return;
     case 'needs-body':
       context.bodies

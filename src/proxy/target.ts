@@ -7,6 +7,14 @@ import { unsafeTarget } from '../core/route.ts';
 export type ReadTarget =
   { readonly target: string; readonly path: string; readonly query: string } | { readonly refused: string };
 
+/**
+ * A name or an address, perhaps with a port (RFC 9112, 3.2: anything else is answered with 400). Empty is allowed: it says
+ * that there is no host. Stores build links and choose their tenant by it, each with a parser of its own.
+ */
+export function isHost(value: string): boolean {
+  return /^(?:\[[0-9a-f:.]+\]|[\w.~-]*)(?::\d*)?$/i.test(value);
+}
+
 /** `target` and `host` as the client sent them; an absolute-form target must name the same host. */
 export function readTarget(target: string, host: string | undefined): ReadTarget {
   let origin = target;

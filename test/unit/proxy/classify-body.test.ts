@@ -21,6 +21,7 @@ const form = 'application/x-www-form-urlencoded';
 
 function requestOf({ method = 'POST', url = '/a', headers = [], type, body }: Sent): IncomingMessage {
   const request = new IncomingMessage(new Socket());
+  request.httpVersion = '1.1';
   request.method = method;
   request.url = url;
   request.rawHeaders = [

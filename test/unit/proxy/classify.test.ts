@@ -13,6 +13,7 @@ import { configOf } from '../../support/proxy.ts';
 
 function requestOf(method: string, url: string, headers: Record<string, string> = {}): IncomingMessage {
   const request = new IncomingMessage(new Socket());
+  request.httpVersion = '1.1';
   request.method = method;
   request.url = url;
   request.headers = { host: 'h', ...headers };
