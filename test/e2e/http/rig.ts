@@ -15,6 +15,8 @@ export const storeNames = ['legacy', 'app'] as const;
 export type StoreName = (typeof storeNames)[number];
 
 const operator = 'operator-token-1';
+/** Somewhat longer than the admin API answers with the same text. */
+const metricsKeptMs = 2_050;
 
 export interface HttpRigOptions {
   /** Sections of the configuration beside `stores`; each replaces its default as a whole, but for `proxy`. */
@@ -37,6 +39,8 @@ export class HttpRig {
   readonly #clients = new Set<RawClient>();
   readonly #redis: TestRedis;
   readonly #directory: string;
+  /** When /metrics was asked last. */
+  #askedMs = Number.NEGATIVE_INFINITY;
 
   private constructor(
     parts: Pick<HttpRig, 'port' | 'adminUrl' | 'legacy' | 'app' | 'books' | 'process'>,
@@ -53,7 +57,7 @@ export class HttpRig {
     this.#directory = directory;
   }
 
-  /** Rejects with what the program said where it does not start. */
+  /** Rejects with what the program said where it does not start; what had started is ended again. */
   static async start(options: HttpRigOptions = {}): Promise<HttpRig> {
     const directory = mkdtempSync(join(tmpdir(), 'onewriter-http-'));
     const redis = await startRedis();
@@ -62,25 +66,21 @@ export class HttpRig {
     const file = join(directory, 'onewriter.json');
     writeFileSync(file, JSON.stringify(configurationOf(options, urls, directory)));
     const process = startCli(['up', '--config', file]);
-    let failed: string | undefined;
-    void process.ended.then(({ stdout, stderr }) => (failed = stdout + stderr));
-    const printed = await until(
-      'the program listens',
-      () => {
-        if (failed !== undefined) throw new Error(`the program ended: ${failed}`);
-        const proxy = /proxy +https?:\S+:(\d+)/.exec(process.stdout())?.[1];
-        const adminUrl = /admin +(http:\S+)/.exec(process.stdout())?.[1];
-        return proxy !== undefined && adminUrl !== undefined && { port: Number(proxy), adminUrl };
-      },
-      30_000,
-    );
-    const books = await openLedger(redis);
-    const rig = new HttpRig({ ...printed, legacy, app, books, process }, redis, directory);
-    // Writes wait until the first heartbeat is confirmed; no test is about that.
-    const write = 'POST /warm-up HTTP/1.1\r\nHost: h\r\nx-user: warm-up\r\nContent-Length: 0\r\n\r\n';
-    await until('it takes writes', async () => statusOf(await rig.exchange(write)) === 200, 30_000);
-    rig.forget();
-    return rig;
+    try {
+      const listening = await addressesOf(process);
+      const books = await openLedger(redis);
+      const rig = new HttpRig({ ...listening, legacy, app, books, process }, redis, directory);
+      // Writes wait until the first heartbeat is confirmed; no test is about that.
+      const write = 'POST /warm-up HTTP/1.1\r\nHost: h\r\nx-user: warm-up\r\nContent-Length: 0\r\n\r\n';
+      await until('it takes writes', async () => statusOf(await rig.exchange(write)) === 200, 30_000);
+      await rig.tidy();
+      return rig;
+    } catch (error) {
+      process.child.kill('SIGKILL');
+      await Promise.all([legacy.stop(), app.stop(), redis.stop()]);
+      rmSync(directory, { recursive: true, force: true });
+      throw error;
+    }
   }
 
   store(name: StoreName): RawUpstream {
@@ -178,9 +178,25 @@ export class HttpRig {
 
   // --- what the program says of itself ----------------------------------------------------------------
 
-  /** What GET /metrics says, by name without `onewriter_`; at most two seconds old. */
+  /**
+   * Resolves when the proxy has taken up whatever bytes, and ends of connections, were sent to it before: it
+   * reads its sockets in turn.
+   */
+  async settled(): Promise<void> {
+    for (let round = 0; round < 2; round += 1) {
+      await this.exchange('GET /.well-known/onewriter/health HTTP/1.1\r\nHost: h\r\n\r\n');
+    }
+  }
+
+  /**
+   * What GET /metrics says, by name without `onewriter_`. It keeps what it measured for two seconds, so this waits
+   * until that is over: what is answered was measured after the call.
+   */
   async counters(): Promise<Record<string, number>> {
+    const freshInMs = this.#askedMs + metricsKeptMs - performance.now();
+    if (freshInMs > 0) await new Promise((resolve) => setTimeout(resolve, freshInMs));
     const answer = await this.admin('/metrics');
+    this.#askedMs = performance.now();
     if (answer.status !== 200) throw new Error(`/metrics answered ${answer.status}`);
     const counters: Record<string, number> = {};
     for (const line of (await answer.text()).split('\n')) {
@@ -190,9 +206,16 @@ export class HttpRig {
     return counters;
   }
 
-  /** Waits until the counter has this value. */
-  async counted(name: string, value: number): Promise<void> {
-    await until(`${name} is ${value}`, async () => (await this.counters())[name] === value);
+  /** Waits until the counters have these values, all at once. */
+  async counted(wanted: Readonly<Record<string, number>>): Promise<void> {
+    await until(
+      JSON.stringify(wanted),
+      async () => {
+        const now = await this.counters();
+        return Object.entries(wanted).every(([name, value]) => now[name] === value);
+      },
+      20_000,
+    );
   }
 
   admin(path: string, init: RequestInit = {}): Promise<Response> {
@@ -209,6 +232,23 @@ export class HttpRig {
     await this.#redis.stop();
     rmSync(this.#directory, { recursive: true });
   }
+}
+
+async function addressesOf(
+  process: CliProcess,
+): Promise<{ readonly port: number; readonly adminUrl: string }> {
+  let failed: string | undefined;
+  void process.ended.then(({ stdout, stderr }) => (failed = stdout + stderr));
+  return until(
+    'the program listens',
+    () => {
+      if (failed !== undefined) throw new Error(`the program ended: ${failed}`);
+      const proxy = /proxy +https?:\S+:(\d+)/.exec(process.stdout())?.[1];
+      const adminUrl = /admin +(http:\S+)/.exec(process.stdout())?.[1];
+      return proxy !== undefined && adminUrl !== undefined && { port: Number(proxy), adminUrl };
+    },
+    30_000,
+  );
 }
 
 function configurationOf(
