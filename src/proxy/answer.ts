@@ -1,5 +1,5 @@
 /** Answers that the proxy gives itself: refusals and failures as problem documents (RFC 9457). */
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type Failure, failureKinds, problemOf } from '../core/failure.ts';
 import type { KeptAnswer } from '../core/idempotency.ts';
@@ -30,6 +30,24 @@ export function answerFailure(
   ]);
   response.end(body);
   leaveBehind(request, response);
+}
+
+/**
+ * What a store says before its answer (RFC 9110, 15.2), in its own words: node:http knows only some of it, in another
+ * order and other letters. Dropped where another answer is still due on the connection, and for HTTP/1.0.
+ */
+export function answerInterim(
+  request: IncomingMessage,
+  response: ServerResponse,
+  status: number,
+  headers: readonly string[],
+): void {
+  const { socket } = response;
+  if (request.httpVersionMinor === 0 || socket === null || !socket.writable || response.headersSent) return;
+  if (headers.some((text) => /[\0\r\n]/.test(text))) return;
+  const lines = [`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}`];
+  for (let at = 0; at < headers.length; at += 2) lines.push(`${headers[at]}: ${headers[at + 1]}`);
+  socket.write(`${lines.join('\r\n')}\r\n\r\n`, 'latin1');
 }
 
 /** The store's answer to the first write with the same Idempotency-Key, once more. */

@@ -9,9 +9,9 @@ import type { StoreName } from '../core/ownership.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
 import { TlsFailure } from '../stores/connect.ts';
 import type { Passage } from './admit.ts';
-import { answerAgain, breakOff, leaveBehind } from './answer.ts';
+import { answerAgain, answerInterim, breakOff, leaveBehind } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
-import { responseHeaders } from './headers.ts';
+import { has, responseHeaders, without } from './headers.ts';
 import { BodyTooLarge } from './hooked-upstream.ts';
 import type { KeyDecision, KeyedWrite } from './idempotency.ts';
 import { RecordFinder } from './record.ts';
@@ -174,21 +174,10 @@ class Forwarding implements UpstreamListener {
   }
 
   onInformation(status: number, rawHeaders: string[]): void {
+    // A 100 is said here, when the request is admitted; a 102 is what undici makes of one (see lane.ts).
+    if (status < 103 || this.#clientGone) return;
     const { request, response } = this.#order;
-    if (status !== 103 || this.#clientGone || request.httpVersionMinor === 0) return;
-    const hints: Record<string, string | string[]> = {};
-    const headers = this.#shaped('beside', rawHeaders);
-    for (let at = 0; at < headers.length; at += 2) {
-      const name = (headers[at] ?? '').toLowerCase();
-      const value = headers[at + 1] ?? '';
-      const before = hints[name];
-      hints[name] = before === undefined ? value : [before, value].flat();
-    }
-    try {
-      response.writeEarlyHints(hints);
-    } catch {
-      // Hints that node:http takes for malformed are only hints: the answer itself follows.
-    }
+    answerInterim(request, response, status, this.#shaped('beside', rawHeaders));
   }
 
   onHead(status: number, reason: string, rawHeaders: string[]): void {
@@ -200,7 +189,7 @@ class Forwarding implements UpstreamListener {
     response.sendDate = false;
     try {
       response.writeHead(status, /^[\t\x20-\x7e\x80-\xff]*$/.test(reason) ? reason : '', [
-        ...this.#shaped('head', rawHeaders),
+        ...this.#framed(status, this.#shaped('head', rawHeaders)),
         ...answerFields(passage),
       ]);
     } catch (cause) {
@@ -208,6 +197,18 @@ class Forwarding implements UpstreamListener {
       return;
     }
     if (keyed?.answer.looksComplete !== true) process.nextTick(this.#flush);
+  }
+
+  /** Without what this answer, as this client gets it, cannot say. */
+  #framed(status: number, headers: string[]): string[] {
+    // RFC 9110, 8.6: some clients would wait for the bytes of a length.
+    const framed = status === 204 ? without('content-length', headers) : headers;
+    if (!has('trailer', framed)) return framed;
+    const { request } = this.#order;
+    const bodyless = request.method === 'HEAD' || status === 204 || status === 304;
+    const trailed = !bodyless && request.httpVersionMinor > 0 && !has('content-length', framed);
+    // They need chunks; node:http refuses to announce them otherwise.
+    return trailed ? framed : without('trailer', framed);
   }
 
   #shaped(part: 'head' | 'beside', raw: readonly string[]): string[] {

@@ -103,6 +103,25 @@ export function responseHeaders(rawHeaders: readonly string[]): string[] {
   return headers;
 }
 
+/** `headers`: flat list; `name` in lower case. */
+export function has(name: string, headers: readonly string[]): boolean {
+  for (let at = 0; at < headers.length; at += 2) {
+    const field = headers[at] ?? '';
+    if (field.length === name.length && field.toLowerCase() === name) return true;
+  }
+  return false;
+}
+
+/** Flat list without one field; `name` in lower case. */
+export function without(name: string, headers: readonly string[]): string[] {
+  const kept: string[] = [];
+  for (let at = 0; at < headers.length; at += 2) {
+    const field = headers[at] ?? '';
+    if (field.toLowerCase() !== name) kept.push(field, headers[at + 1] ?? '');
+  }
+  return kept;
+}
+
 function namedByConnection(value: string | undefined): Set<string> | undefined {
   if (value === undefined) return undefined;
   const lower = value.toLowerCase();

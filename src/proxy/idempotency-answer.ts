@@ -18,7 +18,7 @@ import { outcomeUnknownAt } from './trouble.ts';
 export const keptBodyBytesMax = 65_536;
 
 /** Belong to the connection or the moment of the first answer; a cookie is a secret besides. */
-const notKept = new Set(['content-length', 'date', 'age', 'set-cookie', 'idempotency-replayed']);
+const notKept = new Set(['content-length', 'trailer', 'date', 'age', 'set-cookie', 'idempotency-replayed']);
 const nothingDone = new Set([401, 408, 421, 425, 429]);
 const guardRefusals = new Set(
   ['stale-epoch', 'closed-epoch', 'legacy-owns', 'unsigned', 'bad-signature', 'expired'].map(

@@ -312,6 +312,7 @@ describe('the doorbell', () => {
 });
 
 test('an identity header that its peer may not set is not passed on beside another credential', async () => {
+  await rig.stop();
   rig = await startRig({
     config: {
       identity: [
