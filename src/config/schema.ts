@@ -38,6 +38,17 @@ export const proxySchema = z.strictObject({
     .array(z.string())
     .default([])
     .describe('Addresses or CIDR ranges of peers whose X-Forwarded-* headers are believed.'),
+  forwarded: z
+    .boolean()
+    .default(false)
+    .describe('Requests to stores carry Forwarded (RFC 7239), too; X-Forwarded-* they always carry.'),
+  via: z
+    .string()
+    .regex(/^[A-Za-z0-9._-]+(:\d{1,5})?$/, 'must be a name, like onewriter or edge.example:8080')
+    .optional()
+    .describe(
+      'Name under which the proxy adds itself to the Via header of requests. Left out: it adds nothing.',
+    ),
   tls: listeningTls,
   debugHeaders: z.boolean().default(false).describe('Answers carry Onewriter-Store and Onewriter-Epoch.'),
   idempotency: z

@@ -3,8 +3,8 @@
  * onewriter may say taken from outside, everything else in its order, case and number.
  */
 import type { IncomingMessage } from 'node:http';
-import { plainAddress, type PeerTest } from './peers.ts';
-import { schemeOf } from './shape.ts';
+import { appendWay, rewritten, type WayRules } from './forwarded.ts';
+import type { PeerTest } from './peers.ts';
 
 const hopByHop = new Set([
   'connection',
@@ -27,10 +27,13 @@ const fromTrustedPeersOnly = new Set([
   'x-rewrite-url',
   'x-original-host',
 ]);
-/** The proxy writes these itself. */
-const rewritten = new Set(['x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host']);
+/**
+ * What a request is was judged by these, and by its body as they describe it: a store that missed one could take it for
+ * another. Connection must not name them (RFC 9110, 7.6.1), and does so in vain.
+ */
+const judgedBy = new Set(['content-length', 'content-type', 'content-encoding', 'idempotency-key']);
 
-export interface RequestHeaderRules {
+export interface RequestHeaderRules extends WayRules {
   readonly isTrustedProxy: PeerTest;
   /** Lower-case names by which identity, route or partition are found: no second spelling of them passes. */
   readonly guardedNames: ReadonlySet<string>;
@@ -48,10 +51,11 @@ export function requestHeaders(request: IncomingMessage, rules: RequestHeaderRul
     const name = rawHeaders[at] ?? '';
     const lower = name.toLowerCase();
     if (hopByHop.has(lower) || requestOnly.has(lower) || rewritten.has(lower)) continue;
-    const mayBeNamed = lower !== 'content-length' && !rules.guardedNames.has(lower);
+    const mayBeNamed = !judgedBy.has(lower) && !rules.guardedNames.has(lower);
     if (named !== undefined && named.has(lower) && mayBeNamed) continue;
     const mayIdentify = rules.identityHeaders.get(lower);
     if (mayIdentify !== undefined && !mayIdentify(socket.remoteAddress)) continue;
+    if (rules.forwarded && lower === 'forwarded') continue;
     if (!trusted && (fromTrustedPeersOnly.has(lower) || lower.startsWith('x-forwarded-'))) continue;
     // Gateways that map fields to variables (CGI, WSGI, PHP) read Onewriter_User as Onewriter-User.
     const canonical = lower.includes('_') ? lower.replaceAll('_', '-') : lower;
@@ -59,7 +63,7 @@ export function requestHeaders(request: IncomingMessage, rules: RequestHeaderRul
     if (canonical !== lower && isGuarded(canonical, rules.guardedNames)) continue;
     headers.push(name, rawHeaders[at + 1] ?? '');
   }
-  appendForwarded(request, trusted, headers);
+  appendWay(request, trusted, rules, headers);
   return headers;
 }
 
@@ -71,16 +75,6 @@ function isGuarded(canonical: string, guardedNames: ReadonlySet<string>): boolea
     canonical === 'content-length' ||
     hopByHop.has(canonical)
   );
-}
-
-function appendForwarded(request: IncomingMessage, trusted: boolean, headers: string[]): void {
-  const peer = plainAddress(request.socket.remoteAddress ?? '');
-  const before = trusted ? request.headers['x-forwarded-for'] : undefined;
-  const proto = trusted ? request.headers['x-forwarded-proto'] : undefined;
-  const host = (trusted ? request.headers['x-forwarded-host'] : undefined) ?? request.headers.host;
-  headers.push('X-Forwarded-For', before === undefined ? peer : `${String(before)}, ${peer}`);
-  headers.push('X-Forwarded-Proto', proto === undefined ? schemeOf(request.socket) : String(proto));
-  if (host !== undefined) headers.push('X-Forwarded-Host', String(host));
 }
 
 /** The flat list to send to the client. Nobody but the proxy says Onewriter-*. */

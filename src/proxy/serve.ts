@@ -119,6 +119,8 @@ export function createContext(
     classifier: createClassifier(config, parts.directory),
     headerRules: {
       isTrustedProxy: peerTest(config.proxy.trustedProxies),
+      forwarded: config.proxy.forwarded,
+      via: config.proxy.via,
       guardedNames: new Set(guardedNames),
       identityHeaders: new Map(identityHeaders),
     },

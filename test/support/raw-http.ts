@@ -103,8 +103,9 @@ export class RawClient {
     });
   }
 
-  static async open(port: number, tls?: ConnectionOptions): Promise<RawClient> {
-    const address = { host: '127.0.0.1', port, noDelay: true };
+  /** `localAddress`: the address that the server sees, where it is another than usual. */
+  static async open(port: number, tls?: ConnectionOptions, localAddress = '127.0.0.1'): Promise<RawClient> {
+    const address = { host: '127.0.0.1', port, noDelay: true, localAddress };
     const socket = tls === undefined ? connect(address) : connectTls({ ...address, ...tls });
     await new Promise<void>((resolve, reject) => {
       socket.once(tls === undefined ? 'connect' : 'secureConnect', resolve);

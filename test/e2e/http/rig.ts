@@ -87,16 +87,16 @@ export class HttpRig {
     return name === 'legacy' ? this.legacy : this.app;
   }
 
-  /** A client connection; `tidy` ends it. */
-  async connect(): Promise<RawClient> {
-    const client = await RawClient.open(this.port);
+  /** A client connection; `tidy` ends it. `from`: the address that the proxy sees. */
+  async connect(from?: string): Promise<RawClient> {
+    const client = await RawClient.open(this.port, undefined, from);
     this.#clients.add(client);
     return client;
   }
 
   /** One request on a connection of its own, and its one answer. */
-  async exchange(request: string): Promise<RawMessage> {
-    const client = await this.connect();
+  async exchange(request: string, from?: string): Promise<RawMessage> {
+    const client = await this.connect(from);
     client.send(request);
     try {
       return await client.answer({ bodyless: request.startsWith('HEAD ') });

@@ -51,6 +51,12 @@ describe('what one key may be', () => {
       'must be a list, not text',
     ],
     [
+      'a name for Via that could not stand there',
+      { 'proxy.via': 'the proxy' },
+      'proxy.via',
+      'must be a name, like onewriter or edge.example:8080',
+    ],
+    [
       'an empty name in a list',
       { 'cohorts.pilot': { partitions: ['a', 'b', ''] } },
       'cohorts.pilot.partitions[2]',
