@@ -1,0 +1,223 @@
+/** Connections to a store that are kept: one that turns out dead under a request, and a pool that is full. */
+import type { Socket } from 'node:net';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { answerOk, headerOf, type RawClient, statusOf } from '../../support/raw-http.ts';
+import { until } from '../../support/until.ts';
+import { HttpRig, problemOf, requestText } from './rig.ts';
+
+let rig: HttpRig;
+const startLines = (): string[] => rig.legacy.requests.map(({ startLine }) => startLine);
+const write = (path: string, method = 'POST'): string =>
+  requestText(`${method} ${path}`, { lines: ['Content-Length: 2'], body: 'hi' });
+
+async function send(bytes: string): Promise<RawClient> {
+  const client = await rig.connect();
+  client.send(bytes);
+  return client;
+}
+
+describe('a connection that is stale', () => {
+  beforeAll(async () => {
+    rig = await HttpRig.start();
+  }, 60_000);
+  afterEach(() => rig.tidy());
+  afterAll(() => rig.stop(), 60_000);
+
+  /** One connection that has carried a request, and lies in the pool. */
+  async function pooled(): Promise<Socket> {
+    expect(statusOf(await rig.exchange(write('/first')))).toBe(200);
+    const [socket, ...more] = rig.legacy.sockets;
+    if (socket === undefined || more.length > 0) throw new Error('not one connection');
+    rig.forget();
+    return socket;
+  }
+
+  const dying: readonly (readonly [how: string, die: (socket: Socket) => void])[] = [
+    ['ends it', (socket) => socket.end()],
+    ['resets it', (socket) => socket.resetAndDestroy()],
+    ['ends it behind half a head', (socket) => socket.end('HTTP/1.1 200 OK\r\nContent-Le')],
+    ['ends it behind a 100', (socket) => socket.end('HTTP/1.1 100 Continue\r\n\r\n')],
+  ];
+  const methods = ['POST', 'PUT', 'PATCH', 'DELETE', 'MOVE'];
+
+  describe.each(dying)('when the store %s as the request comes', (_how, die) => {
+    test.each(methods)('row 4: %s is sent once, and its outcome is called unknown', async (method) => {
+      await pooled();
+      rig.legacy.answer = (_request, socket) => die(socket);
+      const answer = await rig.exchange(write('/stale', method));
+      expect(statusOf(answer)).toBe(502);
+      expect(problemOf(answer)).toMatchObject({ code: 'outcome-unknown', sent: 'unknown', store: 'legacy' });
+      rig.legacy.answer = answerOk;
+      expect(statusOf(await rig.exchange(write('/after')))).toBe(200);
+      expect(startLines()).toEqual([`${method} /stale HTTP/1.1`, 'POST /after HTTP/1.1']);
+    });
+
+    test('row 4: neither a key nor a read makes it come twice', async () => {
+      await pooled();
+      rig.legacy.answer = (_request, socket) => die(socket);
+      const lines = ['Content-Length: 2', `Idempotency-Key: "${Math.random()}"`];
+      expect(statusOf(await rig.exchange(requestText('POST /keyed', { lines, body: 'hi' })))).toBe(502);
+      expect(statusOf(await rig.exchange(requestText('GET /read')))).toBe(502);
+      expect(startLines()).toEqual(['POST /keyed HTTP/1.1', 'GET /read HTTP/1.1']);
+    });
+  });
+
+  test.each(['an end', 'a reset'])(
+    'row 4: %s while it lies idle costs nothing but another connection',
+    async (how) => {
+      const socket = await pooled();
+      if (how === 'an end') socket.end();
+      else socket.resetAndDestroy();
+      await rig.settled();
+      expect(statusOf(await rig.exchange(write('/next')))).toBe(200);
+      expect([startLines(), rig.legacy.connections]).toEqual([['POST /next HTTP/1.1'], 1]);
+    },
+  );
+
+  test.each(['an end', 'a reset'])(
+    'row 4: %s at the same moment as a write: it comes once, or not at all',
+    async (how) => {
+      for (let round = 0; round < 25; round += 1) {
+        const socket = await pooled();
+        const client = await rig.connect();
+        // The two race through the proxy; in each round another way may win.
+        client.send(write(`/race/${round}`));
+        if (how === 'an end') socket.end();
+        else socket.resetAndDestroy();
+        const answer = await client.answer();
+        const seen = startLines().filter((line) => line.startsWith('POST /race')).length;
+        expect(seen).toBeLessThanOrEqual(1);
+        if (statusOf(answer) === 200) expect(seen).toBe(1);
+        else expect(problemOf(answer)).toMatchObject({ status: 502, sent: 'unknown' });
+        client.close();
+        await rig.tidy();
+      }
+    },
+  );
+
+  test('row 4: a large body that was under way is not begun again', async () => {
+    await pooled();
+    const body = 'x'.repeat(300_000);
+    rig.legacy.onBytes = (bytes, socket) => {
+      if (bytes.includes('POST /large')) socket.resetAndDestroy();
+    };
+    const answer = await rig.exchange(
+      requestText('POST /large', { lines: [`Content-Length: ${body.length}`], body }),
+    );
+    expect(statusOf(answer)).toBe(502);
+    expect(problemOf(answer)).toMatchObject({ code: 'outcome-unknown', sent: 'unknown' });
+    await rig.settled();
+    expect(rig.legacy.bytes.split('POST /large').length - 1).toBe(1);
+  });
+
+  test('row 4: many writes at once over connections that all die are each sent once', async () => {
+    rig.legacy.answer = (_request, socket) =>
+      void socket.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n');
+    const paths = Array.from({ length: 20 }, (_, at) => `/many/${at}`);
+    await Promise.all(paths.map((path) => rig.exchange(write(path))));
+    rig.forget();
+    rig.legacy.answer = (_request, socket) => socket.resetAndDestroy();
+    const answers = await Promise.all(paths.map((path) => rig.exchange(write(path))));
+    expect(answers.map(statusOf)).toEqual(paths.map(() => 502));
+    expect(startLines().toSorted()).toEqual(paths.map((path) => `POST ${path} HTTP/1.1`).toSorted());
+  });
+});
+
+describe('a pool of two', () => {
+  const waitMs = 400;
+
+  beforeAll(async () => {
+    rig = await HttpRig.start({ legacy: { connections: 2, connectTimeoutMs: waitMs } });
+    await rig.moveToApp('mia');
+  }, 60_000);
+  afterEach(() => rig.tidy());
+  afterAll(() => rig.stop(), 60_000);
+
+  /** Two requests that get no answer; the way out answers them. */
+  async function full(): Promise<() => void> {
+    rig.legacy.answer = () => undefined;
+    const clients = [await send(requestText('GET /slow/1')), await send(requestText('GET /slow/2'))];
+    await until('both are at the store', () => rig.legacy.requests.length === 2);
+    return () => {
+      rig.legacy.answer = answerOk;
+      for (const socket of rig.legacy.sockets) socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
+      expect(clients.every(({ closed }) => !closed)).toBe(true);
+    };
+  }
+
+  test.each(['GET', 'POST', 'DELETE'])(
+    'row 6: full, %s gets 503 after a bounded wait, and nothing is sent',
+    async (method) => {
+      await full();
+      const sinceMs = performance.now();
+      const answer = await rig.exchange(requestText(`${method} /third`, { lines: ['Content-Length: 0'] }));
+      const waitedMs = performance.now() - sinceMs;
+      expect(statusOf(answer)).toBe(503);
+      expect(headerOf(answer, 'retry-after')).toBe('1');
+      expect(problemOf(answer)).toMatchObject({
+        code: 'pool-full',
+        store: 'legacy',
+        stage: 'pool-full',
+        ...(method === 'GET' ? {} : { sent: 'no' }),
+      });
+      expect(waitedMs).toBeGreaterThan(waitMs * 0.9);
+      expect(startLines()).toEqual(['GET /slow/1 HTTP/1.1', 'GET /slow/2 HTTP/1.1']);
+      expect(rig.legacy.connections).toBe(2);
+    },
+  );
+
+  test('row 6: who waits gets the connection that becomes free, in the order of coming', async () => {
+    const free = await full();
+    const order: string[] = [];
+    const waiting: Promise<unknown>[] = [];
+    for (const path of ['/a', '/b', '/c', '/d']) {
+      const client = await send(write(path));
+      waiting.push(client.answer().then((answer) => order.push(`${path} ${statusOf(answer)}`)));
+    }
+    free();
+    await Promise.all(waiting);
+    expect(startLines().slice(2)).toEqual(['/a', '/b', '/c', '/d'].map((path) => `POST ${path} HTTP/1.1`));
+    expect(order.toSorted()).toEqual(['/a 200', '/b 200', '/c 200', '/d 200']);
+    expect(rig.legacy.connections).toBe(2);
+  });
+
+  test('row 6: the other store does not notice', async () => {
+    await full();
+    const answers = await Promise.all(
+      [1, 2, 3].map((at) =>
+        rig.exchange(requestText(`POST /${at}`, { user: 'mia', lines: ['Content-Length: 0'] })),
+      ),
+    );
+    expect(answers.map(statusOf)).toEqual([200, 200, 200]);
+  });
+
+  test('row 6: a client that goes while it waits is not sent for, and takes no place', async () => {
+    const free = await full();
+    const gone = await Promise.all([1, 2, 3].map((at) => send(write(`/gone/${at}`))));
+    const stays = await send(write('/stays'));
+    await rig.settled();
+    for (const client of gone) client.close();
+    await rig.settled();
+    free();
+    expect(statusOf(await stays.answer())).toBe(200);
+    expect(startLines().slice(2)).toEqual(['POST /stays HTTP/1.1']);
+  });
+
+  test('row 6: a store that dies under all of them frees the pool', async () => {
+    await full();
+    const waits = await send(write('/waits'));
+    await rig.settled();
+    rig.legacy.answer = answerOk;
+    for (const socket of rig.legacy.sockets) socket.resetAndDestroy();
+    expect(statusOf(await waits.answer())).toBe(200);
+    const answers = await Promise.all([1, 2].map((at) => rig.exchange(write(`/${at}`))));
+    expect(answers.map(statusOf)).toEqual([200, 200]);
+  });
+
+  test('row 6: clients that go free the connections of their reads', async () => {
+    await full();
+    await rig.tidy();
+    const answers = await Promise.all([1, 2].map((at) => rig.exchange(requestText(`GET /${at}`))));
+    expect(answers.map(statusOf)).toEqual([200, 200]);
+  });
+});
