@@ -200,7 +200,9 @@ export class RawUpstream {
   }
 
   static async start(answer: RawAnswer = answerOk, tls?: TlsOptions): Promise<RawUpstream> {
-    const server = tls === undefined ? createServer() : createTlsServer(tls);
+    // Without delay, so that what was written is on its way before whatever the test does next.
+    const server =
+      tls === undefined ? createServer({ noDelay: true }) : createTlsServer({ ...tls, noDelay: true });
     const upstream = new RawUpstream(server, answer, tls === undefined ? 'http' : 'https');
     server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) =>
       upstream.#accept(socket),

@@ -87,8 +87,10 @@ describe('a connection that is stale', () => {
         const answer = await client.answer();
         const seen = startLines().filter((line) => line.startsWith('POST /race')).length;
         expect(seen).toBeLessThanOrEqual(1);
-        if (statusOf(answer) === 200) expect(seen).toBe(1);
-        else expect(problemOf(answer)).toMatchObject({ status: 502, sent: 'unknown' });
+        const outcome = statusOf(answer) === 200 ? 'done' : problemOf(answer)['sent'];
+        expect(['done', 'no', 'unknown']).toContain(outcome);
+        if (outcome === 'done') expect(seen).toBe(1);
+        if (outcome === 'no') expect(seen).toBe(0);
         client.close();
         await rig.tidy();
       }
@@ -124,7 +126,7 @@ describe('a connection that is stale', () => {
 });
 
 describe('a pool of two', () => {
-  const waitMs = 400;
+  const waitMs = 3_000;
 
   beforeAll(async () => {
     rig = await HttpRig.start({ legacy: { connections: 2, connectTimeoutMs: waitMs } });
@@ -133,51 +135,47 @@ describe('a pool of two', () => {
   afterEach(() => rig.tidy());
   afterAll(() => rig.stop(), 60_000);
 
-  /** Two requests that get no answer; the way out answers them. */
-  async function full(): Promise<() => void> {
+  /** Two requests that get no answer; the way out answers some of them. */
+  async function full(): Promise<(many: number) => void> {
     rig.legacy.answer = () => undefined;
-    const clients = [await send(requestText('GET /slow/1')), await send(requestText('GET /slow/2'))];
+    for (const path of ['/slow/1', '/slow/2']) await send(requestText(`GET ${path}`));
     await until('both are at the store', () => rig.legacy.requests.length === 2);
-    return () => {
+    return (many) => {
       rig.legacy.answer = answerOk;
-      for (const socket of rig.legacy.sockets) socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
-      expect(clients.every(({ closed }) => !closed)).toBe(true);
+      for (const socket of [...rig.legacy.sockets].slice(0, many)) {
+        socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
+      }
     };
   }
 
-  test.each(['GET', 'POST', 'DELETE'])(
-    'row 6: full, %s gets 503 after a bounded wait, and nothing is sent',
-    async (method) => {
-      await full();
-      const sinceMs = performance.now();
-      const answer = await rig.exchange(requestText(`${method} /third`, { lines: ['Content-Length: 0'] }));
-      const waitedMs = performance.now() - sinceMs;
-      expect(statusOf(answer)).toBe(503);
-      expect(headerOf(answer, 'retry-after')).toBe('1');
-      expect(problemOf(answer)).toMatchObject({
-        code: 'pool-full',
-        store: 'legacy',
-        stage: 'pool-full',
-        ...(method === 'GET' ? {} : { sent: 'no' }),
-      });
-      expect(waitedMs).toBeGreaterThan(waitMs * 0.9);
-      expect(startLines()).toEqual(['GET /slow/1 HTTP/1.1', 'GET /slow/2 HTTP/1.1']);
-      expect(rig.legacy.connections).toBe(2);
-    },
-  );
+  test('row 6: full, it answers 503 after a bounded wait, and nothing is sent', async () => {
+    await full();
+    const methods = ['GET', 'POST', 'DELETE'];
+    const sinceMs = performance.now();
+    const answers = await Promise.all(
+      methods.map((method) => rig.exchange(requestText(`${method} /more`, { lines: ['Content-Length: 0'] }))),
+    );
+    expect(performance.now() - sinceMs).toBeGreaterThan(waitMs * 0.9);
+    for (const [at, answer] of answers.entries()) {
+      expect([statusOf(answer), headerOf(answer, 'retry-after')]).toEqual([503, '1']);
+      const said = { code: 'pool-full', store: 'legacy', stage: 'pool-full' };
+      expect(problemOf(answer)).toMatchObject(methods[at] === 'GET' ? said : { ...said, sent: 'no' });
+    }
+    expect(startLines()).toEqual(['GET /slow/1 HTTP/1.1', 'GET /slow/2 HTTP/1.1']);
+    expect(rig.legacy.connections).toBe(2);
+  });
 
   test('row 6: who waits gets the connection that becomes free, in the order of coming', async () => {
     const free = await full();
-    const order: string[] = [];
-    const waiting: Promise<unknown>[] = [];
-    for (const path of ['/a', '/b', '/c', '/d']) {
-      const client = await send(write(path));
-      waiting.push(client.answer().then((answer) => order.push(`${path} ${statusOf(answer)}`)));
+    const paths = ['/a', '/b', '/c', '/d'];
+    const clients: RawClient[] = [];
+    for (const path of paths) {
+      clients.push(await send(write(path)));
+      await rig.settled();
     }
-    free();
-    await Promise.all(waiting);
-    expect(startLines().slice(2)).toEqual(['/a', '/b', '/c', '/d'].map((path) => `POST ${path} HTTP/1.1`));
-    expect(order.toSorted()).toEqual(['/a 200', '/b 200', '/c 200', '/d 200']);
+    free(1);
+    for (const client of clients) expect(statusOf(await client.answer())).toBe(200);
+    expect(startLines().slice(2)).toEqual(paths.map((path) => `POST ${path} HTTP/1.1`));
     expect(rig.legacy.connections).toBe(2);
   });
 
@@ -198,7 +196,7 @@ describe('a pool of two', () => {
     await rig.settled();
     for (const client of gone) client.close();
     await rig.settled();
-    free();
+    free(2);
     expect(statusOf(await stays.answer())).toBe(200);
     expect(startLines().slice(2)).toEqual(['POST /stays HTTP/1.1']);
   });

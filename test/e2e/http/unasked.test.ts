@@ -144,3 +144,25 @@ test('row 9: answers that come as their clients go reach nobody', async () => {
   await rig.settled();
   await othersGetTheirOwn();
 });
+
+test('row 9: what has arrived on an idle connection before a request is not taken for its answer', async () => {
+  rig.legacy.answer = firstThen(answer('ok'));
+  const [one, other] = [await rig.connect(), await rig.connect()];
+  for (let round = 0; round < 50; round += 1) {
+    one.send(requestText('GET /first'));
+    expect((await one.answer()).body).toBe('ok');
+    await rig.settled();
+    for (const socket of rig.legacy.sockets) await new Promise((resolve) => socket.write(stray, resolve));
+    other.send(requestText(`POST /${round}`, { user: 'bob', lines: ['Content-Length: 0'] }));
+    expect((await other.answer()).body).toBe(`/${round}`);
+  }
+  expect([one.received, other.received]).toEqual(['', '']);
+});
+
+test('row 9: a connection is given up before its store would end it, where the store says when', async () => {
+  rig.legacy.answer = (_request, socket) =>
+    void socket.write('HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2\r\nContent-Length: 2\r\n\r\nok');
+  await rig.exchange(requestText('GET /a'));
+  const [idle] = rig.legacy.sockets;
+  await until('it is given up', () => idle?.destroyed);
+});
