@@ -59,12 +59,12 @@ test.each(['closes', 'resets'])(
     const before = await abandoned();
     const fence = await rig.fence('ann');
     const clients = await Promise.all(waiting.map(([, bytes]) => send(bytes)));
-    await rig.counted({ held_writes: waiting.length });
+    await rig.counted('held_writes', waiting.length);
     for (const client of clients) {
       if (how === 'closes') client.close();
       else client.socket.resetAndDestroy();
     }
-    await rig.counted({
+    await rig.countedAll({
       held_writes: 0,
       abandoned_holds_total: before + waiting.length,
       requests_under_way: 0,
@@ -136,7 +136,7 @@ test('row 2: one that goes in the moment of the release was sent once, or not at
     await new Promise((resolve) => setImmediate(resolve));
   }
   await released;
-  await rig.counted({ held_writes: 0, requests_under_way: 0 });
+  await rig.countedAll({ held_writes: 0, requests_under_way: 0 });
   expect(new Set(startLines()).size).toBe(startLines().length);
   await rig.exchange(write('/after'));
   expect(startLines().at(-1)).toBe('POST /after HTTP/1.1');
@@ -144,9 +144,9 @@ test('row 2: one that goes in the moment of the release was sent once, or not at
 
 test('row 2: one that goes before its small body is complete opens no connection either', async () => {
   const client = await send(requestText('POST /half', { lines: ['Content-Length: 10'], body: 'hello' }));
-  await rig.counted({ requests_under_way: 1 });
+  await rig.counted('requests_under_way', 1);
   client.close();
-  await rig.counted({ requests_under_way: 0 });
+  await rig.counted('requests_under_way', 0);
   expect([rig.legacy.connections, rig.legacy.bytes]).toEqual([0, '']);
   // Nor is anything in doubt: the partition can be fenced and drained at once.
   const fence = await rig.fence('ann');

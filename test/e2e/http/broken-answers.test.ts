@@ -176,7 +176,7 @@ test('row 1: broken answers are counted, and a write among them is in doubt', as
     await breakOff(request, `${withLength}hello`, 'an end');
   }
   const more = (counter: string): [string, number] => [counter, Number(before[counter]) + 1];
-  await rig.counted({
+  await rig.countedAll({
     ...Object.fromEntries([name('read'), name('write'), 'in_doubt_writes_total'].map(more)),
     requests_under_way: 0,
   });

@@ -27,9 +27,9 @@ test('a fence holds a write until it is lifted, and is counted', async () => {
   const fence = await rig.fence('ann');
   const client = await rig.connect();
   client.send(requestText('POST /a', { lines: ['Content-Length: 2'], body: 'hi' }));
-  await rig.counted({ held_writes: 1 });
+  await rig.counted('held_writes', 1);
   expect(rig.legacy.bytes).toBe('');
   await fence.reopen();
   expect(statusOf(await client.answer())).toBe(200);
-  await rig.counted({ held_writes: 0 });
+  await rig.counted('held_writes', 0);
 });

@@ -206,8 +206,13 @@ export class HttpRig {
     return counters;
   }
 
+  /** Waits until the counter has this value. */
+  async counted(name: string, value: number): Promise<void> {
+    await this.countedAll({ [name]: value });
+  }
+
   /** Waits until the counters have these values, all at once. */
-  async counted(wanted: Readonly<Record<string, number>>): Promise<void> {
+  async countedAll(wanted: Readonly<Record<string, number>>): Promise<void> {
     await until(
       JSON.stringify(wanted),
       async () => {
