@@ -43,8 +43,7 @@ export function answerInterim(
   headers: readonly string[],
 ): void {
   const { socket } = response;
-  if (request.httpVersionMinor === 0 || socket === null || !socket.writable || response.headersSent) return;
-  if (headers.some((text) => /[\0\r\n]/.test(text))) return;
+  if (request.httpVersionMinor === 0 || socket === null || !socket.writable) return;
   const lines = [`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}`];
   for (let at = 0; at < headers.length; at += 2) lines.push(`${headers[at]}: ${headers[at + 1]}`);
   socket.write(`${lines.join('\r\n')}\r\n\r\n`, 'latin1');

@@ -143,12 +143,25 @@ test('row 11: hints to a write that was held', async () => {
 });
 
 test('row 11: hints to requests that did not wait for one another come each before their own answer', async () => {
+  // Whoever has come by then is answered the last one first.
+  let waiting: (() => void)[] | undefined = [];
   rig.legacy.answer = ({ startLine }, socket) => {
     const name = startLine.split(' ')[1] ?? '';
-    socket.write(`${hints(`Link: <${name}>`)}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n${name}`);
+    const say = (): void =>
+      void socket.write(`${hints(`Link: <${name}>`)}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n${name}`);
+    if (waiting === undefined) say();
+    else waiting.unshift(say);
   };
   const client = await rig.connect();
   client.send(requestText('GET /1') + requestText('GET /2') + requestText('GET /3'));
+  await until('the first is at the store', () => rig.legacy.requests.length > 0);
+  await rig.settled();
+  const come = waiting;
+  waiting = undefined;
+  for (const say of come) {
+    say();
+    await rig.settled();
+  }
   const seen: string[] = [];
   while (seen.filter((line) => line.startsWith('/')).length < 3) {
     const { headers, body, startLine } = await client.answer();
@@ -195,6 +208,15 @@ test.each([
   expect(answers.at(-1)?.body).toBe('ok');
   expect((await answersTo(requestText('GET /b'), ok)).map(statusOf)).toEqual([200]);
 });
+
+test.each(['\0', '\r', '\n', '\r\n\n'])(
+  'row 11: hints with %j in a value are no hints',
+  async (character) => {
+    rig.legacy.answer = (_request, socket) => void socket.write(hints(`X-A: a${character}b`) + ok, 'latin1');
+    const answer = await rig.exchange(requestText('GET /a'));
+    expect(statusOf(answer)).toBe(502);
+  },
+);
 
 test('row 11: a 101 that nobody asked for is no answer', async () => {
   rig.legacy.answer = (_request, socket) =>
