@@ -207,10 +207,9 @@ class Forwarding implements UpstreamListener {
     if (this.#clientGone) return;
     response.sendDate = false;
     try {
-      response.writeHead(status, /^[\t\x20-\x7e\x80-\xff]*$/.test(reason) ? reason : '', [
-        ...this.#framed(status, this.#shaped('head', rawHeaders)),
-        ...answerFields(passage),
-      ]);
+      const headers = this.#framed(status, this.#shaped('head', rawHeaders));
+      for (const text of answerFields(passage)) headers.push(text);
+      response.writeHead(status, /^[\t\x20-\x7e\x80-\xff]*$/.test(reason) ? reason : '', headers);
     } catch (cause) {
       this.#exchange?.cancel(new Error('the head of the answer cannot be passed on', { cause }));
       return;

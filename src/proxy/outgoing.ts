@@ -4,7 +4,7 @@
  */
 import type { IncomingMessage } from 'node:http';
 import type { StoreName } from '../core/ownership.ts';
-import { signGuard } from '../guard/signature.ts';
+import { guardHeaderNames, signGuard } from '../guard/signature.ts';
 import type { Passage } from './admit.ts';
 import type { MatchedRequest } from './classify.ts';
 import type { ForwardOrder } from './forward.ts';
@@ -62,6 +62,8 @@ export function headersFor(
   return sealed(context, matched, passage, identity, target, received);
 }
 
+const signedNames = Object.values(guardHeaderNames);
+
 function sealed(
   context: ProxyContext,
   matched: Pick<MatchedRequest, 'method' | 'access'>,
@@ -83,7 +85,7 @@ function sealed(
     epoch,
     access: matched.access,
   });
-  for (const [name, value] of Object.entries(signed)) headers.push(name, value);
+  for (const name of signedNames) headers.push(name, signed[name]);
   return headers;
 }
 
