@@ -90,9 +90,14 @@ export interface UpstreamSettings {
 /** Between two looks at connections that are idle. */
 const idleLookMs = 1_000;
 
-export class Upstream implements ConnectionOwner {
+export class Upstream {
   readonly #settings: UpstreamSettings;
   readonly #forConnections: ConnectionSettings;
+  readonly #owner: ConnectionOwner = {
+    onFree: (connection) => this.#onFree(connection),
+    onGone: (connection) => this.#onGone(connection),
+    onStream: (connection) => this.#onStream(connection),
+  };
   /** Also those that are being opened. */
   readonly #all = new Set<Connection>();
   /** How many of them carry event streams. */
@@ -132,7 +137,7 @@ export class Upstream implements ConnectionOwner {
 
   // --- what connections say --------------------------------------------------------------------------
 
-  onFree(connection: Connection): void {
+  #onFree(connection: Connection): void {
     if (connection.streaming) {
       connection.streaming = false;
       this.#streams -= 1;
@@ -145,13 +150,13 @@ export class Upstream implements ConnectionOwner {
     this.#takeTurnSoon();
   }
 
-  onGone(connection: Connection): void {
+  #onGone(connection: Connection): void {
     this.#all.delete(connection);
     if (connection.streaming) this.#streams -= 1;
     if (this.#queue.size > 0) this.#takeTurnSoon();
   }
 
-  onStream(connection: Connection): boolean {
+  #onStream(connection: Connection): boolean {
     if (connection.streaming) return true;
     if (this.#streams >= this.#settings.streams) return false;
     connection.streaming = true;
@@ -252,7 +257,7 @@ export class Upstream implements ConnectionOwner {
   }
 
   #open(exchange: Exchange): Connection {
-    const connection = new Connection(this.#forConnections, this, exchange);
+    const connection = new Connection(this.#forConnections, this.#owner, exchange);
     this.#all.add(connection);
     return connection;
   }

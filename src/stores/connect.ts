@@ -124,10 +124,15 @@ export function storeDialer({ origin, tls, connectTimeoutMs }: StoreAddress): St
   };
   return (opened, take) => {
     const shared = take !== undefined && tls === undefined && mayShareBuffer;
+    let buffer = sharedBuffer;
     const onread = {
-      buffer: sharedBuffer,
+      buffer: () => buffer,
       callback: (bytes: number) => {
-        take?.(sharedBuffer.subarray(0, bytes), false);
+        const read = buffer.subarray(0, bytes);
+        const lasting = buffer !== sharedBuffer && bytes >= muchBytes;
+        // Where much comes, the next goes into memory of its own: then nobody has to copy it.
+        buffer = bytes < muchBytes ? sharedBuffer : Buffer.allocUnsafeSlow(bufferBytes);
+        take?.(read, lasting);
         return true;
       },
     };
@@ -175,7 +180,9 @@ export function storeDialer({ origin, tls, connectTimeoutMs }: StoreAddress): St
  * the next one reads. On Windows reads are under way together.
  */
 const mayShareBuffer = process.platform !== 'win32';
-const sharedBuffer = Buffer.allocUnsafeSlow(65_536);
+const bufferBytes = 65_536;
+const muchBytes = 32_768;
+const sharedBuffer = Buffer.allocUnsafeSlow(bufferBytes);
 
 /** The same for undici. */
 export function storeConnector(

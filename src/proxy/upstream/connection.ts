@@ -155,7 +155,8 @@ export class Connection implements Carrier, BodyWatch {
 
   readonly #onStoreEnded = (): void => {
     const exchange = this.#exchange;
-    if (exchange !== undefined) this.#take(exchange, this.#parser.finish(), true);
+    const end = exchange && this.#parser.finish().end;
+    if (exchange !== undefined && end !== undefined) this.#complete(exchange, end);
     this.#end('broken', new Error('the store closed the connection before its answer was complete'));
   };
 

@@ -31,7 +31,7 @@ export class Deadline {
     clearTimeout(this.#timer);
     this.#firesMs = this.#dueMs;
     // Rounded up: a timer may not fire before its time and find nothing.
-    this.#timer = setTimeout(this.#onTimer, Math.ceil(this.#dueMs - nowMs));
+    this.#timer = setTimeout(this.#onTimer, Math.ceil(this.#dueMs - nowMs)).unref();
   }
 
   readonly #onTimer = (): void => {

@@ -166,6 +166,7 @@ export class Llhttp {
   /** At most `pieceBytesMax` bytes. Callbacks must not throw and must not call `execute`. */
   execute(bytes: Uint8Array, events: LlhttpEvents): number {
     if (running !== undefined) throw new Error('llhttp was called from inside one of its callbacks');
+    if (this.#parser === 0) throw new Error('a parser was used after it was freed');
     // The memory moves when it grows.
     if (inputView.byteLength === 0) inputView = new Uint8Array(wasm.memory.buffer, input, pieceBytesMax);
     inputView.set(bytes);

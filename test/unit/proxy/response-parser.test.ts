@@ -418,5 +418,6 @@ describe('the build of llhttp', () => {
     for (const parser of parsers) parser.free();
     expect(Llhttp.alive).toBe(before);
     expect(() => parsers[0]?.free()).toThrow('freed twice');
+    expect(() => parsers[0]?.take(Buffer.from(ok))).toThrow('used after it was freed');
   });
 });
