@@ -104,6 +104,14 @@ const storeFields = {
     .describe('Time until the headers of the answer to a read.'),
   connectTimeoutMs: positiveMilliseconds.default(3_000).describe('Time to open a connection.'),
   connections: z.int().min(1).max(10_000).default(256).describe('Upstream connections per proxy process.'),
+  streams: z
+    .int()
+    .min(0)
+    .max(100_000)
+    .default(10_000)
+    .describe(
+      'Upstream connections per proxy process that carry event streams (text/event-stream) as answers to reads. They are not counted among connections; a stream beyond them gets 503.',
+    ),
   connector: z
     .discriminatedUnion('kind', [restConnectorSchema, otherConnector])
     .optional()

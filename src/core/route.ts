@@ -109,7 +109,9 @@ export function compileRoutes(
     const loose = search(compiled, seen, 'loose', loosely.map(foldCase), loosely);
     if (exact === 'needs-body' || loose === 'needs-body') return { match: 'needs-body' };
     if (exact.unclear || loose.unclear) return { match: 'ambiguous', by: 'conditions' };
-    if (effectOf(exact.found) !== effectOf(loose.found)) return { match: 'ambiguous', by: 'path' };
+    // Mostly no rule is for the path in either reading.
+    const same = exact.found === loose.found || effectOf(exact.found) === effectOf(loose.found);
+    if (!same) return { match: 'ambiguous', by: 'path' };
     return { match: 'route', route: exact.found?.matched, unread: exact.unread || loose.unread };
   };
 }
@@ -263,11 +265,15 @@ function decodeSegment(segment: string): string {
   }
 }
 
+/** Without any letter that is looked for below: most paths. */
+const plainPath = /^(?:\/[\w~!$&'()*+,:@=-]*)+$/;
+
 /**
  * Why a target cannot be classified safely, if so. Upstreams disagree about dot segments, encoded
  * slashes and backslashes, so a path with them could mean one record here and another one there.
  */
 export function unsafeTarget(path: string): string | undefined {
+  if (plainPath.test(path)) return undefined;
   if (!path.startsWith('/')) return 'it does not start with a slash';
   if (/[\u0000-\u0020\u007f#]/.test(path)) return 'it contains a control character, a space or a fragment';
   for (const segment of path.split('/')) {

@@ -84,9 +84,20 @@ export function admit(
   const { gate, homes, directory, holds, counters, service } = parts;
   const { place, access, identified, client, bug, heldSinceMs } = request;
   plan({
-    ...{ gate, homes, directory, holds, counters, service },
-    ...{ place, access, identified, client, bug, heldSinceMs },
-    ...{ decided, looks: 0 },
+    gate,
+    homes,
+    directory,
+    holds,
+    counters,
+    service,
+    place,
+    access,
+    identified,
+    client,
+    bug,
+    heldSinceMs,
+    decided,
+    looks: 0,
   });
 }
 

@@ -34,6 +34,8 @@ export interface ForwardOrder {
   readonly answerFields: (from: Pick<Passage, 'store' | 'epoch'>) => readonly string[];
   /** What the client gets of the store's header fields, flat: of an answer's head, or of what comes beside it. */
   readonly shaped: (part: 'head' | 'beside', store: StoreName, headers: string[]) => string[];
+  /** What the store gets of the fields behind the request's body, flat. */
+  readonly trailers: (raw: readonly string[]) => string[];
   /** The write's Idempotency-Key, which must be taken before anything is sent. */
   readonly keyed: KeyedWrite | undefined;
   readonly gate: WriteGate;
@@ -61,6 +63,7 @@ export function forward(order: ForwardOrder): void {
   new Forwarding(order).start();
 }
 
+const joinedBytesMax = 8_192;
 const timedOut = new Error('the total write timeout passed');
 
 class Forwarding implements UpstreamListener {
@@ -116,7 +119,7 @@ class Forwarding implements UpstreamListener {
         readWhole(request, (body) => this.#send(body));
         return;
       case 'streamed':
-        this.#upload = new Upload(request, this.#mayContinue);
+        this.#upload = this.#newUpload();
         this.#send(this.#upload);
         return;
     }
@@ -129,7 +132,7 @@ class Forwarding implements UpstreamListener {
     switch (decision.decision) {
       case 'send': {
         const { bytes, whole } = decision.body;
-        if (!whole) this.#upload = new Upload(request, this.#mayContinue, bytes);
+        if (!whole) this.#upload = this.#newUpload(bytes);
         this.#send(this.#upload ?? (bytes.byteLength === 0 ? null : bytes));
         return;
       }
@@ -149,13 +152,29 @@ class Forwarding implements UpstreamListener {
     }
   };
 
+  #newUpload(beginning?: Buffer): Upload {
+    const { request, trailers } = this.#order;
+    return new Upload(request, this.#mayContinue, trailers, beginning);
+  }
+
   #send(body: Buffer | Upload | null): void {
     if (this.#over) return;
-    const { upstream, matched, target, headers, readTimeoutMs } = this.#order;
-    // A write has its own total timer.
-    const headTimeoutMs = this.#write ? 0 : readTimeoutMs;
-    const exchange = upstream.send({ method: matched.method, target, headers, body, headTimeoutMs }, this);
-    this.#exchange = exchange;
+    const { request, upstream, matched, target, headers, readTimeoutMs } = this.#order;
+    const trailers = this.#order.trailers(request.rawTrailers);
+    this.#exchange = upstream.send(
+      {
+        ...{ method: matched.method, target, headers, trailers },
+        body: body ?? (trailers.length > 0 ? Buffer.alloc(0) : null),
+        // A write has its own total timer.
+        headTimeoutMs: this.#write ? 0 : readTimeoutMs,
+        stream: this.#write
+          ? 'no'
+          : request.headers.accept?.startsWith('text/event-stream') === true
+            ? 'announced'
+            : 'possible',
+      },
+      this,
+    );
   }
 
   readonly #mayContinue = (): boolean => {
@@ -174,7 +193,7 @@ class Forwarding implements UpstreamListener {
   }
 
   onInformation(status: number, rawHeaders: string[]): void {
-    // A 100 is said here, when the request is admitted; a 102 is what undici makes of one (see lane.ts).
+    // A 100 is said here, when the request is admitted.
     if (status < 103 || this.#clientGone) return;
     const { request, response } = this.#order;
     answerInterim(request, response, status, this.#shaped('beside', rawHeaders));
@@ -188,10 +207,9 @@ class Forwarding implements UpstreamListener {
     if (this.#clientGone) return;
     response.sendDate = false;
     try {
-      response.writeHead(status, /^[\t\x20-\x7e\x80-\xff]*$/.test(reason) ? reason : '', [
-        ...this.#framed(status, this.#shaped('head', rawHeaders)),
-        ...answerFields(passage),
-      ]);
+      const headers = this.#framed(status, this.#shaped('head', rawHeaders));
+      for (const text of answerFields(passage)) headers.push(text);
+      response.writeHead(status, /^[\t\x20-\x7e\x80-\xff]*$/.test(reason) ? reason : '', headers);
     } catch (cause) {
       this.#exchange?.cancel(new Error('the head of the answer cannot be passed on', { cause }));
       return;
@@ -247,9 +265,12 @@ class Forwarding implements UpstreamListener {
     if (response.destroyed) return;
     if (rawTrailers.length > 0) response.addTrailers(pairsOf(this.#shaped('beside', rawTrailers)));
     this.#flushed = true;
-    const rest = [this.#firstChunk, this.#lastChunk].filter((chunk) => chunk !== undefined);
-    if (rest.length === 0) response.end();
-    else response.end(rest.length === 1 ? rest[0] : Buffer.concat(rest));
+    const [first, last] = [this.#firstChunk, this.#lastChunk];
+    const rest = first !== undefined && last !== undefined ? Buffer.concat([first, last]) : (first ?? last);
+    if (rest === undefined) response.end();
+    // As text a short rest leaves in one piece with the head.
+    else if (rest.byteLength <= joinedBytesMax) response.end(rest.toString('latin1'), 'latin1');
+    else response.end(rest);
     if (!request.complete) leaveBehind(request, response);
   }
 

@@ -17,8 +17,6 @@ const hopByHop = new Set([
   'upgrade',
   'http2-settings',
 ]);
-/** Request trailers are not forwarded, so they are not announced; 100 is answered here; Host is for shape.ts. */
-const requestOnly = new Set(['trailer', 'expect', 'host']);
 /** Say where a request came from, or move it to another path behind the classifier's back. */
 const fromTrustedPeersOnly = new Set([
   'forwarded',
@@ -41,8 +39,11 @@ export interface RequestHeaderRules extends WayRules {
   readonly identityHeaders: ReadonlyMap<string, PeerTest>;
 }
 
-/** The flat list to send upstream, without Host and framing that the client library writes. */
-export function requestHeaders(request: IncomingMessage, rules: RequestHeaderRules): string[] {
+/**
+ * The flat list to send upstream. The field that frames the body stays in its place; what it says is written by
+ * whoever sends the body. `host`: what the store sees as Host; without it the list is without Host and framing.
+ */
+export function requestHeaders(request: IncomingMessage, rules: RequestHeaderRules, host?: string): string[] {
   const { rawHeaders, socket } = request;
   const trusted = rules.isTrustedProxy(socket.remoteAddress);
   const named = namedByConnection(request.headers.connection);
@@ -50,7 +51,12 @@ export function requestHeaders(request: IncomingMessage, rules: RequestHeaderRul
   for (let at = 0; at < rawHeaders.length; at += 2) {
     const name = rawHeaders[at] ?? '';
     const lower = name.toLowerCase();
-    if (hopByHop.has(lower) || requestOnly.has(lower) || rewritten.has(lower)) continue;
+    if (lower === 'host' || lower === 'transfer-encoding' || lower === 'trailer') {
+      if (host !== undefined) headers.push(name, lower === 'host' ? host : (rawHeaders[at + 1] ?? ''));
+      continue;
+    }
+    // 100 is answered here.
+    if (hopByHop.has(lower) || lower === 'expect' || rewritten.has(lower)) continue;
     const mayBeNamed = !judgedBy.has(lower) && !rules.guardedNames.has(lower);
     if (named !== undefined && named.has(lower) && mayBeNamed) continue;
     const mayIdentify = rules.identityHeaders.get(lower);
@@ -63,8 +69,42 @@ export function requestHeaders(request: IncomingMessage, rules: RequestHeaderRul
     if (canonical !== lower && isGuarded(canonical, rules.guardedNames)) continue;
     headers.push(name, rawHeaders[at + 1] ?? '');
   }
+  if (host !== undefined && request.headers.host === undefined) headers.unshift('Host', host);
   appendWay(request, trusted, rules, headers);
   return headers;
+}
+
+/** What must be known before a body, or must not be said by its sender (RFC 9110, 6.5.1), in lower case. */
+const neverTrailers = new Set([
+  ...['content-length', 'content-encoding', 'content-type', 'content-range', 'content-location', 'trailer'],
+  ...[
+    'host',
+    'expect',
+    'max-forwards',
+    'cache-control',
+    'pragma',
+    'range',
+    'vary',
+    'via',
+    'origin',
+    'idempotency-key',
+  ],
+  ...['if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since', 'if-range'],
+  ...['authorization', 'cookie', 'set-cookie'],
+  ...['x-http-method-override', 'x-method-override', 'x-http-method'],
+]);
+
+/** Fields behind the request's body: only those that can mean nothing else, or somebody else's, before it. */
+export function requestTrailers(rawTrailers: readonly string[], rules: RequestHeaderRules): string[] {
+  const trailers: string[] = [];
+  for (let at = 0; at < rawTrailers.length; at += 2) {
+    const name = rawTrailers[at] ?? '';
+    const canonical = name.toLowerCase().replaceAll('_', '-');
+    if (neverTrailers.has(canonical) || canonical.startsWith('onewriter-')) continue;
+    if (isGuarded(canonical, rules.guardedNames)) continue;
+    trailers.push(name, rawTrailers[at + 1] ?? '');
+  }
+  return trailers;
 }
 
 function isGuarded(canonical: string, guardedNames: ReadonlySet<string>): boolean {

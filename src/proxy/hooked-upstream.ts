@@ -81,6 +81,8 @@ class HookedExchange implements UpstreamExchange, UpstreamListener {
   readonly #listener: UpstreamListener;
   readonly #asked: HookRequest;
   #inner: UpstreamExchange | undefined;
+  /** Of a body that was read here. */
+  #trailers: readonly string[] | undefined;
   #over = false;
   readonly #kept: KeptBytes[] = [];
   /** The answer whose body is being read for the hook, or that waits for it. */
@@ -128,7 +130,9 @@ class HookedExchange implements UpstreamExchange, UpstreamListener {
     const body = made ?? read ?? this.#request.body;
     const sealed = order.seal(method, target, made === undefined ? headers : withoutLength(headers));
     const sent = made?.byteLength === 0 ? null : body;
-    this.#inner = upstream.send({ ...this.#request, method, ...sealed, body: sent }, this);
+    // Those of the body that the client sent say nothing of another one.
+    const trailers = made === undefined ? (this.#trailers ?? this.#request.trailers ?? []) : [];
+    this.#inner = upstream.send({ ...this.#request, method, ...sealed, body: sent, trailers }, this);
   }
 
   // --- UpstreamExchange --------------------------------------------------------------------------------
@@ -241,12 +245,25 @@ class HookedExchange implements UpstreamExchange, UpstreamListener {
     const { body } = this.#request;
     if (body === null || Buffer.isBuffer(body)) return body ?? undefined;
     const kept = this.#keep();
-    for await (const chunk of body as AsyncIterable<Buffer>) {
-      if (this.#over) return undefined;
-      if (kept.add(chunk)) continue;
-      throw new BodyTooLarge(this.#parts.settings.bodyBytes);
-    }
-    return kept.whole();
+    return new Promise((resolve, reject) => {
+      body.start({
+        piece: (bytes) => {
+          if (!this.#over && kept.add(bytes)) return true;
+          body.stop();
+          if (this.#over) resolve(undefined);
+          else reject(new BodyTooLarge(this.#parts.settings.bodyBytes));
+          return false;
+        },
+        end: (rawTrailers) => {
+          this.#trailers = rawTrailers;
+          resolve(kept.whole());
+        },
+        broken: (cause) => {
+          body.stop();
+          reject(cause);
+        },
+      });
+    });
   }
 
   #keep(): KeptBytes {

@@ -4,11 +4,11 @@
  */
 import type { IncomingMessage } from 'node:http';
 import type { StoreName } from '../core/ownership.ts';
-import { signGuard } from '../guard/signature.ts';
+import { guardHeaderNames, signGuard } from '../guard/signature.ts';
 import type { Passage } from './admit.ts';
 import type { MatchedRequest } from './classify.ts';
 import type { ForwardOrder } from './forward.ts';
-import { requestHeaders } from './headers.ts';
+import { requestHeaders, requestTrailers } from './headers.ts';
 import type { Identity } from './identify.ts';
 import type { ClientView } from './rewrite.ts';
 import type { ProxyContext } from './serve.ts';
@@ -38,9 +38,10 @@ export function wayTo(
     asked,
     seal: (method, path, headers) => {
       const target = context.prefixes[store] + path;
+      const addressed = ['Host', context.shapes[store].hostFor(request), ...headers];
       return {
         target,
-        headers: sealed(context, request, { ...matched, method }, passage, identity, target, headers),
+        headers: sealed(context, { ...matched, method }, passage, identity, target, addressed),
       };
     },
   });
@@ -56,13 +57,15 @@ export function headersFor(
   identity: Identity | undefined,
   target: string,
 ): string[] {
-  const received = requestHeaders(request, context.headerRules);
-  return sealed(context, request, matched, passage, identity, target, received);
+  const host = context.shapes[passage.store].hostFor(request);
+  const received = requestHeaders(request, context.headerRules, host);
+  return sealed(context, matched, passage, identity, target, received);
 }
+
+const signedNames = Object.values(guardHeaderNames);
 
 function sealed(
   context: ProxyContext,
-  request: IncomingMessage,
   matched: Pick<MatchedRequest, 'method' | 'access'>,
   passage: Passage,
   identity: Identity | undefined,
@@ -70,7 +73,7 @@ function sealed(
   received: string[],
 ): string[] {
   const { store, partition, epoch } = passage;
-  const headers = context.shapes[store].request(received, request);
+  const headers = context.shapes[store].request(received);
   if (!context.config.stores[store].guard || partition === undefined || epoch === undefined) return headers;
   const signed = signGuard({
     secret: context.guardSecret,
@@ -82,8 +85,17 @@ function sealed(
     epoch,
     access: matched.access,
   });
-  for (const [name, value] of Object.entries(signed)) headers.push(name, value);
+  for (const name of signedNames) headers.push(name, signed[name]);
   return headers;
+}
+
+/** What the store gets of the fields behind a request's body. */
+export function trailersFor(
+  { shapes, headerRules }: ProxyContext,
+  store: StoreName,
+  raw: readonly string[],
+): string[] {
+  return raw.length === 0 ? [] : shapes[store].requestTrailers(requestTrailers(raw, headerRules));
 }
 
 /** The store's header fields as this client gets them. */

@@ -30,10 +30,12 @@ export function overridesMethod({ request, query, body, rule }: Origin): boolean
 
 /** Also in the spelling that gateways which map fields to variables take for the same (CGI, WSGI, PHP). */
 function inHeader({ headers }: IncomingMessage, named: RouteRule['headers'] = {}): boolean {
-  const values = new Map(Object.entries(named).map(([name, value]) => [name.toLowerCase(), value]));
-  return Object.keys(headers).some(
-    (name) => overrideHeaders.has(name.replaceAll('_', '-')) && (values.get(name) ?? '*') === '*',
-  );
+  return Object.keys(headers).some((name) => {
+    // All of them begin like this, most others do not.
+    if (!name.startsWith('x') || !overrideHeaders.has(name.replaceAll('_', '-'))) return false;
+    const [, wanted = '*'] = Object.entries(named).findLast(([other]) => other.toLowerCase() === name) ?? [];
+    return wanted === '*';
+  });
 }
 
 /** The rule has matched, so that one `_method` has the named value for every reader; more are not answered for. */

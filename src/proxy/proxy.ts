@@ -116,7 +116,11 @@ export function createProxy(parts: ProxyParts): Proxy {
   const { config, keys, log } = parts;
   const limits = { ...defaultLimits, ...parts.limits };
   const counters = newCounters();
-  const upstreams = { legacy: upstreamOf(config, 'legacy', limits), app: upstreamOf(config, 'app', limits) };
+  const bug = (error: unknown): void => log('error', 'proxy.bug', { error: String(error) });
+  const upstreams = {
+    legacy: upstreamOf(config, 'legacy', limits, bug),
+    app: upstreamOf(config, 'app', limits, bug),
+  };
   const nowMs = parts.nowMs ?? Date.now;
   const keyedWrites =
     keys && new KeyedWrites({ keys, stores: config.stores, log, bytesMax: limits.keyedBytes });
@@ -186,17 +190,24 @@ const everyHomeIsKnown: Homes = {
 };
 const emptyDirectory: Directory = { cached: () => null, look: async () => undefined };
 
-function upstreamOf(config: Config, store: StoreName, limits: ProxyLimits): Upstream {
-  const { url, connections, connectTimeoutMs } = config.stores[store];
+function upstreamOf(
+  config: Config,
+  store: StoreName,
+  limits: ProxyLimits,
+  bug: (error: unknown) => void,
+): Upstream {
+  const { url, connections, streams, connectTimeoutMs } = config.stores[store];
   return new Upstream({
     origin: new URL(url).origin,
     tls: storeTlsOf(store, config),
     connections,
+    streams,
     connectTimeoutMs,
     queueMax: limits.queued,
     queueMs: connectTimeoutMs,
     bodyTimeoutMs: bodySilenceMs,
     headerBytesMax,
+    bug,
   });
 }
 

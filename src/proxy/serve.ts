@@ -39,7 +39,7 @@ import {
   type Identity,
 } from './identify.ts';
 import { peerTest } from './peers.ts';
-import { shapedAnswer, wayTo } from './outgoing.ts';
+import { shapedAnswer, trailersFor, wayTo } from './outgoing.ts';
 import { Shape } from './shape.ts';
 import { seenBodyBytesMax } from './seen-body.ts';
 import type { Upstream } from './upstream.ts';
@@ -270,6 +270,7 @@ function admitAndForward(
       readTimeoutMs: settings.readTimeoutMs,
       answerFields: (from) => answerFieldsOf(context, from),
       shaped: (part, from, headers) => shapedAnswer(context, request, part, from, headers),
+      trailers: (raw) => trailersFor(context, store, raw),
       keyed: context.keyedWrites?.of(request, matched, passage, identity),
       gate: context.gate,
       doorbell: context.doorbell,

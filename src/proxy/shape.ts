@@ -41,17 +41,20 @@ export class Shape {
     this.#cookies = cookies ? cookieRewriteOf(cookieDomain, cookiePath) : undefined;
   }
 
-  /** Undefined: the store's own. A client that names no host (HTTP/1.0) cannot have it preserved. */
-  hostFor(request: AsReceived): string | undefined {
-    if (this.#host === 'store') return undefined;
-    return this.#host === 'preserve' ? request.headers.host : this.#host;
+  /** What the store sees as Host. A client that names no host (HTTP/1.0) cannot have it preserved. */
+  hostFor(request: AsReceived): string {
+    if (this.#host === 'store') return this.storeHost;
+    return this.#host === 'preserve' ? (request.headers.host ?? this.storeHost) : this.#host;
   }
 
   /** `headers`: a flat list that may be changed. */
-  request(headers: string[], request: AsReceived): string[] {
-    const changed = this.#request.apply(headers);
-    const host = this.hostFor(request);
-    return host === undefined ? changed : ['Host', host, ...changed];
+  request(headers: string[]): string[] {
+    return this.#request.apply(headers);
+  }
+
+  /** What requests to the store must not say is not said behind their bodies either. */
+  requestTrailers(trailers: string[]): string[] {
+    return this.#request.dropFrom(trailers);
   }
 
   /** Head of a final answer, flat, in the view of the client that asked. */
@@ -80,9 +83,7 @@ export class Shape {
   }
 
   #placeFor(request: AsReceived): StorePlace {
-    const seen = this.hostFor(request);
-    const hosts = seen === undefined ? [this.storeHost] : [this.storeHost, seen];
-    return { scheme: this.#scheme, hosts, prefix: this.#prefix };
+    return { scheme: this.#scheme, hosts: [this.storeHost, this.hostFor(request)], prefix: this.#prefix };
   }
 }
 

@@ -24,6 +24,14 @@ export function failureOf(
   const members = { store, stage };
   const write = access === 'write';
   const notSent = write ? ({ sent: 'no' } as const) : {};
+  if (stage === 'streams-full') {
+    return {
+      code: 'pool-full',
+      detail: `All event streams to ${store} that stores.${store}.streams allows are open. Nothing was changed; try again shortly.`,
+      retryAfterSeconds: 1,
+      members,
+    };
+  }
   if (!sending) {
     switch (stage) {
       case 'pool-full':

@@ -153,7 +153,7 @@ export class Upgrades {
     client.once('close', () => this.#end(upgraded));
     const target = this.#context.prefixes[store] + matched.target;
     const headers = headersFor(this.#context, request, matched, passage, identity, target);
-    setHeaders(request, headers, this.#context.shapes[store].storeHost);
+    setHeaders(request, headers);
     request.url = matched.target;
     this.#middlewares[store].upgrade(request, client as Socket, head);
   }
@@ -271,9 +271,9 @@ function socketClient(socket: Duplex): Client {
 }
 
 /** The forwarder takes its headers from the parsed form: give it what would be sent, and the handshake. */
-function setHeaders(request: IncomingMessage, headers: readonly string[], storeHost: string): void {
-  const parsed = parsedForm(headers);
-  request.headers = { host: storeHost, ...parsed, connection: 'Upgrade', upgrade: 'websocket' };
+function setHeaders(request: IncomingMessage, headers: readonly string[]): void {
+  const { 'transfer-encoding': _, ...parsed } = parsedForm(headers);
+  request.headers = { ...parsed, connection: 'Upgrade', upgrade: 'websocket' };
 }
 
 function parsedForm(headers: readonly string[]): Record<string, string | string[]> {

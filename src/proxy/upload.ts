@@ -3,7 +3,7 @@
  * a client that breaks off has written nothing; larger ones are streamed, every chunk under the lease.
  */
 import type { IncomingMessage } from 'node:http';
-import { Readable } from 'node:stream';
+import type { UpstreamBody, UpstreamBodySink } from './upstream.ts';
 
 /** Bodies up to this size are read before the request is sent upstream. */
 export const wholeBodyBytesMax = 65_536;
@@ -121,14 +121,14 @@ export class LeaseLapsed extends Error {
   }
 }
 
-/**
- * A stream of its own, because the client library destroys what it sends from, and the client's connection
- * must outlive a failed upload to get its answer.
- */
-export class Upload extends Readable {
+/** A body that goes on to the store while the client still sends it. */
+export class Upload implements UpstreamBody {
+  readonly length: number | undefined;
   readonly #request: IncomingMessage;
   readonly #mayContinue: () => boolean;
+  readonly #trailersOf: (raw: readonly string[]) => readonly string[];
   #beginning: Buffer | undefined;
+  #sink: UpstreamBodySink | undefined;
   #attached = false;
   #received = false;
 
@@ -136,13 +136,14 @@ export class Upload extends Readable {
   constructor(
     request: IncomingMessage,
     mayContinue: () => boolean,
+    trailersOf: (raw: readonly string[]) => readonly string[],
     beginning: Buffer | undefined = begunBefore.get(request),
   ) {
-    super();
-    // Whoever sends from it learns of its errors; until then nobody has to.
-    this.on('error', () => {});
+    const { 'content-length': length, 'transfer-encoding': coding } = request.headers;
+    this.length = length === undefined || coding !== undefined ? undefined : Number(length);
     this.#request = request;
     this.#mayContinue = mayContinue;
+    this.#trailersOf = trailersOf;
     this.#beginning = beginning;
   }
 
@@ -151,13 +152,14 @@ export class Upload extends Readable {
     return this.#received;
   }
 
-  override _read(): void {
+  start(sink: UpstreamBodySink): void {
+    this.#sink = sink;
     const beginning = this.#beginning;
-    if (beginning !== undefined) {
-      this.#beginning = undefined;
-      this.push(beginning);
-      return;
-    }
+    this.#beginning = undefined;
+    if (beginning === undefined || sink.piece(beginning)) this.resume();
+  }
+
+  resume(): void {
     if (!this.#attached) {
       this.#attached = true;
       this.#request.on('data', this.#onData);
@@ -167,27 +169,24 @@ export class Upload extends Readable {
     this.#request.resume();
   }
 
-  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+  stop(): void {
+    this.#sink = undefined;
     this.#request.off('data', this.#onData);
     this.#request.off('end', this.#onEnd);
     this.#request.off('close', this.#onClose);
-    callback(error);
   }
 
   readonly #onData = (chunk: Buffer): void => {
-    if (!this.#mayContinue()) {
-      this.destroy(new LeaseLapsed());
-      return;
-    }
-    if (!this.push(chunk)) this.#request.pause();
+    if (!this.#mayContinue()) this.#sink?.broken(new LeaseLapsed());
+    else if (this.#sink?.piece(chunk) === false) this.#request.pause();
   };
 
   readonly #onEnd = (): void => {
     this.#received = true;
-    this.push(null);
+    this.#sink?.end(this.#trailersOf(this.#request.rawTrailers));
   };
 
   readonly #onClose = (): void => {
-    if (!this.#received) this.destroy(new ClientBrokeOff());
+    if (!this.#received) this.#sink?.broken(new ClientBrokeOff());
   };
 }

@@ -1,16 +1,16 @@
 /**
- * The way to one store: a bounded set of connections with a bounded, timed queue before them, behind an
- * interface that says nothing about the client library. Nothing here is ever sent twice.
+ * The way to one store: a bounded set of connections with a bounded, timed queue before them, and a bound of its own
+ * for event streams. This is the whole face of what lies in src/proxy/upstream. Nothing here is ever sent twice.
  */
-import type { Readable } from 'node:stream';
-import type { Dispatcher } from 'undici';
-import { TlsFailure } from '../stores/connect.ts';
-import { Lane, type LaneSettings } from './lane.ts';
+import { storeDialer, type StoreTls } from '../stores/connect.ts';
+import { Connection, type ConnectionOwner, type ConnectionSettings } from './upstream/connection.ts';
+import { Exchange } from './upstream/exchange.ts';
 
-/** How far an exchange got when it failed. Only `broken` and `timeout` can follow `onSending`. */
+/** How far an exchange got when it failed. Only `broken`, `timeout` and `streams-full` can follow `onSending`. */
 export type FailedStage =
   | 'hook'
   | 'pool-full'
+  | 'streams-full'
   | 'refused'
   | 'connect-timeout'
   | 'tls'
@@ -22,11 +22,33 @@ export type FailedStage =
 export interface UpstreamRequest {
   readonly method: string;
   readonly target: string;
-  /** Flat list, without framing and hop-by-hop fields; without Host it is the one of the origin. */
-  readonly headers: string[];
-  readonly body: Readable | Buffer | null;
+  /** Flat list without hop-by-hop fields. Where framing fields stand in it, those of the body are written. */
+  readonly headers: readonly string[];
+  readonly body: Buffer | UpstreamBody | null;
+  /** Of a body that was read whole. */
+  readonly trailers?: readonly string[];
   /** From sending to the head of the answer, ms; 0: no bound. */
   readonly headTimeoutMs: number;
+  /** Its answer may be a stream of events that lasts; `announced`: the client has asked for one. */
+  readonly stream: 'no' | 'possible' | 'announced';
+}
+
+/** A body that is still being received. */
+export interface UpstreamBody {
+  /** Bytes, where the client said how many. */
+  readonly length: number | undefined;
+  start(sink: UpstreamBodySink): void;
+  /** Goes on after `piece` returned false. */
+  resume(): void;
+  /** Nothing more is wanted; the sink is not called any more. */
+  stop(): void;
+}
+
+export interface UpstreamBodySink {
+  /** False: the next one must wait for `resume`. */
+  piece(bytes: Buffer): boolean;
+  end(rawTrailers: readonly string[]): void;
+  broken(cause: Error): void;
 }
 
 /** What happens to one exchange. Exactly one of onEnd and onFailed is the last call. */
@@ -47,208 +69,206 @@ export interface UpstreamExchange {
   resume(): void;
 }
 
-export interface UpstreamSettings extends LaneSettings {
+export interface UpstreamSettings {
+  readonly origin: string;
+  /** For an https origin. */
+  readonly tls?: StoreTls | undefined;
   readonly connections: number;
+  /** Connections that carry event streams; they are not counted among the others. */
+  readonly streams: number;
+  readonly connectTimeoutMs: number;
   /** How many requests may wait for a connection, and how long, ms. */
   readonly queueMax: number;
   readonly queueMs: number;
+  /** Silence within an answer's body that counts as a broken connection, ms. */
+  readonly bodyTimeoutMs: number;
+  readonly headerBytesMax: number;
+  /** Errors of listeners: they end the exchange, never the process. */
+  readonly bug: (error: unknown) => void;
 }
+
+/** Between two looks at connections that are idle. */
+const idleLookMs = 1_000;
 
 export class Upstream {
   readonly #settings: UpstreamSettings;
-  readonly #free: Lane[] = [];
-  readonly #lanes = new Set<Lane>();
+  readonly #forConnections: ConnectionSettings;
+  readonly #owner: ConnectionOwner = {
+    onFree: (connection) => this.#onFree(connection),
+    onGone: (connection) => this.#onGone(connection),
+    onStream: (connection) => this.#onStream(connection),
+  };
+  /** Also those that are being opened. */
+  readonly #all = new Set<Connection>();
+  /** How many of them carry event streams. */
+  #streams = 0;
+  /** Those used last are at the end. */
+  #idle: Connection[] = [];
+  /** Became free in this turn of the event loop. */
+  #freed: Connection[] = [];
+  /** Came in this turn of the event loop. */
+  #arrived: Exchange[] = [];
   readonly #queue = new Set<Exchange>();
+  #turnComes = false;
+  #idleLook: NodeJS.Timeout | undefined;
   #closed = false;
 
   constructor(settings: UpstreamSettings) {
     this.#settings = settings;
+    this.#forConnections = { ...settings, dial: storeDialer(settings) };
   }
 
-  /** Calls the listener only after it returned, except with `pool-full` and `closed`. */
+  /** Calls the listener only after it returned. */
   send(request: UpstreamRequest, listener: UpstreamListener): UpstreamExchange {
-    const exchange = new Exchange(request, listener, (lane) => this.#release(lane));
-    if (this.#closed) {
-      exchange.fail('closed', new Error('the proxy has closed its connections'));
-      return exchange;
-    }
-    const lane = this.#free.pop() ?? this.#newLane();
-    if (lane !== undefined) {
-      exchange.run(lane);
-      return exchange;
-    }
-    this.#enqueue(exchange);
+    const exchange = new Exchange(request, listener, this.#settings.bug);
+    this.#arrived.push(exchange);
+    this.#takeTurnSoon();
     return exchange;
   }
 
   /** Breaks off whatever is still under way. */
   async close(): Promise<void> {
     this.#closed = true;
-    for (const exchange of this.#queue) exchange.fail('closed', new Error('the proxy is shutting down'));
-    this.#queue.clear();
-    await Promise.all([...this.#lanes].map((lane) => lane.client.destroy()));
+    clearInterval(this.#idleLook);
+    const down = new Error('the proxy is shutting down');
+    for (const exchange of [...this.#arrived, ...this.#queue]) exchange.fail('closed', down);
+    for (const connection of this.#all) connection.close(down);
   }
 
-  #newLane(): Lane | undefined {
-    if (this.#lanes.size >= this.#settings.connections) return undefined;
-    const lane = new Lane(this.#settings);
-    this.#lanes.add(lane);
-    return lane;
+  // --- what connections say --------------------------------------------------------------------------
+
+  #onFree(connection: Connection): void {
+    if (connection.streaming) {
+      connection.streaming = false;
+      this.#streams -= 1;
+      if (this.#others > this.#settings.connections) {
+        connection.close();
+        return;
+      }
+    }
+    this.#freed.push(connection);
+    this.#takeTurnSoon();
+  }
+
+  #onGone(connection: Connection): void {
+    this.#all.delete(connection);
+    if (connection.streaming) this.#streams -= 1;
+    if (this.#queue.size > 0) this.#takeTurnSoon();
+  }
+
+  #onStream(connection: Connection): boolean {
+    if (connection.streaming) return true;
+    if (this.#streams >= this.#settings.streams) return false;
+    connection.streaming = true;
+    this.#streams += 1;
+    if (this.#queue.size > 0) this.#takeTurnSoon();
+    return true;
+  }
+
+  // --- one turn --------------------------------------------------------------------------------------
+
+  get #others(): number {
+    return this.#all.size - this.#streams;
+  }
+
+  /**
+   * Exchanges get their connections after everything was read that has arrived by then. Only then is it known of an
+   * idle connection that the store has not closed it, and has said nothing on it that would be taken for the answer.
+   */
+  #takeTurnSoon(): void {
+    if (this.#turnComes) return;
+    this.#turnComes = true;
+    setImmediate(this.#takeTurn);
+  }
+
+  readonly #takeTurn = (): void => {
+    this.#turnComes = false;
+    if (this.#closed) {
+      for (const exchange of this.#arrived) exchange.fail('closed', new Error('the proxy has shut down'));
+      return;
+    }
+    for (const exchange of this.#queue) {
+      if (!this.#place(exchange)) break;
+      this.#queue.delete(exchange);
+    }
+    const arrived = this.#arrived;
+    this.#arrived = [];
+    for (const exchange of arrived) {
+      if (exchange.over) continue;
+      if (exchange.request.stream === 'announced') this.#placeStream(exchange);
+      else if (this.#queue.size > 0) this.#enqueue(exchange);
+      // A connection that became free just now can be trusted in the next turn: better than one more.
+      else if (this.#idle.length === 0 && this.#arrived.length < this.#freed.length)
+        this.#arrived.push(exchange);
+      else if (!this.#place(exchange)) this.#enqueue(exchange);
+    }
+    this.#rest();
+    if (this.#arrived.length > 0 || (this.#queue.size > 0 && this.#idle.length > 0)) this.#takeTurnSoon();
+  };
+
+  #rest(): void {
+    if (this.#freed.length === 0) return;
+    this.#idle.push(...this.#freed);
+    this.#freed = [];
+    this.#idleLook ??= setInterval(() => this.#lookAtIdle(), idleLookMs).unref();
+  }
+
+  #lookAtIdle(): void {
+    const idle = this.#idle;
+    this.#idle = idle.filter((connection) => connection.mayCarry());
+    for (const connection of idle) {
+      if (!connection.mayCarry()) connection.close();
+    }
+    if (this.#idle.length > 0) return;
+    clearInterval(this.#idleLook);
+    this.#idleLook = undefined;
+  }
+
+  /** False: there is no connection, and there may be no more. */
+  #place(exchange: Exchange): boolean {
+    const idle = this.#takeIdle();
+    if (idle !== undefined) idle.carry(exchange);
+    else if (this.#others < this.#settings.connections) this.#open(exchange);
+    else return false;
+    return true;
+  }
+
+  #placeStream(exchange: Exchange): void {
+    if (this.#streams >= this.#settings.streams) {
+      exchange.fail('streams-full', new Error('all event streams are in use'));
+      return;
+    }
+    this.#streams += 1;
+    const idle = this.#takeIdle();
+    if (idle === undefined) {
+      this.#open(exchange).streaming = true;
+      return;
+    }
+    idle.streaming = true;
+    idle.carry(exchange);
+  }
+
+  #takeIdle(): Connection | undefined {
+    for (let idle = this.#idle.pop(); idle !== undefined; idle = this.#idle.pop()) {
+      if (idle.mayCarry()) return idle;
+      idle.close();
+    }
+    return undefined;
+  }
+
+  #open(exchange: Exchange): Connection {
+    const connection = new Connection(this.#forConnections, this.#owner, exchange);
+    this.#all.add(connection);
+    return connection;
   }
 
   #enqueue(exchange: Exchange): void {
-    if (this.#queue.size >= this.#settings.queueMax) {
+    const { queueMax, queueMs } = this.#settings;
+    if (this.#queue.size >= queueMax) {
       exchange.fail('pool-full', new Error('the queue for a connection is full'));
       return;
     }
     this.#queue.add(exchange);
-    exchange.waitAtMost(this.#settings.queueMs, () => this.#queue.delete(exchange));
+    exchange.waitAtMost(queueMs, () => this.#queue.delete(exchange));
   }
-
-  #release(lane: Lane): void {
-    for (const exchange of this.#queue) {
-      this.#queue.delete(exchange);
-      if (exchange.over) continue;
-      // Not at once: this is often called from inside undici's own handling of a failed connection, which
-      // does not bear a new request on the same client (it asserts that its queue is empty).
-      setImmediate(() => {
-        if (exchange.over || this.#closed) this.#release(lane);
-        else exchange.run(lane);
-      });
-      return;
-    }
-    this.#free.push(lane);
-  }
-}
-
-class Exchange implements UpstreamExchange, Dispatcher.DispatchHandler {
-  readonly #request: UpstreamRequest;
-  readonly #listener: UpstreamListener;
-  readonly #release: (lane: Lane) => void;
-  #lane: Lane | undefined;
-  #controller: Dispatcher.DispatchController | undefined;
-  #queued: NodeJS.Timeout | undefined;
-  #leaveQueue: (() => void) | undefined;
-  #cancelled: Error | undefined;
-  over = false;
-
-  constructor(request: UpstreamRequest, listener: UpstreamListener, release: (lane: Lane) => void) {
-    this.#request = request;
-    this.#listener = listener;
-    this.#release = release;
-  }
-
-  waitAtMost(queueMs: number, leave: () => void): void {
-    this.#leaveQueue = leave;
-    this.#queued = setTimeout(() => {
-      leave();
-      this.fail('pool-full', new Error(`no connection became free within ${queueMs} ms`));
-    }, queueMs);
-  }
-
-  run(lane: Lane): void {
-    clearTimeout(this.#queued);
-    this.#leaveQueue = undefined;
-    this.#lane = lane;
-    const { method, target, headers, body, headTimeoutMs } = this.#request;
-    lane.dispatch({ path: target, method, headers, body, headersTimeout: headTimeoutMs }, this);
-  }
-
-  fail(stage: FailedStage, cause: Error): void {
-    if (this.over) return;
-    this.over = true;
-    clearTimeout(this.#queued);
-    this.#listener.onFailed(stage, cause);
-  }
-
-  // --- UpstreamExchange ------------------------------------------------------------------------------
-
-  cancel(reason: Error): void {
-    if (this.over) return;
-    this.#cancelled = reason;
-    if (this.#controller !== undefined) {
-      this.#controller.abort(reason);
-      return;
-    }
-    // Still waiting for a connection: its start, should it come, finds the exchange over.
-    this.#leaveQueue?.();
-    this.fail('cancelled', reason);
-  }
-
-  pause(): void {
-    this.#controller?.pause();
-  }
-
-  resume(): void {
-    this.#controller?.resume();
-  }
-
-  // --- undici's side ---------------------------------------------------------------------------------
-
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    if (this.over) {
-      controller.abort(this.#cancelled ?? new Error('given up'));
-      return;
-    }
-    this.#controller = controller;
-    if (this.#listener.onSending()) return;
-    this.#cancelled = new Error('not to be sent any more');
-    controller.abort(this.#cancelled);
-  }
-
-  onResponseStart(
-    controller: Dispatcher.DispatchController,
-    status: number,
-    _headers: unknown,
-    reason?: string,
-  ): void {
-    if (this.over) return;
-    const rawHeaders = latin1(controller.rawHeaders);
-    if (status < 200) this.#listener.onInformation(status, rawHeaders);
-    else this.#listener.onHead(status, reason ?? '', rawHeaders);
-  }
-
-  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    if (!this.over) this.#listener.onData(chunk);
-  }
-
-  onResponseEnd(controller: Dispatcher.DispatchController): void {
-    const broken = this.#lane?.socketError;
-    if (!this.over && broken !== undefined) {
-      this.fail('broken', broken);
-    } else if (!this.over) {
-      this.over = true;
-      this.#listener.onEnd(latin1(controller.rawTrailers));
-    }
-    this.#leaveLane();
-  }
-
-  onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
-    const begun = this.#controller !== undefined;
-    this.fail(this.#cancelled === undefined ? stageOf(error, begun) : 'cancelled', error);
-    this.#leaveLane();
-  }
-
-  #leaveLane(): void {
-    const lane = this.#lane;
-    this.#lane = undefined;
-    if (lane !== undefined) this.#release(lane);
-  }
-}
-
-/** `begun`: the request's head may have been written. */
-function stageOf(error: Error & { readonly code?: unknown }, begun: boolean): FailedStage {
-  if (begun) {
-    const late = error.code === 'UND_ERR_HEADERS_TIMEOUT' || error.code === 'UND_ERR_BODY_TIMEOUT';
-    return late ? 'timeout' : 'broken';
-  }
-  const late = error.code === 'UND_ERR_CONNECT_TIMEOUT' || error.code === 'ETIMEDOUT';
-  if (late) return 'connect-timeout';
-  if (error instanceof TlsFailure) return 'tls';
-  return error.code === 'UND_ERR_DESTROYED' || error.code === 'UND_ERR_CLOSED' ? 'closed' : 'refused';
-}
-
-function latin1(raw: unknown): string[] {
-  if (!Array.isArray(raw)) return [];
-  return raw.map((value: unknown) => (Buffer.isBuffer(value) ? value.toString('latin1') : String(value)));
 }

@@ -5,9 +5,9 @@
  */
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { isIP, type Socket } from 'node:net';
-import { createSecureContext, type SecureVersion } from 'node:tls';
-import { buildConnector } from 'undici';
+import { connect, isIP, type Socket } from 'node:net';
+import { connect as connectTls, createSecureContext, type SecureVersion, type TLSSocket } from 'node:tls';
+import type { buildConnector } from 'undici';
 import type { Config } from '../config/schema.ts';
 import type { StoreName } from '../core/ownership.ts';
 
@@ -86,37 +86,115 @@ function mustBeCertificates(setting: string, pem: string): void {
   }
 }
 
-/** For undici. What fails after the connection was opened and before TLS was agreed on is a TlsFailure. */
+export interface StoreAddress {
+  /** Scheme, host and port. */
+  readonly origin: string;
+  /** For an https origin. */
+  readonly tls?: StoreTls | undefined;
+  /** Until TLS is agreed on, where it is spoken. */
+  readonly connectTimeoutMs: number;
+}
+
+/** Nobody answered in time, or TLS was not agreed on in time: nothing was sent. */
+export class ConnectTimeout extends Error {}
+
+/** A fault is a ConnectTimeout, a TlsFailure, or why the connection was refused. */
+export type Opened = (socket: Socket | undefined, fault: Error | undefined) => void;
+
+/** Gets what a store sends. `lasting`: the bytes stay as they are; else only until the call returns. */
+export type Taker = (bytes: Buffer, lasting: boolean) => void;
+
+/** Opens a connection, and calls back once, later. Returns the way out: then it never calls back. */
+export type StoreDial = (opened: Opened, take?: Taker) => () => void;
+
+export function storeDialer({ origin, tls, connectTimeoutMs }: StoreAddress): StoreDial {
+  const { hostname, port, protocol } = new URL(origin);
+  const host = hostname.replace(/^\[|\]$/g, '');
+  const address = {
+    ...{ host, port: Number(port === '' ? (protocol === 'https:' ? 443 : 80) : port) },
+    ...{ noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 },
+  };
+  let session: Buffer | undefined;
+  const secure = (below: Socket, trust: StoreTls): TLSSocket => {
+    const resumed = session === undefined ? {} : { session };
+    const socket = connectTls({ host, ...trust, ...resumed, socket: below, ALPNProtocols: ['http/1.1'] });
+    socket.on('session', (given) => (session = given));
+    carriers.set(socket, below);
+    return socket;
+  };
+  return (opened, take) => {
+    const shared = take !== undefined && tls === undefined && mayShareBuffer;
+    let buffer = sharedBuffer;
+    const onread = {
+      buffer: () => buffer,
+      callback: (bytes: number) => {
+        const read = buffer.subarray(0, bytes);
+        const lasting = buffer !== sharedBuffer && bytes >= muchBytes;
+        // Where much comes, the next goes into memory of its own: then nobody has to copy it.
+        buffer = bytes < muchBytes ? sharedBuffer : Buffer.allocUnsafeSlow(bufferBytes);
+        take?.(read, lasting);
+        return true;
+      },
+    };
+    const below = connect(shared ? { ...address, onread } : address);
+    let socket = below;
+    let waiting = true;
+    const settle = (fault?: Error): void => {
+      if (!waiting) return;
+      waiting = false;
+      clearTimeout(late);
+      if (fault === undefined) {
+        if (take !== undefined && !shared) socket.on('data', (bytes: Buffer) => take(bytes, true));
+        opened(socket, undefined);
+      } else {
+        socket.destroy();
+        below.destroy();
+        opened(undefined, fault);
+      }
+    };
+    const late = setTimeout(
+      () => settle(new ConnectTimeout(`no connection within ${connectTimeoutMs} ms`)),
+      connectTimeoutMs,
+    );
+    below.on('error', (error) => settle(isLate(error) ? new ConnectTimeout(error.message) : error));
+    below.once('connect', () => {
+      if (tls === undefined) {
+        settle();
+        return;
+      }
+      socket = secure(below, tls);
+      socket.on('error', (error) => settle(isLate(error) ? error : new TlsFailure(error)));
+      socket.once('secureConnect', () => settle());
+    });
+    return () => {
+      waiting = false;
+      clearTimeout(late);
+      socket.destroy();
+      below.destroy();
+    };
+  };
+}
+
+/**
+ * Reading allocates nothing where all connections read into the same memory: the bytes are taken, or copied, before
+ * the next one reads. On Windows reads are under way together.
+ */
+const mayShareBuffer = process.platform !== 'win32';
+const bufferBytes = 65_536;
+const muchBytes = 32_768;
+const sharedBuffer = Buffer.allocUnsafeSlow(bufferBytes);
+
+/** The same for undici. */
 export function storeConnector(
+  origin: string,
   connectTimeoutMs: number,
   tls: StoreTls | undefined,
 ): buildConnector.connector {
-  // Its declared result is void, but it gives the socket that it opens.
-  const connect = buildConnector({ timeout: connectTimeoutMs, allowH2: false, ...tls }) as (
-    ...given: Parameters<buildConnector.connector>
-  ) => Socket;
-  return (options, callback) => {
-    // A name given here would be that of the request's Host, which undici would connect to and believe.
-    const { servername: _, ...address } = options;
-    if (tls === undefined) {
-      connect(address, callback);
-      return;
-    }
-    // In two steps, so that the connection below can be reset.
-    connect({ ...address, protocol: 'http:', port: address.port || '443' }, (...[refused, below]) => {
-      if (refused !== null) {
-        callback(refused, null);
-        return;
-      }
-      connect({ ...address, httpSocket: below }, (...[error, secured]) => {
-        if (error !== null) {
-          below.destroy();
-          callback(isLate(error) ? error : new TlsFailure(error), null);
-          return;
-        }
-        carriers.set(secured, below);
-        callback(null, secured);
-      });
+  const dial = storeDialer({ origin, tls, connectTimeoutMs });
+  return (_options, callback) => {
+    dial((socket, fault) => {
+      if (socket === undefined) callback(fault ?? new Error('not connected'), null);
+      else callback(null, socket);
     });
   };
 }
@@ -138,5 +216,6 @@ export function resetStoreConnection(socket: Socket): void {
 }
 
 function isLate(error: Error & { readonly code?: unknown }): boolean {
-  return error.code === 'UND_ERR_CONNECT_TIMEOUT' || error.code === 'ETIMEDOUT';
+  const all = error instanceof AggregateError ? [error, ...(error.errors as unknown[])] : [error];
+  return all.some((one) => one instanceof Error && 'code' in one && one.code === 'ETIMEDOUT');
 }

@@ -67,6 +67,29 @@ const rpc: StoreHook = {
   },
 };
 
+describe('trailers of a request', () => {
+  const chunked =
+    'POST /a HTTP/1.1\r\nHost: h\r\nx-user: ann\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n';
+
+  test.each([
+    [
+      'go on with the body that was looked at',
+      { readsBody: () => true, request: () => ({}) },
+      '2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n',
+    ],
+    ['go on with the body that was not', { request: () => ({}) }, '2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n'],
+    [
+      'end with the body that was replaced',
+      { readsBody: () => true, request: () => ({ body: Buffer.from('yo!') }) },
+      'yo!',
+    ],
+  ] as [string, StoreHook, string][])('%s', async (_name, hook, sent) => {
+    const { port, legacy } = await startHooked(hook);
+    expect((await exchange(port, chunked)).body).toBe('ok');
+    expect(legacy.bytes.slice(legacy.bytes.indexOf('\r\n\r\n') + 4)).toBe(sent);
+  });
+});
+
 describe('a hook that changes everything', () => {
   test('gives request and answer another form, framed rightly', async () => {
     const { port, legacy } = await startHooked(rpc, {

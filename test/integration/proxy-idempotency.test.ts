@@ -528,12 +528,12 @@ describe('a body', () => {
   const megabyte = 1_048_576;
   const long = (bytes: number, seed = 'a'): string =>
     `${seed}${'0123456789abcdef'.repeat(Math.ceil(bytes / 16))}`.slice(0, bytes);
-  const chunked = (body: string): string => {
+  const chunked = (body: string, trailers = ''): string => {
     const half = Math.floor(body.length / 2);
     const chunks = [body.slice(0, half), body.slice(half)]
       .filter((part) => part !== '')
       .map((part) => `${part.length.toString(16)}\r\n${part}\r\n`);
-    return `PUT /a HTTP/1.1\r\nHost: h\r\nx-user: ann\r\nIdempotency-Key: k1\r\nTransfer-Encoding: chunked\r\n\r\n${chunks.join('')}0\r\n\r\n`;
+    return `PUT /a HTTP/1.1\r\nHost: h\r\nx-user: ann\r\nIdempotency-Key: k1\r\nTransfer-Encoding: chunked\r\n\r\n${chunks.join('')}0\r\n${trailers}\r\n`;
   };
 
   test.each([70_000, megabyte, megabyte + 1, 3 * megabyte])(
@@ -554,6 +554,15 @@ describe('a body', () => {
     expect(statusOf(await exchange(rig.port, chunked(body)))).toBe(201);
     expect(rig.legacy.requests[0]?.body === body).toBe(true);
     expect(replayed(await exchange(rig.port, chunked(body)))).toBe(true);
+  });
+
+  test.each([0, 5, 70_000, 3 * megabyte])('of %i bytes in chunks keeps its trailers', async (bytes) => {
+    await start();
+    const body = long(bytes);
+    const trailers = 'X-Sum: 7\r\nOnewriter-User: bob\r\n';
+    expect(statusOf(await exchange(rig.port, chunked(body, trailers)))).toBe(201);
+    expect(rig.legacy.requests[0]?.body === body).toBe(true);
+    expect(rig.legacy.bytes.endsWith('\r\n0\r\nX-Sum: 7\r\n\r\n')).toBe(true);
   });
 
   test('of a repetition is read to its end, for a client that looks for the answer only then', async () => {

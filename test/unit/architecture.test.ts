@@ -69,6 +69,16 @@ describe('the face of the guard', () => {
   });
 });
 
+describe('the way to a store', () => {
+  test('is known to the rest of the proxy by its face alone', () => {
+    const behind = sources
+      .filter((file) => !file.startsWith(join('src', 'proxy', 'upstream')))
+      .flatMap((file) => importsOf(file).map((target) => ({ file, target })))
+      .filter(({ target }) => target.startsWith(join('src', 'proxy', 'upstream/')));
+    expect(behind).toEqual([]);
+  });
+});
+
 describe('sizes', () => {
   test('no file in src has more than 400 lines', () => {
     const long = sources.filter((file) => readFileSync(file, 'utf8').split('\n').length > 401);

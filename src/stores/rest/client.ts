@@ -51,7 +51,7 @@ export class RestClient {
       connections,
       headersTimeout: settings.timeoutMs,
       bodyTimeout: settings.timeoutMs,
-      connect: storeConnector(settings.connectTimeoutMs, settings.tls),
+      connect: storeConnector(url.origin, settings.connectTimeoutMs, settings.tls),
     });
   }
 

@@ -1,0 +1,41 @@
+/** Paths that servers read differently are refused, wherever in a path the difference stands. */
+import { expect, test } from '@jest/globals';
+import * as fc from 'fast-check';
+import { unsafeTarget } from '../../../src/core/route.ts';
+
+const segment = fc.string({
+  unit: fc.constantFrom(..."aZ09_-.~!$&'()*+,;=:@".split(''), '%20', '%C3', '%41', '\xe9'),
+  maxLength: 5,
+});
+const safe = segment.filter((text) => !/^\.\.?$/.test(text.split(';', 1)[0] ?? ''));
+
+test('a path of safe segments is taken, also with empty ones', () => {
+  fc.assert(
+    fc.property(fc.array(safe, { minLength: 1, maxLength: 4 }), (segments) => {
+      expect(unsafeTarget(`/${segments.join('/')}`)).toBeUndefined();
+    }),
+  );
+});
+
+test.each([
+  ['a dot segment', ['.', '..', '%2e', '%2E%2e', '.%2e', '..;a', '.;', '%2e;x=1']],
+  ['an encoded slash or a backslash', ['a%2fb', '%2F', '%5c', '%5C', 'a\\b']],
+  ['an encoded control character', ['%00', '%0d', '%1F', '%7f', 'a%0A']],
+  ['a control character, a space or a fragment', ['\0', '\n', 'a b', '\x7f', 'a#']],
+])('a path with %s is refused', (why, odd) => {
+  fc.assert(
+    fc.property(
+      fc.array(safe, { maxLength: 3 }),
+      fc.constantFrom(...odd),
+      fc.array(safe, { maxLength: 3 }),
+      (before, at, after) => {
+        expect(unsafeTarget(`/${[...before, at, ...after].join('/')}`)).toContain(why);
+      },
+    ),
+  );
+});
+
+test('a path starts with a slash', () => {
+  for (const path of ['', 'a', 'a/b', '*', '?/a'])
+    expect(unsafeTarget(path)).toContain('does not start with a slash');
+});
