@@ -219,3 +219,67 @@ describe('a pool of two', () => {
     expect(answers.map(statusOf)).toEqual([200, 200]);
   });
 });
+
+describe('event streams beside a pool of two', () => {
+  beforeAll(async () => {
+    rig = await HttpRig.start({ legacy: { connections: 2, streams: 4, connectTimeoutMs: 400 } });
+  }, 60_000);
+  afterEach(() => rig.tidy());
+  afterAll(() => rig.stop(), 60_000);
+
+  const stream =
+    'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n7\r\ndata: 1\r\n';
+
+  /** Their first event has come, and they stay open. */
+  async function streams(many: number, lines: readonly string[]): Promise<RawClient[]> {
+    rig.legacy.answer = ({ startLine }, socket) =>
+      void socket.write(
+        startLine.includes('/events') ? stream : 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok',
+      );
+    const open: RawClient[] = [];
+    for (let at = 0; at < many; at += 1) {
+      const client = await send(requestText(`GET /events/${at}`, { lines }));
+      await client.until(() => client.received.includes('data: 1'));
+      open.push(client);
+    }
+    return open;
+  }
+
+  const announced = ['Accept: text/event-stream'];
+
+  test.each([
+    ['that were announced', announced],
+    ['that show only by their answer', []],
+  ])('row 6: event streams %s leave all connections to requests', async (_what, lines) => {
+    const open = await streams(4, lines);
+    const answers = await Promise.all([1, 2, 3, 4].map((at) => rig.exchange(write(`/${at}`))));
+    expect(answers.map(statusOf)).toEqual([200, 200, 200, 200]);
+    for (const socket of rig.legacy.sockets) socket.write('7\r\ndata: 2\r\n');
+    for (const client of open) await client.until(() => client.received.includes('data: 2'));
+    expect(open.every(({ closed }) => !closed)).toBe(true);
+  });
+
+  test('row 6: one event stream more than there may be gets 503, and requests go on', async () => {
+    await streams(4, announced);
+    const more = await rig.exchange(requestText('GET /events/more', { lines: announced }));
+    expect(statusOf(more)).toBe(503);
+    expect(headerOf(more, 'retry-after')).toBe('1');
+    expect(problemOf(more)).toMatchObject({ code: 'pool-full', store: 'legacy' });
+    expect(statusOf(await rig.exchange(write('/after')))).toBe(200);
+  });
+
+  test('row 6: the place of an event stream is free once its client has gone', async () => {
+    const [first] = await streams(4, announced);
+    first?.close();
+    await until('the store sees it', () => rig.legacy.sockets.size === 3);
+    const [again] = await streams(1, announced);
+    expect(again?.received).toMatch(/^HTTP\/1\.1 200/);
+  });
+
+  test('row 6: requests that get no answer leave the event streams theirs', async () => {
+    rig.legacy.answer = () => undefined;
+    for (const path of ['/slow/1', '/slow/2']) await send(requestText(`GET ${path}`));
+    await until('both are at the store', () => rig.legacy.requests.length === 2);
+    expect(await streams(2, announced)).toHaveLength(2);
+  });
+});

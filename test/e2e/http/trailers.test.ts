@@ -1,4 +1,4 @@
-/** Fields behind the body, on their way to the client. */
+/** Fields behind the body, on their way to the client and to the store. */
 import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
 import { headerOf, statusOf } from '../../support/raw-http.ts';
 import { HttpRig, requestText } from './rig.ts';
@@ -104,4 +104,68 @@ test('row 10: an answer that is given again for its key comes whole, without the
   expect([statusOf(again), again.body, again.trailers]).toEqual([200, 'hello', []]);
   expect(headerOf(again, 'idempotency-replayed')).toBe('true');
   expect(rig.legacy.requests).toHaveLength(1);
+});
+
+// --- requests ------------------------------------------------------------------------------------------
+
+const upload = (fields: readonly string[], body: string, trailers: readonly string[]): string =>
+  requestText('POST /a', { lines: ['Transfer-Encoding: chunked', ...fields] }) +
+  [...(body === '' ? [] : [body.length.toString(16), body]), '0', ...trailers, '', ''].join('\r\n');
+
+/** The trailers as they reached the store, which got the whole body. */
+async function trailersOf(request: string, body: string): Promise<readonly string[]> {
+  const client = await rig.connect();
+  client.send(request);
+  expect(statusOf(await client.answer())).toBe(200);
+  const [sent] = rig.legacy.requests;
+  expect(sent?.body === body).toBe(true);
+  client.send(requestText('GET /next'));
+  expect(statusOf(await client.answer())).toBe(200);
+  return sent?.trailers ?? [];
+}
+
+test.each([
+  ['one that was announced', ['Trailer: X-Sum'], ['X-Sum: 1']],
+  ['one that was not', [], ['X-Sum: 1']],
+  ['several, in their order and letters', ['Trailer: X-B, x-a'], ['X-B: 1', 'x-a: 2', 'X-C: 3']],
+  ['the same name twice', [], ['X-A: 1', 'X-B: 2', 'X-A: 3']],
+  ['a digest', ['Trailer: Digest'], ['Digest: sha-256=abc']],
+])('row 10: trailers of a request are passed on: %s', async (_what, fields, trailers) => {
+  expect(await trailersOf(upload(fields, 'hello', trailers), 'hello')).toEqual(trailers);
+  const announced = rig.legacy.requests[0]?.headers.filter((line) => line.startsWith('Trailer:'));
+  expect(announced).toEqual(fields);
+});
+
+test.each(['', 'x'.repeat(300_000)])(
+  'row 10: trailers of a request behind a body of any length',
+  async (body) => {
+    expect(await trailersOf(upload([], body, ['X-Sum: 1']), body)).toEqual(['X-Sum: 1']);
+  },
+);
+
+test('row 10: trailers of a request that was held', async () => {
+  const fence = await rig.fence('ann');
+  const client = await rig.connect();
+  client.send(upload([], 'hello', ['X-Sum: 1']));
+  await rig.settled();
+  await fence.reopen();
+  expect(statusOf(await client.answer())).toBe(200);
+  expect(rig.legacy.requests[0]?.trailers).toEqual(['X-Sum: 1']);
+});
+
+test('row 10: a request without trailers has none added', async () => {
+  expect(await trailersOf(upload([], 'hello', []), 'hello')).toEqual([]);
+});
+
+test.each([
+  ['an identity', ['x-user: eve']],
+  ['a credential', ['Authorization: Bearer a', 'Cookie: session=b']],
+  ['what only the proxy says', ['Onewriter-User: eve', 'Onewriter-Epoch: 9', 'onewriter_partition: eve']],
+  ['where it came from', ['X-Forwarded-For: 10.1.1.1', 'Forwarded: for=10.1.1.1', 'X-Original-URL: /admin']],
+  ['another method', ['X-HTTP-Method-Override: DELETE']],
+  ['another host', ['Host: other.example']],
+  ['a field of this hop', ['Connection: X-A', 'Keep-Alive: a', 'TE: b', 'Proxy-Authorization: c']],
+  ['what the body is', ['Content-Type: text/html', 'Content-Encoding: gzip']],
+])('row 10: a trailer of a request never says %s', async (_what, hidden) => {
+  expect(await trailersOf(upload([], 'hello', [...hidden, 'X-Sum: 1']), 'hello')).toEqual(['X-Sum: 1']);
 });
