@@ -12,6 +12,12 @@ for (const stream of [process.stdout, process.stderr]) stream.on('error', () => 
 const write = jsonLog((line) => process.stderr.write(line));
 const log: Log = (level, event, fields) => write(level, event, { ...fields, process: process.pid });
 
+// Nobody knows what is still right then, so it ends at once, and another is started.
+process.on('uncaughtException', (error) => {
+  log('error', 'process.bug', { error: error instanceof Error ? error.stack : String(error) });
+  process.exit(1);
+});
+
 let starting: Promise<Running> | undefined;
 let running: Running | undefined;
 let endWithinMs = 0;

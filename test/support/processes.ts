@@ -6,7 +6,7 @@ import { Agent, request } from 'undici';
 import type { StoreName } from '../../src/core/ownership.ts';
 import type { MemberRecord } from '../../src/core/ports.ts';
 import { stablePort } from '../faults/children.ts';
-import { type CliProcess, type CliResult, runCli, startCli } from './cli.ts';
+import { type CliOptions, type CliProcess, type CliResult, runCli, startCli } from './cli.ts';
 import { openLedger, type TestLedger } from './ledger.ts';
 import { startRedis, type TestRedis } from './redis.ts';
 import { connectorFor, type SeenCall, startRestStore, type TestRestStore } from './rest-store.ts';
@@ -89,9 +89,9 @@ export class ProcessRig {
     writeFileSync(this.config, JSON.stringify(whole));
   }
 
-  async start(role: 'up' | 'proxy', changes: Changes = {}): Promise<CliProcess> {
+  async start(role: 'up' | 'proxy', changes: Changes = {}, options: CliOptions = {}): Promise<CliProcess> {
     this.configure(changes);
-    const up = startCli([role, '--config', this.config]);
+    const up = startCli([role, '--config', this.config], options);
     this.#up = up;
     this.#stderr = '';
     up.child.stderr?.on('data', (chunk: Buffer) => (this.#stderr += chunk.toString()));
