@@ -28,6 +28,8 @@ const againAfterMs = { first: 200, most: 30_000 };
 /** Who has served for so long did not die of its start. */
 const steadyAfterMs = 60_000;
 const startingWithinMs = 10_000;
+const underAnother =
+  'proxy.processes is more than 1, but this process is itself a worker of node:cluster. Nothing was started. Let whatever starts it run it as a plain process (with pm2: fork mode), or set proxy.processes to 1.';
 
 export class ProxyProcesses {
   readonly #settings: ProcessesSettings;
@@ -46,6 +48,7 @@ export class ProxyProcesses {
 
   /** Rejects with the error of the first that cannot start; then none is left. */
   static async start(settings: ProcessesSettings): Promise<Ready & { readonly processes: ProxyProcesses }> {
+    if (!cluster.isPrimary) throw new Error(underAnother);
     cluster.schedulingPolicy = cluster.SCHED_NONE;
     cluster.setupPrimary({
       exec: fileURLToPath(settings.program),

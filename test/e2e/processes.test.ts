@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { Agent } from 'undici';
 import { type Changes, ProcessRig, Traffic } from '../support/processes.ts';
 import { RawClient, statusOf } from '../support/raw-http.ts';
+import { startRedis } from '../support/redis.ts';
 import { until } from '../support/until.ts';
 
 let rig: ProcessRig;
@@ -138,6 +139,44 @@ test('a process that is killed under load costs its own connections; another tak
   expect(traffic.lost(rig.app)).toEqual([]);
   expect(rig.wroteToBoth()).toEqual([]);
 }, 180_000);
+
+test('a process that is told to end finishes what it has under way, and another takes its place', async () => {
+  await rig.start('proxy', { writeTimeoutMs: 20_000 });
+  const uploads = await uploadsEverywhere();
+  const [told = 0] = await pidsOf();
+  process.kill(told, 'SIGTERM');
+  expect(new Set(await statusesOf(20))).toEqual(new Set([201]));
+  expect(new Set(await finish(uploads))).toEqual(new Set([201]));
+  await until('another is started', () => rig.told('process.started') === 1, 30_000);
+  const pids = await pidsOf();
+  expect(pids).toHaveLength(2);
+  expect(pids).not.toContain(told);
+}, 60_000);
+
+test('one that cannot be started again is tried until it can', async () => {
+  await rig.start('proxy');
+  const [killed = 0] = await pidsOf();
+  const { directory, port } = rig.server;
+  await rig.server.kill();
+  process.kill(killed, 'SIGKILL');
+  await until('it could not be started', () => rig.told('process.not-started') > 0, 30_000);
+  const again = await startRedis({ directory, port });
+  await until('it is started', () => rig.told('process.started') === 1, 30_000);
+  expect(new Set(await statusesOf(20))).toEqual(new Set([201]));
+  expect(await rig.end()).toMatchObject({ exit: 0 });
+  await again.kill();
+}, 90_000);
+
+test('with an embedded Redis, a new deployment takes over from one that was killed', async () => {
+  const embedded = { redis: { url: 'embedded' } };
+  const up = await rig.start('up', embedded);
+  expect(new Set(await statusesOf(10))).toEqual(new Set([201]));
+  up.child.kill('SIGKILL');
+  await until('the port is free', refuses);
+  await rig.start('up', embedded);
+  expect(new Set(await statusesOf(10))).toEqual(new Set([200]));
+  expect(await rig.end()).toMatchObject({ exit: 0 });
+}, 90_000);
 
 describe('a process that is frozen', () => {
   test('takes no new connection along, and is ended and replaced when it does not come back', async () => {
