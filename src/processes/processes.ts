@@ -149,9 +149,7 @@ export class ProxyProcesses {
   }
 
   async #change(next: RuleSet): Promise<boolean> {
-    const starting = this.#children.filter(({ state }) => state === 'starting');
-    const started = Promise.allSettled(starting.map((child) => child.ready));
-    await Promise.race([started, pause(startingWithinMs)]);
+    await this.#untilStarted();
     const running = this.#children.filter(({ state }) => state === 'ready');
     if (running.length === 0 || this.#children.some(({ state }) => state === 'starting')) {
       return this.#notChanged('a proxy process is just being started; send the signal again');
@@ -175,6 +173,16 @@ export class ProxyProcesses {
       child.order({ order: 'stop' });
     }
     return true;
+  }
+
+  /** Or until that takes too long. */
+  async #untilStarted(): Promise<void> {
+    const starting = this.#children.filter(({ state }) => state === 'starting');
+    if (starting.length === 0) return;
+    const waited = new AbortController();
+    const late = pause(startingWithinMs, waited.signal).catch(() => undefined);
+    await Promise.race([Promise.allSettled(starting.map((child) => child.ready)), late]);
+    waited.abort();
   }
 
   #notChanged(because: string): false {

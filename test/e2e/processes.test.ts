@@ -1,4 +1,6 @@
 /** Several proxy processes on one port: real processes under traffic, killed, frozen, drained and reloaded. */
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { Agent } from 'undici';
 import { type Changes, ProcessRig, Traffic } from '../support/processes.ts';
@@ -115,6 +117,10 @@ test('three members take requests on one port, and a flip under load loses and f
   expect(JSON.parse(await rig.admin('/v1/members'))).toMatchObject({ members: { length: 3 } });
   expect(await rig.end()).toMatchObject({ exit: 0 });
   expect(await rig.members()).toEqual([]);
+  // All keep what they know of the ledger in one directory.
+  const kept = readdirSync(join(rig.directory, 'data', 'ledger-views'));
+  expect(kept.filter((name) => name.endsWith('.part'))).toEqual([]);
+  expect(kept.some((name) => name.endsWith('.ndjson'))).toBe(true);
 }, 180_000);
 
 test('a process that is killed under load costs its own connections; another takes its place, and flips go on', async () => {
@@ -274,6 +280,20 @@ describe('other rules at a SIGHUP', () => {
     await until('another is started', () => rig.told('process.started') === 1, 30_000);
     expect(new Set((await rig.members()).map(({ configHash }) => configHash)).size).toBe(1);
   }, 120_000);
+
+  test('do not apply anywhere while one process is frozen, and the others go on', async () => {
+    const up = await rig.start('proxy', { ledger: { leaseMs: 6_000 }, writeTimeoutMs: 10_000 });
+    const [frozen = 0] = await pidsOf();
+    const ids = (await rig.members()).map(({ id }) => id);
+    process.kill(frozen, 'SIGSTOP');
+    rig.configure({ ledger: { leaseMs: 6_000 }, writeTimeoutMs: 10_000, ...byOrg });
+    up.child.kill('SIGHUP');
+    expect(new Set(await statusesOf(10))).toEqual(new Set([201]));
+    await until('it says why', () => rig.stderr().includes(`process ${frozen} does not answer`), 20_000);
+    expect(rig.told('rules.not-changed')).toBe(1);
+    expect((await rig.members()).map(({ id }) => id)).toEqual(ids);
+    process.kill(frozen, 'SIGCONT');
+  }, 60_000);
 
   test('do not apply anywhere while one process cannot change, and nobody waits', async () => {
     const up = await rig.start('proxy');
