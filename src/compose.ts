@@ -2,6 +2,7 @@
 import { RedisAuditLog } from './admin/audit.ts';
 import { createAdmin } from './admin/server.ts';
 import { sayCompleteness } from './core/homes.ts';
+import type { RuleSet } from './config/reload.ts';
 import type { Config } from './config/schema.ts';
 import type { NamedCohort, Plan } from './core/flip.ts';
 import { storeNames, type StoreName } from './core/ownership.ts';
@@ -22,7 +23,8 @@ import { type Lookout, openLookout } from './ledger/lookout.ts';
 import { LedgerRecovery } from './ledger/restore.ts';
 import type { Log } from './log.ts';
 import { pause } from './pause.ts';
-import { openKeys, ProxyRole, type RuleSet } from './proxy-role.ts';
+import { ProxyProcesses } from './processes/processes.ts';
+import { openKeys, ProxyRole } from './proxy-role.ts';
 import { restConnectorOf } from './stores/rest/store.ts';
 import { createSync, type Sync } from './sync/create.ts';
 
@@ -41,6 +43,8 @@ export interface Running {
   stop(): Promise<void>;
   /** Settles when something this process depends on has died. */
   readonly failed: Promise<Error>;
+  /** The proxy, where there is one in this very process. */
+  readonly proxy?: ProxyRole;
 }
 
 export interface RoleRequest {
@@ -48,11 +52,15 @@ export interface RoleRequest {
   readonly configHash: string;
   readonly env: NodeJS.ProcessEnv;
   readonly log: Log;
+  /** The Redis of the process that started this one as one proxy of several. */
+  readonly redis?: RedisAddress;
 }
 
 const guardWithinMs = 10_000;
 const plansKept = 200;
 const stopMarginMs = 10_000;
+/** However short lease and writes are: a process may be busy for a moment. */
+const silentMsMin = 5_000;
 
 /** Rejects with an error whose message is a sentence for the operator; what had started is stopped again. */
 export async function startRole(role: Role, request: RoleRequest): Promise<Running> {
@@ -76,31 +84,75 @@ export async function startRole(role: Role, request: RoleRequest): Promise<Runni
   };
   try {
     const { address, died } = await openRedis(role, request, stops);
-    const base = await openBase(role, request, address, stops);
-    const addresses: Record<string, string> = {};
-    if (role === 'worker' || role === 'up') await base.sync.startWorkers();
-    const proxy =
-      role === 'proxy' || role === 'up'
-        ? await ProxyRole.start(request, base, request.log, stops)
-        : undefined;
-    if (proxy !== undefined) {
-      const scheme = request.config.proxy.tls === undefined ? 'http' : 'https';
-      addresses['proxy'] = urlOf(proxy.host, proxy.port, scheme);
-    }
-    const live = new LiveRules(request);
-    if (role === 'admin' || role === 'up') {
-      addresses['admin'] = await startAdmin(
-        ...([request, base, live, stops] as const),
-        proxy && (() => proxy.role.counters()),
-      );
-    }
-    const reload = (next: RuleSet): Promise<boolean> => live.change(next, proxy?.role);
-    const renewCertificate = (): void => proxy?.role.renewCertificate();
-    return { addresses, warnings: base.lookout.warnings, reload, renewCertificate, stop, failed: died };
+    return { ...(await startParts(role, request, address, stops)), stop, failed: died };
   } catch (error) {
     await stop();
     throw error;
   }
+}
+
+async function startParts(
+  role: Role,
+  request: RoleRequest,
+  address: RedisAddress,
+  stops: Stops,
+): Promise<Omit<Running, 'stop' | 'failed'>> {
+  const live = new LiveRules(request);
+  const runningWith = (proxy?: Listening): Omit<Running, 'stop' | 'failed'> => ({
+    addresses: proxy === undefined ? {} : { proxy: proxy.url },
+    warnings: proxy?.warnings ?? [],
+    reload: (next) => live.change(next, proxy?.side),
+    renewCertificate: () => proxy?.side.renewCertificate(),
+    ...(proxy?.side instanceof ProxyRole ? { proxy: proxy.side } : {}),
+  });
+  if (role === 'proxy' && several(request)) {
+    return runningWith(await startProxies(request, address, stops));
+  }
+  const base = await openBase(role, request, address, stops);
+  if (role === 'worker' || role === 'up') await base.sync.startWorkers();
+  const proxy = takesTraffic(role) ? await startProxy(request, base, stops) : undefined;
+  const running = runningWith(proxy);
+  const warnings = [...new Set([...base.lookout.warnings, ...running.warnings])];
+  if (role !== 'admin' && role !== 'up') return { ...running, warnings };
+  const counters = proxy && ((): Record<string, number> => proxy.side.counters());
+  const admin = await startAdmin(request, base, live, stops, counters);
+  return { ...running, warnings, addresses: { ...running.addresses, admin } };
+}
+
+/** The proxy of this process, or all that it has started. */
+interface Listening {
+  readonly side: Pick<ProxyRole, 'counters' | 'change' | 'renewCertificate'>;
+  readonly url: string;
+  readonly warnings: readonly string[];
+}
+
+function takesTraffic(role: Role): boolean {
+  return role === 'proxy' || role === 'up';
+}
+
+/** Is this the process that starts the proxies, instead of being one? */
+function several({ config, redis }: RoleRequest): boolean {
+  return config.proxy.processes > 1 && redis === undefined;
+}
+
+async function startProxy(request: RoleRequest, base: Base, stops: Stops): Promise<Listening> {
+  if (several(request)) return startProxies(request, base.address, stops);
+  const { role, host, port } = await ProxyRole.start(request, base, request.log, stops);
+  const scheme = request.config.proxy.tls === undefined ? 'http' : 'https';
+  return { side: role, url: urlOf(host, port, scheme), warnings: [] };
+}
+
+async function startProxies(request: RoleRequest, redis: RedisAddress, stops: Stops): Promise<Listening> {
+  const { config, configHash, log } = request;
+  const { processes, url, warnings } = await ProxyProcesses.start({
+    ...{ rules: { config, configHash }, redis, log },
+    program: new URL('./proxy-process.ts', import.meta.url),
+    silentMs: Math.max(silentMsMin, config.ledger.leaseMs + longestWriteMs(config)),
+    // Less than this process gives to any of its parts.
+    endWithinMs: stepWithinMs(config) - stopMarginMs / 5,
+  });
+  stops.push(() => processes.stop());
+  return { side: processes, url, warnings };
 }
 
 /** The rules that this process runs by now; they change only once they are the active ones. */
@@ -111,7 +163,7 @@ class LiveRules {
     this.now = { config: start.config, configHash: start.configHash };
   }
 
-  async change(next: RuleSet, proxy: ProxyRole | undefined): Promise<boolean> {
+  async change(next: RuleSet, proxy: Listening['side'] | undefined): Promise<boolean> {
     if (proxy !== undefined && !(await proxy.change(next))) return false;
     this.now = next;
     return true;
@@ -119,6 +171,10 @@ class LiveRules {
 }
 
 type Stops = (() => Promise<void>)[];
+
+function longestWriteMs({ stores }: Config): number {
+  return Math.max(stores.legacy.writeTimeoutMs, stores.app.writeTimeoutMs);
+}
 
 /** No part may take longer to end than its longest write and what follows it: without Redis some never would. */
 function stepWithinMs({ stores }: Config): number {
@@ -128,10 +184,11 @@ function stepWithinMs({ stores }: Config): number {
 
 async function openRedis(
   role: Role,
-  { config, env }: RoleRequest,
+  { config, env, redis: given }: RoleRequest,
   stops: Stops,
 ): Promise<{ address: RedisAddress; died: Promise<Error> }> {
   const never = new Promise<Error>(() => undefined);
+  if (given !== undefined) return { address: given, died: never };
   if (config.redis.url !== 'embedded') return { address: { url: config.redis.url }, died: never };
   if (role !== 'up') return { address: await attachEmbeddedRedis(config.dataDir), died: never };
   const redis = await startEmbeddedRedis(config.dataDir, env);
@@ -176,7 +233,7 @@ async function openBase(
   const lookout = await openLookout({
     ...{ redis, ledger, defaultOwner: 'legacy', role, leaseMs, log },
     ...{ redisUrl: config.redis.url, dataDir: config.dataDir },
-    isMember: role === 'proxy' || role === 'up',
+    isMember: takesTraffic(role) && !several(request),
     // Only who runs flips waits for acknowledgements.
     openFeed: (version) => openFeed(version, role === 'admin' || role === 'up'),
   });
@@ -251,12 +308,11 @@ function openRecovery(
   const verdict = (partition: string): Promise<GuardAnswer> =>
     sync.guardCalls.verdict('app', { partition, epoch: 1 }, 'read', AbortSignal.timeout(guardWithinMs));
   const settleMs = Math.max(stores.legacy.settleMs, stores.app.settleMs);
-  const writeTimeoutMs = Math.max(stores.legacy.writeTimeoutMs, stores.app.writeTimeoutMs);
   return new LedgerRecovery({
     ...{ redis, ledger, registry, defaultOwner: 'legacy' },
     ...{ views: lookout.views, rescues: lookout.rescues },
     guard: stores.app.guard ? verdict : undefined,
-    quietMs: config.ledger.leaseMs + writeTimeoutMs + settleMs,
+    quietMs: config.ledger.leaseMs + longestWriteMs(config) + settleMs,
   });
 }
 

@@ -3,6 +3,7 @@
  * restart. Nothing is ever judged by two sets of rules: the process ends what it has under way, leaves the ledger's
  * list, and comes back as another member. While it is away its writes wait.
  */
+import type { RuleSet } from './config/reload.ts';
 import type { Config } from './config/schema.ts';
 import { storeNames } from './core/ownership.ts';
 import type { RedisRegistry } from './ledger/books.ts';
@@ -32,12 +33,6 @@ export interface ProxyBase {
   readonly sync: Sync;
   readonly lookout: Lookout;
   readonly openFeed: MembershipParts['openFeed'];
-}
-
-/** A configuration, and the hash of what in it decides identity, partition and access. */
-export interface RuleSet {
-  readonly config: Config;
-  readonly configHash: string;
 }
 
 /** How long a stopping proxy lets requests finish, beyond the longest write. */
@@ -82,15 +77,17 @@ export class ProxyRole {
     stops: (() => Promise<void>)[],
   ): Promise<{ readonly role: ProxyRole; readonly host: string; readonly port: number }> {
     const hooks = await loadHooks(rules.config);
+    const member = (): string => role.#now.member.id;
+    const keys = await openKeys(rules.config, base.address, member, stops);
     const role = new ProxyRole(base, log, await enter(rules, base, log, base.lookout.kept));
-    const keys = await openKeys(rules.config, base.address, () => role.#now.member.id, stops);
+    // From here on it is listed: whatever fails now, it leaves.
+    stops.push(() => role.stop());
     const { terms } = role.#now;
     role.#proxy = createProxy({
       ...terms,
       ...{ doorbell: base.sync.doorbell, log, hooks },
       ...(keys === undefined ? {} : { keys }),
     });
-    stops.push(() => role.stop());
     return { role, ...(await role.#proxy.listen()) };
   }
 
@@ -168,15 +165,21 @@ export class ProxyRole {
     this.#log('warn', 'rules.not-changed', { detail });
   }
 
+  /** Why the rules cannot be changed at the moment, in a sentence. */
+  obstacle(): string | undefined {
+    if (this.#proxy === undefined || this.#stopped) return 'this process is stopping';
+    if (this.#proxy.openWriters() > 0) {
+      return 'WebSockets are open, and closing one leaves a write in doubt; restart this process instead';
+    }
+    return this.#now.member.underWay().inDoubt > 0 ? inDoubt : undefined;
+  }
+
   /** A sentence says why not; then nothing has changed. */
   async #switchTo(rules: RuleSet): Promise<string | undefined> {
     const { member } = this.#now;
+    const obstacle = this.obstacle();
     const proxy = this.#proxy;
-    if (proxy === undefined || this.#stopped) return 'this process is stopping';
-    if (proxy.openWriters() > 0) {
-      return 'WebSockets are open, and closing one leaves a write in doubt; restart this process instead';
-    }
-    if (member.underWay().inDoubt > 0) return inDoubt;
+    if (obstacle !== undefined || proxy === undefined) return obstacle;
     proxy.pauseWrites();
     const untilMs = performance.now() + this.#writeTimeoutMs;
     for (;;) {

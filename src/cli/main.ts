@@ -13,6 +13,12 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   });
 }
 
+// Nobody knows what is still right then, so it ends at once: as a member that died, which handoffs wait for.
+process.on('uncaughtException', (error) => {
+  report(error);
+  process.exit(1);
+});
+
 try {
   process.exitCode = await runCommandLine({
     argv: process.argv.slice(2),
@@ -33,11 +39,14 @@ try {
     composition: () => import('../compose.ts'),
   });
 } catch (error) {
-  // Whatever arrives here is a bug of ours, and its stack is what we need to see.
-  process.stderr.write(
-    `onewriter: an unexpected error; please report it with what follows.\n${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
-  );
+  report(error);
   process.exitCode = 1;
 }
 // A connection that cannot be closed must not keep alive what was told to end.
 if (interrupted.signal.aborted) setTimeout(() => process.exit(), lingerMs).unref();
+
+/** Whatever arrives here is a bug of ours, and its stack is what we need to see. */
+function report(error: unknown): void {
+  const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  process.stderr.write(`onewriter: an unexpected error; please report it with what follows.\n${stack}\n`);
+}

@@ -1,6 +1,6 @@
 /**
  * What a command prints: sentences and aligned tables for people, or NDJSON for programs, never both. A
- * reader that goes away (`| head`) ends the printing, not the command.
+ * reader that goes away (`| head`) ends the printing, not the command; nor does a log that cannot be written.
  */
 import type { Writable } from 'node:stream';
 import { version } from './version.ts';
@@ -23,12 +23,13 @@ export class Output {
   constructor(settings: OutputSettings) {
     this.#settings = settings;
     this.json = settings.json;
-    const brokenPipe = (error: Error & { code?: string }): void => {
+    settings.stdout.on('error', (error: Error & { code?: string }) => {
+      // A result that is not whole is a failure, unless nobody wants the rest of it.
       if (error.code !== 'EPIPE' && error.code !== 'ERR_STREAM_DESTROYED') throw error;
       this.#broken.abort();
-    };
-    settings.stdout.on('error', brokenPipe);
-    settings.stderr.on('error', brokenPipe);
+    });
+    // Nobody is left to be told, and a full disk is no reason to end what takes users' traffic.
+    settings.stderr.on('error', () => undefined);
   }
 
   /** Aborted once nobody reads any more. */

@@ -14,7 +14,6 @@ export function notAvailableYet(config: ReadableConfig): ConfigProblem[] {
   const { proxy, sync, stores } = config;
   const wanted: [path: string, unavailable: boolean, instead: string][] = [
     ['proxy.mode', proxy.mode === 'observe', 'use enforce'],
-    ['proxy.processes', (proxy.processes ?? 1) > 1, 'use 1, and start more processes side by side'],
     ['sync.rollbackWindow', on(sync.rollbackWindow), 'use off'],
     ...config.routes.flatMap((route, at) => routeRows(`routes[${at}]`, route)),
     ...connectorRows('stores.legacy.connector', stores.legacy.connector),

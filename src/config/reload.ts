@@ -1,6 +1,12 @@
 /** What of the configuration can change while a process runs: the rules by which requests are judged. */
 import type { Config } from './schema.ts';
 
+/** A configuration, and the hash of what in it decides identity, partition and access. */
+export interface RuleSet {
+  readonly config: Config;
+  readonly configHash: string;
+}
+
 const rules: ReadonlySet<string> = new Set<keyof Config>([
   'identity',
   'partition',

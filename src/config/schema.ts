@@ -29,7 +29,14 @@ export { identityRule } from './identity.ts';
 export const proxySchema = z.strictObject({
   host: z.string().default('127.0.0.1').describe('Address the proxy listens on.'),
   port: port.default(8080).describe('Port the proxy listens on; 0 takes a free one.'),
-  processes: z.int().min(1).max(64).default(1).describe('Members on one port.'),
+  processes: z
+    .int()
+    .min(1)
+    .max(64)
+    .default(1)
+    .describe(
+      'Processes that take traffic on the one port, each a member of its own: at most one per core. What is limited per process (connections to the stores, connections of clients, held writes) is limited in each of them.',
+    ),
   mode: z
     .enum(['enforce', 'observe'])
     .default('enforce')

@@ -63,6 +63,7 @@ export const failureKinds = {
     retry: true,
   },
   'hold-full': { status: 503, title: 'Too many writes wait for accounts being moved', retry: true },
+  'too-many-connections': { status: 503, title: 'Too many clients are connected', retry: true },
   'pool-full': { status: 503, title: 'Too many requests wait for the store', retry: true },
   'shutting-down': { status: 503, title: 'This proxy is shutting down', retry: true },
   'upstream-refused': { status: 502, title: 'The store refused the connection', retry: true },

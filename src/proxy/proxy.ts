@@ -15,6 +15,7 @@ import { answerOnSocket } from './answer.ts';
 import { Bodies } from './body.ts';
 import { ByteBudget } from './byte-budget.ts';
 import { type CertificateFiles, CertificateWatch, readCertificate } from './certificate.ts';
+import { answerBeyond, clientsWithinFiles, Crowd } from './crowd.ts';
 import { newCounters, type ProxyCounters } from './counters.ts';
 import { Holds } from './hold.ts';
 import type { Hooks } from './hook.ts';
@@ -252,10 +253,12 @@ function newServer(
           ...files,
           handshakeTimeout: handshakeTimeoutMs,
         });
-  server.maxConnections = limits.connections;
+  const { log } = serving();
+  const crowd = new Crowd(server, clientsWithinFiles(limits.connections, log), log);
   const serveSafely = (request: IncomingMessage, response: ServerResponse): void => {
     try {
-      serve(serving(), request, response);
+      if (crowd.isBeyond(request.socket)) answerBeyond(serving(), request, response);
+      else serve(serving(), request, response);
     } catch (error) {
       endOnBug(serving(), request, error);
     }
@@ -263,7 +266,10 @@ function newServer(
   server.on('request', serveSafely);
   // The 100 is sent once the request is admitted.
   server.on('checkContinue', serveSafely);
-  server.on('upgrade', (request, socket, head) => upgrades.upgrade(request, socket, head));
+  server.on('upgrade', (request, socket, head) => {
+    if (crowd.isBeyond(socket)) socket.destroy();
+    else upgrades.upgrade(request, socket, head);
+  });
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
     socket.on('error', () => socket.destroy());
     const detail = 'CONNECT is not forwarded. Nothing was sent.';

@@ -29,13 +29,17 @@ suite(`certificates of the running program (${noOpenssl ?? 'with openssl'})`, ()
     authority.remove();
   }, 60_000);
 
-  function configure(storeTls: Record<string, unknown>): string {
+  function configure(storeTls: Record<string, unknown>, processes = 1): string {
     const file = join(directory, 'onewriter.json');
     const certificate = authority.certify('DNS:shop.example');
     copyFileSync(certificate.certFile, join(directory, 'cert.pem'));
     copyFileSync(certificate.keyFile, join(directory, 'key.pem'));
     const whole = {
-      proxy: { port: 0, tls: { cert: join(directory, 'cert.pem'), key: join(directory, 'key.pem') } },
+      proxy: {
+        port: 0,
+        processes,
+        tls: { cert: join(directory, 'cert.pem'), key: join(directory, 'key.pem') },
+      },
       admin: { port: 0 },
       redis: { url: redis.url },
       dataDir: join(directory, 'data'),
@@ -50,19 +54,28 @@ suite(`certificates of the running program (${noOpenssl ?? 'with openssl'})`, ()
     return file;
   }
 
-  test('a proxy says that it speaks TLS, and reads its certificate again at a SIGHUP', async () => {
-    const proxy = startCli(['proxy', '--config', configure({ ca: authority.caFile })]);
-    let stderr = '';
-    proxy.child.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
-    const port = await until('it listens', () => /proxy +https:\S+:(\d+)/.exec(proxy.stdout())?.[1], 20_000);
-    const read = 'GET /a HTTP/1.1\r\nHost: shop.example\r\nx-user: ann\r\n\r\n';
-    const tls = { ca: authority.ca, servername: 'shop.example' };
-    expect(statusOf(await exchange(Number(port), read, tls))).toBe(200);
-    proxy.child.kill('SIGHUP');
-    await until('it has read it', () => stderr.includes('certificate.renewed'), 20_000);
-    proxy.child.kill('SIGTERM');
-    await proxy.ended;
-  }, 60_000);
+  test.each([1, 2])(
+    '%i processes speak TLS, and read the certificate again at a SIGHUP',
+    async (processes) => {
+      const proxy = startCli(['proxy', '--config', configure({ ca: authority.caFile }, processes)]);
+      let stderr = '';
+      proxy.child.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+      const port = await until(
+        'it listens',
+        () => /proxy +https:\S+:(\d+)/.exec(proxy.stdout())?.[1],
+        20_000,
+      );
+      const read = 'GET /a HTTP/1.1\r\nHost: shop.example\r\nx-user: ann\r\n\r\n';
+      const tls = { ca: authority.ca, servername: 'shop.example' };
+      expect(statusOf(await exchange(Number(port), read, tls))).toBe(200);
+      proxy.child.kill('SIGHUP');
+      const renewed = (): number => stderr.split('certificate.renewed').length - 1;
+      await until('each has read it', () => renewed() === processes, 20_000);
+      proxy.child.kill('SIGTERM');
+      await proxy.ended;
+    },
+    60_000,
+  );
 
   test('a store is verified also where the environment of the process says otherwise', async () => {
     const env = { NODE_TLS_REJECT_UNAUTHORIZED: '0' };

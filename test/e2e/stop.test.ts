@@ -8,9 +8,14 @@ import { startRedis } from '../support/redis.ts';
 import { connectorFor, startRestStore } from '../support/rest-store.ts';
 import { until } from '../support/until.ts';
 
-test.each(['SIGSTOP', 'SIGKILL'] as const)(
-  'up ends at the first SIGTERM although Redis had a %s',
-  async (signal) => {
+test.each([
+  ['SIGSTOP', 1],
+  ['SIGKILL', 1],
+  ['SIGSTOP', 2],
+  ['SIGKILL', 2],
+] as const)(
+  'up ends at the first SIGTERM although Redis had a %s, with %i processes',
+  async (signal, processes) => {
     const directory = mkdtempSync(join(tmpdir(), 'onewriter-stop-'));
     const server = await startRedis();
     const [legacy, app] = [await startRestStore(), await startRestStore()];
@@ -19,7 +24,7 @@ test.each(['SIGSTOP', 'SIGKILL'] as const)(
     writeFileSync(
       config,
       JSON.stringify({
-        ...{ proxy: { port: 0 }, admin: { port: 0 }, redis: { url: server.url } },
+        ...{ proxy: { port: 0, processes }, admin: { port: 0 }, redis: { url: server.url } },
         ...{ dataDir: join(directory, 'data'), secret: 'a-secret-of-the-stop-tests' },
         identity: [{ header: 'x-user', from: ['127.0.0.0/8'] }],
         stores: {

@@ -18,12 +18,20 @@ export interface CliProcess {
   stdout(): string;
 }
 
+export interface CliOptions {
+  readonly env?: Record<string, string>;
+  readonly input?: string;
+  readonly cwd?: string;
+  /** A line of shell that starts the command, which it finds as `"$@"`, by `exec`. */
+  readonly shell?: string;
+}
+
 /** Nothing of the test's own environment reaches it but PATH and what `env` says. */
-export function startCli(
-  argv: readonly string[],
-  options: { env?: Record<string, string>; input?: string; cwd?: string } = {},
-): CliProcess {
-  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', entry, ...argv], {
+export function startCli(argv: readonly string[], options: CliOptions = {}): CliProcess {
+  const command = [process.execPath, '--disable-warning=ExperimentalWarning', entry, ...argv];
+  const [program = '', ...parameters] =
+    options.shell === undefined ? command : ['sh', '-c', options.shell, 'sh', ...command];
+  const child = spawn(program, parameters, {
     cwd: options.cwd ?? process.cwd(),
     env: { PATH: process.env['PATH'] ?? '', ...options.env },
     stdio: ['pipe', 'pipe', 'pipe'],
@@ -40,10 +48,7 @@ export function startCli(
   return { child, ended, stdout: () => stdout };
 }
 
-export function runCli(
-  argv: readonly string[],
-  options: Parameters<typeof startCli>[1] = {},
-): Promise<CliResult> {
+export function runCli(argv: readonly string[], options: CliOptions = {}): Promise<CliResult> {
   return startCli(argv, options).ended;
 }
 

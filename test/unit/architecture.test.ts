@@ -20,9 +20,11 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   handoff: parts,
   sync: parts,
   admin: operators,
-  // Parts are put together in compose; only the commands that start a process use it.
-  'compose.ts': [...operators, 'admin', 'proxy-role.ts'],
+  processes: parts,
+  // Parts are put together in compose; only what starts a process uses it.
+  'compose.ts': [...operators, 'admin', 'processes', 'proxy-role.ts'],
   'proxy-role.ts': operators,
+  'proxy-process.ts': ['compose.ts', 'log.ts', 'processes'],
   cli: [...operators, 'admin', 'compose.ts'],
 };
 

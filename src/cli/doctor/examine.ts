@@ -2,7 +2,7 @@
 import { loadConfig } from '../../config/load.ts';
 import type { Environment } from '../command.ts';
 import { fail, type Finding, ok, warn } from './finding.ts';
-import { checkNode, checkPorts } from './machine.ts';
+import { checkNode, checkPorts, checkProcesses } from './machine.ts';
 import { checkRedis } from './redis.ts';
 import { checkIdentity, checkListening, checkPinnedRoutes, checkTokens } from './settings.ts';
 import { checkStore } from './stores.ts';
@@ -36,5 +36,6 @@ export async function examine(configPath: string, env: Environment): Promise<Fin
     ...legacy,
     ...app,
     ...ports,
+    ...checkProcesses(config),
   ];
 }

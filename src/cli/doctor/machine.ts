@@ -1,9 +1,10 @@
 /** Checks of this process and its machine: Node, ports, the data directory. */
 import { accessSync, constants, existsSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { availableParallelism } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import type { Config } from '../../config/schema.ts';
-import { fail, type Finding, lookMs, ok } from './finding.ts';
+import { fail, type Finding, lookMs, ok, warn } from './finding.ts';
 
 /** undici 8 throws on import below this. */
 const nodeNeeded = [22, 19] as const;
@@ -14,6 +15,16 @@ export function checkNode(versionText: string): Finding {
   if (enough) return ok('node', `version ${versionText}`);
   const detail = `version ${versionText} is too old`;
   return fail('node', detail, `Use Node ${nodeNeeded.join('.')} or newer; scripts/onewriter brings its own.`);
+}
+
+/** A process that takes traffic uses one core. */
+export function checkProcesses({ proxy }: Config, cores = availableParallelism()): Finding[] {
+  const { processes } = proxy;
+  if (processes === 1) return [];
+  const detail = `${processes}, on a machine with ${cores === 1 ? 'one core' : `${cores} cores`}`;
+  if (processes <= cores) return [ok('proxy.processes', detail)];
+  const advice = 'Take at most one for each core: more of them only take turns.';
+  return [warn('proxy.processes', detail, advice)];
 }
 
 export function checkDataDir(dataDir: string): Finding {

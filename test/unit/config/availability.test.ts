@@ -78,6 +78,7 @@ describe('what this version has', () => {
         'stores.legacy.connector.rateLimit': { requests: 5, perMs: 1000 },
       },
     ],
+    ['several processes', { 'proxy.processes': 4 }],
     ['where new partitions begin', { newPartitions: 'app' }],
     ['to go on without the ledger', { 'ledger.onLedgerLoss': 'serve-last-known' }],
     ['a directory of users', { partition: [{ directory: true }, { by: 'user' }] }],
@@ -91,7 +92,6 @@ describe('what this version has', () => {
 describe('what this version does not have', () => {
   const missing: [path: string, changes: Record<string, unknown>][] = [
     ['proxy.mode', { 'proxy.mode': 'observe' }],
-    ['proxy.processes', { 'proxy.processes': 2 }],
     ['sync.rollbackWindow', { 'sync.rollbackWindow': 'on' }],
     ['sync.rollbackWindow', { 'sync.rollbackWindow': true }],
     ['routes[0].partitions', { routes: [{ path: '/a', partitions: 'body.owners' }] }],

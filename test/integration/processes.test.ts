@@ -1,0 +1,40 @@
+/** What the one that watches over the proxy processes does with their answers. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { ProxyProcesses } from '../../src/processes/processes.ts';
+import { loadedWith } from '../support/config.ts';
+import { until } from '../support/until.ts';
+
+let dataDir: string;
+let processes: ProxyProcesses | undefined;
+
+beforeEach(() => {
+  dataDir = mkdtempSync(join(tmpdir(), 'onewriter-processes-'));
+});
+afterEach(async () => {
+  await processes?.stop();
+  rmSync(dataDir, { recursive: true });
+}, 30_000);
+
+test('one that did not come along to rules that are active is replaced by one that runs them', async () => {
+  const logged: { readonly event: string; readonly url?: unknown }[] = [];
+  const { config } = loadedWith({ dataDir, 'proxy.processes': 2 });
+  const started = await ProxyProcesses.start({
+    ...{ rules: { config, configHash: 'before' }, redis: { url: 'redis://127.0.0.1:1' } },
+    program: pathToFileURL('test/support/stand-in-proxy.ts'),
+    ...{ silentMs: 60_000, endWithinMs: 10_000 },
+    log: (_level, event, fields = {}) => void logged.push({ event, url: fields['url'] }),
+  });
+  processes = started.processes;
+  expect(started.url).toBe('before');
+  expect(await processes.change({ config, configHash: 'after' })).toBe(true);
+  await until('another is started', () => logged.some(({ event }) => event === 'process.started'), 20_000);
+  expect(logged).toEqual([
+    { event: 'process.left-behind' },
+    { event: 'process.ended' },
+    { event: 'process.started', url: 'after' },
+  ]);
+}, 60_000);
