@@ -3,7 +3,7 @@
  * place of one that died, and passes on what an operator asks of all.
  *
  * All accept from the one listening socket, so what waits in its queue is taken by whoever can: a process that is
- * frozen, dead or draining takes nothing along (docs/decisions/0009-several-processes.md).
+ * frozen, dead or draining takes nothing along (docs/decisions/0012-several-processes.md).
  */
 import cluster from 'node:cluster';
 import { fileURLToPath } from 'node:url';
