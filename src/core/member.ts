@@ -6,6 +6,7 @@
 import { WriteActivity, type WriteOutcome } from './activity.ts';
 import { type Instant, Lease, type LeaseSettings } from './lease.ts';
 import type { Ownership, StoreName } from './ownership.ts';
+import { type Admission, type HoldReason, touchedBy, type WriteTicket } from './ticket.ts';
 import { inOrder, type LedgerChange, LedgerView, type Position, type Snapshot } from './view.ts';
 
 export type { Instant } from './lease.ts';
@@ -18,28 +19,6 @@ export interface MemberSettings extends LeaseSettings {
   /** The rules that this process runs by; while the ledger names others, it admits nothing. */
   readonly rulesHash?: string | undefined;
 }
-
-/** Held by one admitted write from admission to its end. */
-export interface WriteTicket {
-  readonly partition: string;
-  readonly owner: StoreName;
-  readonly epoch: number;
-  /** Number of unbroken lease terms so far; a chunk sent under a later term must be refused. */
-  readonly leaseTerm: number;
-}
-
-export type HoldReason =
-  | 'fenced'
-  | 'committed'
-  | 'not-yet-durable'
-  /** The ledger's active rules are not this process's. */
-  | 'rules-not-active'
-  /** Nobody knows yet where this new partition lives: it must be claimed, or found to be an old one. */
-  | 'unclaimed';
-export type Admission =
-  | { readonly verdict: 'admit'; readonly ticket: WriteTicket }
-  | { readonly verdict: 'hold'; readonly because: HoldReason }
-  | { readonly verdict: 'refuse'; readonly code: 'lease-lapsed' };
 
 export type DrainAnswer = 'drained' | 'in-doubt';
 
@@ -78,10 +57,7 @@ export interface Heartbeat {
 /** Partitions whose home is remembered. */
 const homesRemembered = 200_000;
 
-interface PendingFence {
-  readonly attempt: string;
-  readonly epoch: number;
-}
+type PendingFence = Pick<Acknowledgement, 'attempt' | 'epoch'>;
 
 export class Member {
   readonly #settings: MemberSettings;
@@ -118,22 +94,44 @@ export class Member {
 
   // --- admission -----------------------------------------------------------------------------------
 
-  /** Decides on one write and, when it is admitted, counts it in flight in the same step. */
-  admit(partition: string, now: Instant): Admission {
+  /**
+   * Decides on one write and, when it is admitted, counts it in flight for every partition that it touches, in the
+   * same step. One that touches several is admitted only while all of them are open at one owner (I4).
+   */
+  admit(partition: string, now: Instant, also: readonly string[] = []): Admission {
     if (!this.leaseHeld(now)) return { verdict: 'refuse', code: 'lease-lapsed' };
     const { rulesHash } = this.#settings;
     if (rulesHash !== undefined && this.#view.rules?.hash !== rulesHash) {
       return { verdict: 'hold', because: 'rules-not-active' };
     }
-    const ownership = this.#view.of(partition);
-    if (ownership.phase !== 'open') return { verdict: 'hold', because: ownership.phase };
-    if (this.#unconfirmed.has(partition) || this.#confirmed.version < this.#snapshotVersion) {
-      return { verdict: 'hold', because: 'not-yet-durable' };
+    const touched = [partition, ...also].map((name) => {
+      const { owner, epoch } = this.#view.of(name);
+      return { partition: name, owner, epoch, because: this.#whyHeld(name) };
+    });
+    // Those that are open do not come to agree by waiting for the others.
+    const open = touched.filter(({ because }) => because === undefined);
+    if (open.some(({ owner }) => owner !== open[0]?.owner)) {
+      return {
+        verdict: 'split',
+        owners: open.map((one) => ({ partition: one.partition, owner: one.owner })),
+      };
     }
-    if (!this.homeIsKnown(partition)) return { verdict: 'hold', because: 'unclaimed' };
-    this.#activity.begin(partition);
-    const { owner, epoch } = ownership;
-    return { verdict: 'admit', ticket: { partition, owner, epoch, leaseTerm: this.#lease.term } };
+    for (const { because } of touched) if (because !== undefined) return { verdict: 'hold', because };
+    for (const { partition: name } of touched) this.#activity.begin(name);
+    const { owner, epoch } = this.#view.of(partition);
+    const ticket = { partition, owner, epoch, leaseTerm: this.#lease.term };
+    if (also.length === 0) return { verdict: 'admit', ticket };
+    const others = touched.slice(1).map((one) => ({ partition: one.partition, epoch: one.epoch }));
+    return { verdict: 'admit', ticket: { ...ticket, also: others } };
+  }
+
+  #whyHeld(partition: string): HoldReason | undefined {
+    const { phase } = this.#view.of(partition);
+    if (phase !== 'open') return phase;
+    if (this.#unconfirmed.has(partition) || this.#confirmed.version < this.#snapshotVersion) {
+      return 'not-yet-durable';
+    }
+    return this.homeIsKnown(partition) ? undefined : 'unclaimed';
   }
 
   /**
@@ -160,8 +158,11 @@ export class Member {
   }
 
   end(ticket: WriteTicket, outcome: WriteOutcome, now: Instant): MemberEffect[] {
-    this.#activity.end(ticket.partition, ticket.owner, outcome, now.monotonicMs);
-    return this.#answerFence(ticket.partition, now);
+    const touched = touchedBy(ticket);
+    for (const { partition } of touched) {
+      this.#activity.end(partition, ticket.owner, outcome, now.monotonicMs);
+    }
+    return touched.flatMap(({ partition }) => this.#answerFence(partition, now));
   }
 
   inFlight(partition: string): number {
@@ -256,6 +257,7 @@ export class Member {
         this.#activity.resolve(change.partition, now.monotonicMs);
         return [];
       case 'directory':
+      case 'link-forgotten':
         return [];
     }
   }

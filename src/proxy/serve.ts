@@ -9,24 +9,20 @@ import type { Failure } from '../core/failure.ts';
 import type { Directory, Homes } from '../core/homes.ts';
 import { type StoreName, storeNames } from '../core/ownership.ts';
 import type { DoubtNotes } from '../core/doubt.ts';
+import type { LinkNotes } from '../core/links.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
-import { guardKey, signGuard } from '../guard/signature.ts';
+import { touchedBy } from '../core/ticket.ts';
+import { guardKey } from '../guard/signature.ts';
 import type { Log } from '../log.ts';
 import { admit, type Client, type Decision, type Passage, type Service } from './admit.ts';
 import { answerFailure } from './answer.ts';
 import type { Bodies } from './body.ts';
-import {
-  type Classifier,
-  createClassifier,
-  type Match,
-  type MatchedRequest,
-  type Place,
-} from './classify.ts';
+import { type Classifier, createClassifier, type Match, type MatchedRequest } from './classify.ts';
 import { clientOf } from './client.ts';
 import { type ProxyCounters, statusClass } from './counters.ts';
 import { noteDoubt } from './doubt.ts';
 import { forward } from './forward.ts';
-import { type RequestHeaderRules, requestHeaders } from './headers.ts';
+import type { RequestHeaderRules } from './headers.ts';
 import type { Holds } from './hold.ts';
 import type { KeyedWrites } from './idempotency.ts';
 import {
@@ -37,9 +33,11 @@ import {
   type Identity,
 } from './identify.ts';
 import { peerTest } from './peers.ts';
+import type { Place } from './place.ts';
 import type { ClientView } from './rewrite.ts';
 import { type AsReceived, clientViewOf, Shape } from './shape.ts';
 import { seenBodyBytesMax } from './seen-body.ts';
+import { headersFor } from './store-headers.ts';
 import type { Upstream } from './upstream.ts';
 
 /** What all requests share. Made once, then only read (but for the counters). */
@@ -48,6 +46,7 @@ export interface ProxyContext {
   readonly gate: WriteGate;
   readonly homes: Homes;
   readonly directory: Directory;
+  readonly links: LinkNotes;
   readonly doorbell: Doorbell;
   readonly doubts: DoubtNotes;
   readonly log: Log;
@@ -81,6 +80,7 @@ export function createContext(
     | 'gate'
     | 'homes'
     | 'directory'
+    | 'links'
     | 'doorbell'
     | 'doubts'
     | 'log'
@@ -96,9 +96,10 @@ export function createContext(
   const guardedNames = [
     ...credentialHeadersOf(config.identity),
     ...config.partition.flatMap((rule) => ('header' in rule ? [rule.header] : [])),
-    ...config.routes.flatMap(({ partition = '' }) =>
-      partition.startsWith('header.') ? [partition.slice('header.'.length)] : [],
+    ...config.routes.flatMap(({ partition = [], partitions = [] }) =>
+      [partition, partitions].flat().flatMap(headerIn),
     ),
+    'destination',
     ...config.routes.flatMap(({ headers = {} }) => Object.keys(headers)),
   ].map((name) => name.toLowerCase());
   const identityHeaders = config.identity.flatMap((rule) =>
@@ -107,13 +108,14 @@ export function createContext(
   const [legacy = '', app = ''] = storeNames.map((store) =>
     new URL(config.stores[store].url).pathname.replace(/\/$/, ''),
   );
+  const isTrustedProxy = peerTest(config.proxy.trustedProxies);
   return {
     ...parts,
     identifier: new Identifier(config.identity, parts),
     challenge: challengeOf(config.identity),
-    classifier: createClassifier(config, parts.directory),
+    classifier: createClassifier(config, parts.directory, isTrustedProxy),
     headerRules: {
-      isTrustedProxy: peerTest(config.proxy.trustedProxies),
+      isTrustedProxy,
       guardedNames: new Set(guardedNames),
       identityHeaders: new Map(identityHeaders),
     },
@@ -124,6 +126,11 @@ export function createContext(
     successor: undefined,
     draining: false,
   };
+}
+
+/** The name of the header, where a route finds partitions in one. */
+function headerIn(place: string): string[] {
+  return place.startsWith('header.') ? [place.slice('header.'.length).replace(/\[.*$/, '')] : [];
 }
 
 export function serve(context: ProxyContext, request: IncomingMessage, response: ServerResponse): void {
@@ -213,7 +220,8 @@ export function decide(
   const identified = identity !== undefined;
   const heldSinceMs = waitingSince.get(request);
   const bug = (error: unknown): void => endOnBug(context, request, error);
-  admit(context, { place, access: matched.access, identified, client, bug, heldSinceMs }, (decision) => {
+  const asked = { place, access: matched.access, route: matched.route?.rule.path ?? '' };
+  admit(context, { ...asked, identified, client, bug, heldSinceMs }, (decision) => {
     if (decision.decision === 'refuse') {
       decided({ decision: 'refuse', failure: withSent(decision.failure, matched) });
       return;
@@ -289,36 +297,11 @@ function admitAndForward(
  */
 export function noticeAnonymousWrite(
   { gate }: ProxyContext,
-  { partition, ticket }: Passage,
+  { ticket }: Passage,
   identity: Identity | undefined,
 ): void {
-  if (identity === undefined && partition !== undefined && ticket !== undefined) gate.notice(partition);
-}
-
-/** Headers to send upstream; to a guarded store signed with what the guard must know. */
-export function headersFor(
-  context: ProxyContext,
-  request: IncomingMessage,
-  matched: MatchedRequest,
-  passage: Passage,
-  identity: Identity | undefined,
-  target: string,
-): string[] {
-  const { store, partition, epoch } = passage;
-  const headers = context.shapes[store].request(requestHeaders(request, context.headerRules), request);
-  if (!context.config.stores[store].guard || partition === undefined || epoch === undefined) return headers;
-  const signed = signGuard({
-    secret: context.guardSecret,
-    timestampSeconds: Math.floor(context.nowMs() / 1000),
-    method: matched.method,
-    target,
-    user: identity?.user ?? '',
-    partition,
-    epoch,
-    access: matched.access,
-  });
-  for (const [name, value] of Object.entries(signed)) headers.push(name, value);
-  return headers;
+  if (identity !== undefined || ticket === undefined) return;
+  for (const { partition } of touchedBy(ticket)) gate.notice(partition);
 }
 
 /** The store's header fields as this client gets them. */

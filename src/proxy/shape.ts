@@ -47,6 +47,12 @@ export class Shape {
     return this.#host === 'preserve' ? request.headers.host : this.#host;
   }
 
+  /** A place behind the proxy as the store knows it, in the form in which the client wrote it. */
+  reference({ target, absolute }: { target: string; absolute: boolean }, request: AsReceived): string {
+    const path = this.#prefix + target;
+    return absolute ? `${this.#scheme}://${this.hostFor(request) ?? this.storeHost}${path}` : path;
+  }
+
   /** `headers`: a flat list that may be changed. */
   request(headers: string[], request: AsReceived): string[] {
     const changed = this.#request.apply(headers);

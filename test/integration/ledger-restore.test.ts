@@ -56,10 +56,10 @@ async function enter(): Promise<Membership> {
 }
 
 function recovery(): LedgerRecovery {
-  const { redis, ledger, registry } = rig;
+  const { redis, ledger, registry, links } = rig;
   const rescues = new Rescues(redis);
   return new LedgerRecovery({
-    ...{ redis, ledger, registry, rescues, views, guard, defaultOwner: 'legacy' },
+    ...{ redis, ledger, registry, links, rescues, views, guard, defaultOwner: 'legacy' },
     ...{ quietMs: leaseMs + 700, turnMs: 2_000 },
   });
 }

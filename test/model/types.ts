@@ -1,7 +1,8 @@
 /** The parts of the modelled world: what exists beside the machines of src/core, in its simplest form. */
 import type { HandoffState } from '../../src/core/handoff.ts';
-import type { Acknowledgement, Heartbeat, Member, WriteTicket } from '../../src/core/member.ts';
+import type { Acknowledgement, Heartbeat, Member } from '../../src/core/member.ts';
 import type { Ownership, StoreName, TransitionOrder } from '../../src/core/ownership.ts';
+import type { WriteTicket } from '../../src/core/ticket.ts';
 import type { LedgerChange, Position } from '../../src/core/view.ts';
 
 /** Lengths in ticks of the discrete clock; the names are those of the configuration. */

@@ -2,8 +2,8 @@
  * Writes of users: admitted by a process's machine, sent, landing at the store, answered or in doubt. The
  * store takes what arrives; the app asks its guard in the same step. Mirrors src/proxy/forward.ts.
  */
-import type { Admission } from '../../src/core/member.ts';
 import type { StoreName } from '../../src/core/ownership.ts';
+import type { Admission } from '../../src/core/ticket.ts';
 import { openName, partitionName } from './ledger.ts';
 import { awake, drive, instantOf } from './shell.ts';
 import type { Write } from './types.ts';
