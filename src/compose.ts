@@ -205,7 +205,7 @@ async function startAdmin(
   counters: (() => Record<string, number>) | undefined,
 ): Promise<string> {
   const { config, log } = request;
-  const { redis, ledger, registry, doubts, sync } = base;
+  const { redis, ledger, registry, doubts, links, sync } = base;
   const audit = new RedisAuditLog(redis);
   stops.push(async () => audit.close());
   const watch = new MemberWatch(ledger, config.ledger.leaseMs, (member) => {
@@ -223,7 +223,7 @@ async function startAdmin(
   const recovery = openRecovery(request, base);
   const admin = createAdmin({
     ...(idempotency === undefined ? {} : { idempotency }),
-    ...{ config, ledger, registry, doubts, audit, log, flips: desk, copies: sync.desk },
+    ...{ config, ledger, registry, doubts, links, audit, log, flips: desk, copies: sync.desk },
     ...{ watch, recovery },
     directory: directoryMoves(request, base, live, watch),
     rules: () => live.now.config,

@@ -8,7 +8,7 @@ import type { Ownership, StoreName, TransitionOrder, TransitionRefusal } from '.
 import type { CopyForm, Difference, StoreRecord } from './records.ts';
 import type { Regression } from './regression.ts';
 import type { GuardAccess, GuardRefusal } from './guard.ts';
-import type { Admission, WriteTicket } from './ticket.ts';
+import type { Admission, PartitionEpoch, WriteTicket } from './ticket.ts';
 import type { Transition } from './view.ts';
 
 declare global {
@@ -219,9 +219,9 @@ export interface TargetShape {
 }
 
 /** Stamp of a copy: the guard of the target checks it inside its own transaction. */
-export interface CopyStamp {
-  readonly partition: string;
-  readonly epoch: number;
+export interface CopyStamp extends PartitionEpoch {
+  /** Only in a question: does the guard take requests that touch several partitions? */
+  readonly also?: readonly PartitionEpoch[];
 }
 
 /** Writing side of a store: made only for stores that copies may go to. */

@@ -2,6 +2,7 @@
 import { configSchema, type Config } from '../../src/config/schema.ts';
 import type { ProxyDoubt } from '../../src/core/doubt.ts';
 import type { IdempotencyKeys } from '../../src/core/idempotency.ts';
+import type { LinkNotes } from '../../src/core/links.ts';
 import type { TlsOptions } from 'node:tls';
 import type { RecordKey } from '../../src/core/ports.ts';
 import { createProxy, type Proxy, type ProxyLimits } from '../../src/proxy/proxy.ts';
@@ -45,6 +46,7 @@ export async function startRig(
     readonly tls?: TlsOptions;
     readonly limits?: Partial<ProxyLimits>;
     readonly keys?: IdempotencyKeys;
+    readonly links?: LinkNotes;
   } = {},
 ): Promise<ProxyRig> {
   const [legacy, app] = await Promise.all([
@@ -71,6 +73,7 @@ export async function startRig(
       log: (_level, event, fields = {}) => void logged.push({ event, fields }),
       ...(options.limits === undefined ? {} : { limits: options.limits }),
       ...(options.keys === undefined ? {} : { keys: options.keys }),
+      ...(options.links === undefined ? {} : { links: options.links }),
     }),
   );
   const { port } = await proxy.listen();
