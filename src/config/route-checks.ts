@@ -101,7 +101,7 @@ const emptyField = 'must be names with single dots between them, like data.owner
 const notPassedOn = new Set([
   ...['host', 'connection', 'keep-alive', 'te', 'trailer', 'transfer-encoding', 'content-length', 'upgrade'],
   ...['expect', 'forwarded', 'http2-settings', 'proxy-authenticate', 'proxy-authorization'],
-  ...['proxy-connection', 'x-real-ip', 'x-original-url', 'x-rewrite-url', 'x-original-host'],
+  ...['proxy-connection', 'x-real-ip', 'x-original-url', 'x-rewrite-url', 'x-original-host', 'destination'],
 ]);
 
 function parametersOf(template: string): string[] {

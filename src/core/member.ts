@@ -6,7 +6,7 @@
 import { WriteActivity, type WriteOutcome } from './activity.ts';
 import { type Instant, Lease, type LeaseSettings } from './lease.ts';
 import type { Ownership, StoreName } from './ownership.ts';
-import { type Admission, type HoldReason, touchedBy, type WriteTicket } from './ticket.ts';
+import type { Admission, HoldReason, PartitionOwner, WriteTicket } from './ticket.ts';
 import { inOrder, type LedgerChange, LedgerView, type Position, type Snapshot } from './view.ts';
 
 export type { Instant } from './lease.ts';
@@ -104,25 +104,24 @@ export class Member {
     if (rulesHash !== undefined && this.#view.rules?.hash !== rulesHash) {
       return { verdict: 'hold', because: 'rules-not-active' };
     }
-    const touched = [partition, ...also].map((name) => {
-      const { owner, epoch } = this.#view.of(name);
-      return { partition: name, owner, epoch, because: this.#whyHeld(name) };
-    });
+    const owners = also.length === 0 ? [] : this.#ownersOfOpen([partition, ...also]);
     // Those that are open do not come to agree by waiting for the others.
-    const open = touched.filter(({ because }) => because === undefined);
-    if (open.some(({ owner }) => owner !== open[0]?.owner)) {
-      return {
-        verdict: 'split',
-        owners: open.map((one) => ({ partition: one.partition, owner: one.owner })),
-      };
-    }
-    for (const { because } of touched) if (because !== undefined) return { verdict: 'hold', because };
-    for (const { partition: name } of touched) this.#activity.begin(name);
+    if (owners.some(({ owner }) => owner !== owners[0]?.owner)) return { verdict: 'split', owners };
+    let because = this.#whyHeld(partition);
+    for (const name of also) because ??= this.#whyHeld(name);
+    if (because !== undefined) return { verdict: 'hold', because };
+    this.#activity.begin(partition);
+    for (const name of also) this.#activity.begin(name);
     const { owner, epoch } = this.#view.of(partition);
     const ticket = { partition, owner, epoch, leaseTerm: this.#lease.term };
     if (also.length === 0) return { verdict: 'admit', ticket };
-    const others = touched.slice(1).map((one) => ({ partition: one.partition, epoch: one.epoch }));
+    const others = also.map((name) => ({ partition: name, epoch: this.#view.of(name).epoch }));
     return { verdict: 'admit', ticket: { ...ticket, also: others } };
+  }
+
+  #ownersOfOpen(partitions: readonly string[]): PartitionOwner[] {
+    const open = partitions.filter((partition) => this.#whyHeld(partition) === undefined);
+    return open.map((partition) => ({ partition, owner: this.#view.of(partition).owner }));
   }
 
   #whyHeld(partition: string): HoldReason | undefined {
@@ -158,11 +157,12 @@ export class Member {
   }
 
   end(ticket: WriteTicket, outcome: WriteOutcome, now: Instant): MemberEffect[] {
-    const touched = touchedBy(ticket);
-    for (const { partition } of touched) {
-      this.#activity.end(partition, ticket.owner, outcome, now.monotonicMs);
-    }
-    return touched.flatMap(({ partition }) => this.#answerFence(partition, now));
+    const { partition, owner, also = [] } = ticket;
+    this.#activity.end(partition, owner, outcome, now.monotonicMs);
+    for (const other of also) this.#activity.end(other.partition, owner, outcome, now.monotonicMs);
+    const effects = this.#answerFence(partition, now);
+    for (const other of also) effects.push(...this.#answerFence(other.partition, now));
+    return effects;
   }
 
   inFlight(partition: string): number {

@@ -17,8 +17,8 @@ import { keys, luaSource } from './connection.ts';
 import type { DurableWrites } from './durable-writes.ts';
 import { changesKept } from './ledger.ts';
 
-/** About 200 bytes of Redis each. Beyond it no further partitions can be joined until some are forgotten. */
-const usualLinksKept = 500_000;
+/** About 500 bytes of Redis each. Beyond it no further partitions can be joined until some are forgotten. */
+const usualLinksKept = 200_000;
 const askedAtOnce = 500;
 /** Parts the two names of a member of the sets; no name holds a control character. */
 const between = '\n';
@@ -140,7 +140,7 @@ function linkOf(partitions: Pair, noted: string): Link {
 }
 
 /** Pairs that are remembered as noted; who is forgotten is noted once more. */
-const remembered = 200_000;
+const remembered = 100_000;
 /** Longest that a write waits for the note. */
 const noteWithinMs = 1_000;
 

@@ -43,6 +43,12 @@ export interface Rules {
   readonly copyAskedAtApply: boolean;
   /** src/handoff/members.ts: gone only after lease, write timeout and settle time. */
   readonly goneAfterWritesSettled: boolean;
+  /** src/guard/guard.ts: every partition of a request is checked, each under its own epoch. */
+  readonly guardChecksAll: boolean;
+  /** src/proxy/admit.ts: that a write joins partitions is noted before it is admitted. */
+  readonly linkNotedFirst: boolean;
+  /** src/handoff/attempt.ts: links are read right before the commit, behind the drain. */
+  readonly linksReadBehindDrain: boolean;
   /** src/ledger/ledger.ts, heartbeat: only what the replicas confirmed counts as answered. */
   readonly heartbeatIsDurable: boolean;
 }
@@ -58,6 +64,9 @@ export const realRules: Rules = {
   copyLockOutlivesCopies: true,
   copyAskedAtApply: true,
   goneAfterWritesSettled: true,
+  guardChecksAll: true,
+  linkNotedFirst: true,
+  linksReadBehindDrain: true,
   heartbeatIsDurable: true,
 };
 
@@ -139,6 +148,8 @@ export interface Process {
 
 export interface Write {
   readonly partition: number;
+  /** Another partition that it touches together with it; -1 where it touches one alone. */
+  readonly also: number;
   readonly bit: number;
   /** Sent in two pieces. */
   readonly upload: boolean;
@@ -186,6 +197,8 @@ export type Task =
   | { readonly task: 'enter'; readonly epoch: number }
   | { readonly task: 'confirm' }
   | { readonly task: 'reread' }
+  /** Who would be left behind that the partition is written together with? */
+  | { readonly task: 'look' }
   | { readonly task: 'advance' | 'seal'; readonly store: StoreName; readonly epoch: number }
   | {
       readonly task: 'catch-up';
@@ -207,6 +220,7 @@ export interface Attempt {
   readonly fencedEpoch: number;
   /** Taken before the fence, for the mutants that do so. */
   readonly listedBefore: readonly string[];
+  readonly linkedBefore: boolean;
   readonly earlyMask: number;
 }
 
@@ -253,6 +267,6 @@ export interface Witness {
 }
 
 export interface Violation {
-  readonly invariant: 'I1' | 'I2' | 'I3' | 'I5' | 'I7' | 'stuck';
+  readonly invariant: 'I1' | 'I2' | 'I3' | 'I4' | 'I5' | 'I7' | 'stuck';
   readonly detail: string;
 }
