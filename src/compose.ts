@@ -18,6 +18,7 @@ import { attachEmbeddedRedis, startEmbeddedRedis } from './ledger/embedded.ts';
 import { feedBlockMs, parseChange, StreamFeed } from './ledger/feed.ts';
 import { FlipBook } from './ledger/flips.ts';
 import { RedisLedger } from './ledger/ledger.ts';
+import { RedisLinks } from './ledger/links.ts';
 import { Rounds } from './ledger/rounds.ts';
 import { type Lookout, openLookout } from './ledger/lookout.ts';
 import { LedgerRecovery } from './ledger/restore.ts';
@@ -202,6 +203,7 @@ interface Base {
   readonly ledger: RedisLedger;
   readonly registry: RedisRegistry;
   readonly directory: RedisDirectory;
+  readonly links: RedisLinks;
   readonly doubts: RedisDoubts;
   readonly feed: StreamFeed;
   readonly sync: Sync;
@@ -248,7 +250,8 @@ async function openBase(
   stops.push(() => sync.stop());
   const doubts = new RedisDoubts(redis);
   const directory = new RedisDirectory(redis, ledger.writes);
-  return { address, redis, ledger, registry, directory, doubts, feed, sync, lookout, openFeed };
+  const links = new RedisLinks(redis, ledger.writes);
+  return { address, redis, ledger, registry, directory, links, doubts, feed, sync, lookout, openFeed };
 }
 
 async function startAdmin(
@@ -259,7 +262,7 @@ async function startAdmin(
   counters: (() => Record<string, number>) | undefined,
 ): Promise<string> {
   const { config, log } = request;
-  const { redis, ledger, registry, doubts, sync } = base;
+  const { redis, ledger, registry, doubts, links, sync } = base;
   const audit = new RedisAuditLog(redis);
   stops.push(async () => audit.close());
   const watch = new MemberWatch(ledger, config.ledger.leaseMs, (member) => {
@@ -277,7 +280,7 @@ async function startAdmin(
   const recovery = openRecovery(request, base);
   const admin = createAdmin({
     ...(idempotency === undefined ? {} : { idempotency }),
-    ...{ config, ledger, registry, doubts, audit, log, flips: desk, copies: sync.desk },
+    ...{ config, ledger, registry, doubts, links, audit, log, flips: desk, copies: sync.desk },
     ...{ watch, recovery },
     directory: directoryMoves(request, base, live, watch),
     rules: () => live.now.config,
@@ -302,14 +305,14 @@ async function startAdmin(
 
 function openRecovery(
   { config }: RoleRequest,
-  { redis, ledger, registry, sync, lookout }: Base,
+  { redis, ledger, registry, links, sync, lookout }: Base,
 ): LedgerRecovery {
   const { stores } = config;
   const verdict = (partition: string): Promise<GuardAnswer> =>
     sync.guardCalls.verdict('app', { partition, epoch: 1 }, 'read', AbortSignal.timeout(guardWithinMs));
   const settleMs = Math.max(stores.legacy.settleMs, stores.app.settleMs);
   return new LedgerRecovery({
-    ...{ redis, ledger, registry, defaultOwner: 'legacy' },
+    ...{ redis, ledger, registry, links, defaultOwner: 'legacy' },
     ...{ views: lookout.views, rescues: lookout.rescues },
     guard: stores.app.guard ? verdict : undefined,
     quietMs: config.ledger.leaseMs + longestWriteMs(config) + settleMs,
@@ -325,7 +328,7 @@ async function alarmOfGap(registry: RedisRegistry, log: Log): Promise<void> {
 
 function handoffDesk(
   { config, log }: RoleRequest,
-  { ledger, feed, registry, doubts, redis, sync }: Base,
+  { ledger, feed, registry, doubts, links, redis, sync }: Base,
   members: MemberWatch,
   cohorts: () => Promise<NamedCohort[]>,
 ): HandoffDesk {
@@ -338,7 +341,7 @@ function handoffDesk(
   // Where nothing can be copied back to legacy, only the app's guard can prove that nothing has to be.
   const proof = { app: writable.includes('legacy') ? 'copies' : 'unwritten' } as const;
   return new HandoffDesk({
-    ...{ ledger, feed, registry, doubts, members, log, guarded, readers, writable },
+    ...{ ledger, feed, registry, doubts, links, members, log, guarded, readers, writable },
     copies: sync.desk,
     guards: sync.guardCalls,
     acceptLoss: config.ledger.acceptLoss,

@@ -14,6 +14,7 @@ import type { RedisDoubts } from './ledger/doubts.ts';
 import type { Holding, PriorView } from './ledger/holding.ts';
 import { RedisIdempotencyKeys } from './ledger/idempotency.ts';
 import type { RedisLedger } from './ledger/ledger.ts';
+import { LinkMemory, type RedisLinks } from './ledger/links.ts';
 import type { Lookout } from './ledger/lookout.ts';
 import { Membership, type MembershipParts } from './ledger/membership.ts';
 import { type Log, sentenceOf } from './log.ts';
@@ -29,6 +30,7 @@ export interface ProxyBase {
   readonly ledger: RedisLedger;
   readonly registry: RedisRegistry;
   readonly directory: RedisDirectory;
+  readonly links: RedisLinks;
   readonly doubts: RedisDoubts;
   readonly sync: Sync;
   readonly lookout: Lookout;
@@ -256,9 +258,10 @@ async function enter(
   const { config, configHash } = rules;
   const { leaseMs } = config.ledger;
   const directory = rememberDirectory(base, config.ledger.minReplicas, () => lostSince(base, member));
+  const links = new LinkMemory((pairs, route) => base.links.note(pairs, route));
   const member = await Membership.join({
     ...{ ledger: base.ledger, redis: base.redis, registry: base.registry, openFeed: base.openFeed, log },
-    ...{ doubts: base.doubts, directory },
+    ...{ doubts: base.doubts, directory, links },
     settings: {
       ...{ leaseMs, marginMs: leaseMs / 10 },
       writeTimeoutMs: Math.max(...storeNames.map((store) => config.stores[store].writeTimeoutMs)),
@@ -277,7 +280,8 @@ async function enter(
   });
   base.lookout.keeper.follow(member, before);
   const claims = openClaims(rules, base, member, log);
-  return { rules, member, claims, terms: { config, gate: member, homes: claims, directory, doubts: member } };
+  const terms = { config, gate: member, homes: claims, directory, links, doubts: member };
+  return { rules, member, claims, terms };
 }
 
 /** Right now: what the ledger has lost of what was confirmed here; undefined while it is sound. */

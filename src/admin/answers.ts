@@ -79,6 +79,14 @@ export const resolveAnswer = z.object({
   keysFreed: count,
 });
 
+const linkAnswer = z.object({
+  partitions: z.tuple([z.string(), z.string()]),
+  atMs: milliseconds.describe('When it was first noted, by the Redis clock.'),
+  route: z.string().describe('Path of the route whose request joined them; empty where none matched.'),
+});
+export const linksAnswer = z.object({ links: z.array(linkAnswer), next });
+export const forgetLinkAnswer = z.object({ forgotten: linkAnswer });
+
 export const explainAnswer = partitionAnswer.extend({
   user: z.string().optional(),
   known: z.boolean().describe('In the registry, or touched by a transition.'),
@@ -91,6 +99,9 @@ export const explainAnswer = partitionAnswer.extend({
     by: z.string().optional(),
     reason: z.string().optional(),
   }),
+  linkedWith: z
+    .array(z.string())
+    .describe('Partitions that it is written together with, the first ones; no handoff parts them.'),
   inDoubt: z.array(doubtAnswer).describe('Writes that may still take effect; no flip moves it meanwhile.'),
 });
 

@@ -22,6 +22,7 @@ const explainQuery = z
 /** Longest between the records that a restore writes and its entry in the audit log. */
 const restoreWithinMs = 3_600_000;
 const entriesLookedAt = 1_000;
+const linksNamed = 100;
 const restoredSchema = z.object({ restored: z.literal(true), version: z.int() });
 
 export function partitionOperations(parts: AdminParts): Operation[] {
@@ -72,10 +73,11 @@ async function explain(
 ): Promise<Reply> {
   const partition = query.partition ?? (await partitionOf(parts, query.user ?? ''));
   if (typeof partition !== 'string') return partition;
-  const [census, cohorts, inDoubt] = await Promise.all([
+  const [census, cohorts, inDoubt, linked] = await Promise.all([
     takeCensus(censusParts(parts)),
     parts.flips.cohorts(),
     unsettledOf(parts, partition),
+    parts.links?.page('', linksNamed, partition),
   ]);
   const { newPartitions, complete } = await registryState(parts);
   const isNew = newPartitions === 'app' && complete && !census.knows(partition);
@@ -86,6 +88,9 @@ async function explain(
     known: census.knows(partition),
     cohorts: cohorts.filter((cohort) => holds(cohort, census, partition)).map((cohort) => cohort.name),
     why: await why(parts, census.record(partition), isNew),
+    linkedWith: (linked?.links ?? []).flatMap(({ partitions }) =>
+      partitions.filter((other) => other !== partition),
+    ),
     inDoubt,
   };
   return { answer };

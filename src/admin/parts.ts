@@ -5,6 +5,7 @@ import type { Config } from '../config/schema.ts';
 import type { FlipDesk, NamedCohort } from '../core/flip.ts';
 import type { DirectoryDesk } from '../core/homes.ts';
 import type { Doubts } from '../core/doubt.ts';
+import type { LinkBook } from '../core/links.ts';
 import type { IdempotencyKeys } from '../core/idempotency.ts';
 import type { CopyDesk, Ledger, Registry, StoreReader } from '../core/ports.ts';
 import type { Transition } from '../core/view.ts';
@@ -51,6 +52,8 @@ export interface AdminParts {
   };
   /** The transition that made a version; without it `explain` cannot name who and why. */
   readonly transition?: (version: number) => Promise<Transition | undefined>;
+  /** Partitions that are written together. */
+  readonly links?: LinkBook;
   /** The book of writes in doubt. */
   readonly doubts?: Doubts;
   readonly idempotency?: Pick<IdempotencyKeys, 'resolve'>;

@@ -17,6 +17,7 @@ export const adminProblems = {
   'no-such-dead-letter': { status: 404, title: 'There is no such dead letter' },
   'no-such-verification': { status: 404, title: 'There is no such verification' },
   'no-such-user': { status: 404, title: 'The directory does not say where the user belongs' },
+  'no-such-link': { status: 404, title: 'The two partitions are not noted as written together' },
   'no-such-member': { status: 404, title: 'No such member is listed' },
   'method-not-allowed': { status: 405, title: 'The path does not take this method' },
   'stale-plan': { status: 409, title: 'The ledger has moved on since the plan was made' },

@@ -10,6 +10,7 @@ import { answerErrors, apiRouter, refuse } from './dispatch.ts';
 import { doubtOperations } from './doubts.ts';
 import { EventStreams } from './events.ts';
 import { flipOperations } from './flips.ts';
+import { linkOperations } from './links.ts';
 import { memberOperations } from './members.ts';
 import { createMetrics } from './metrics.ts';
 import { partitionOperations } from './partitions.ts';
@@ -38,6 +39,7 @@ export function createAdmin(parts: AdminParts): Admin {
     ...registryOperations(parts),
     ...directoryOperations(parts),
     ...doubtOperations(parts),
+    ...linkOperations(parts),
     ...cohortOperations(parts),
     ...flipOperations(parts),
     ...verificationOperations(parts, verifications),

@@ -9,6 +9,7 @@ import { partitionsImport } from './commands/partitions-import.ts';
 import { partitionsList } from './commands/partitions-list.ts';
 import { partitionsResolve } from './commands/partitions-resolve.ts';
 import { ledgerCommands } from './commands/ledger.ts';
+import { linkCommands } from './commands/links.ts';
 import { memberCommands } from './commands/members.ts';
 import { plan } from './commands/plan.ts';
 import { rollback } from './commands/rollback.ts';
@@ -35,6 +36,7 @@ export const commands: readonly Command[] = [
   partitionsImport,
   ...directoryCommands,
   partitionsResolve,
+  ...linkCommands,
   helpFor(() => commands),
   version,
 ];

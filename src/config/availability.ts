@@ -30,7 +30,6 @@ function routeRows(path: string, route: Route | undefined): Rows {
   if (route === undefined) return [];
   const owner = 'leave it out: the owner answers reads';
   return [
-    [`${path}.partitions`, route.partitions !== undefined, 'name one place with partition'],
     [`${path}.reads`, route.reads === 'copy' || route.reads === 'app', owner],
     [`${path}.maxStalenessMs`, route.maxStalenessMs !== undefined, owner],
   ];

@@ -1,4 +1,5 @@
 /** Routes and partition rules: whether the places they name can exist in a request they match. */
+import { partitionPlaceOf } from '../core/partition-places.ts';
 import type { Reporter } from './problems.ts';
 import type { Config } from './schema.ts';
 import type { ReadableConfig } from './sections.ts';
@@ -14,10 +15,17 @@ export function routeFindings(config: ReadableConfig, report: Reporter): void {
     checkTemplate(`${place}.path`, route.path, report);
     checkConditions(place, route, report);
     checkPartition(place, route, claims, report);
+    checkPartitions(place, route, claims, report);
     checkRecord(place, route, config, report);
     if (route.store !== undefined && route.partition !== undefined) {
       report.problem(
         `${place}.partition`,
+        'cannot stand beside store: a route pinned to a store belongs to no partition',
+      );
+    }
+    if (route.store !== undefined && route.partitions !== undefined) {
+      report.problem(
+        `${place}.partitions`,
         'cannot stand beside store: a route pinned to a store belongs to no partition',
       );
     }
@@ -93,7 +101,7 @@ const emptyField = 'must be names with single dots between them, like data.owner
 const notPassedOn = new Set([
   ...['host', 'connection', 'keep-alive', 'te', 'trailer', 'transfer-encoding', 'content-length', 'upgrade'],
   ...['expect', 'forwarded', 'http2-settings', 'proxy-authenticate', 'proxy-authorization'],
-  ...['proxy-connection', 'x-real-ip', 'x-original-url', 'x-rewrite-url', 'x-original-host'],
+  ...['proxy-connection', 'x-real-ip', 'x-original-url', 'x-rewrite-url', 'x-original-host', 'destination'],
 ]);
 
 function parametersOf(template: string): string[] {
@@ -117,6 +125,24 @@ function checkPartition(place: string, route: Route, claims: boolean, report: Re
     report.problem(`${place}.partition`, withoutClaims);
   } else if (source === 'body' && name.split('.').includes('')) {
     report.problem(`${place}.partition`, emptyField);
+  } else if (/\[[*,]\]/.test(name)) {
+    report.problem(`${place}.partition`, 'names one place; what has [*] or [,] stands under partitions');
+  }
+}
+
+const severalPlaces =
+  'must be body.FIELD or body[*].FIELD (with [*] for each entry of an array), query.NAME[*], query.NAME[,], header.NAME[*], or a place as under partition';
+
+function checkPartitions(place: string, route: Route, claims: boolean, report: Reporter): void {
+  const single = typeof route.partitions === 'string';
+  for (const [at, text] of [route.partitions ?? []].flat().entries()) {
+    const where = single ? `${place}.partitions` : `${place}.partitions[${at}]`;
+    const found = partitionPlaceOf(text);
+    if (found === undefined) report.problem(where, severalPlaces);
+    if (found?.place !== 'single') continue;
+    const [, source, name = ''] = /^(path|claim)\.(.+)$/.exec(found.source) ?? [];
+    if (source === 'path') checkParameter(where, name, route.path, report);
+    if (source === 'claim' && !claims) report.problem(where, withoutClaims);
   }
 }
 

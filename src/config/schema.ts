@@ -194,7 +194,12 @@ export const routeSchema = z.strictObject({
     .describe(
       'Where the partition stands: user, path.NAME, header.NAME, claim.NAME, query.NAME or body.FIELD.',
     ),
-  partitions: z.string().optional().describe('Path to several partitions in a JSON body.'),
+  partitions: z
+    .union([z.string(), z.array(z.string()).min(1).max(20)])
+    .optional()
+    .describe(
+      'Where the partitions stand that a request touches together, one place or a list of places: `body.FIELD` with `[*]` for each entry of an array (`body.requests[*].owner`; `body[*].owner` where the body is the array), `query.NAME[*]` (repeated), `query.NAME[,]` (one list), `header.NAME[*]`, or a place as under partition. All of them, and the one under partition, if it is given, must live in one store.',
+    ),
   record: z
     .strictObject({
       kind: z.string().describe('Kind of the record, as named under records of the connectors.'),

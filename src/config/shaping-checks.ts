@@ -27,6 +27,7 @@ const decided: ReadonlyMap<string, string> = new Map([
   ...['x-original-url', 'x-rewrite-url', 'x-original-host'].map(
     (name) => [name, 'must not be set: a request would go to another path than was judged'] as const,
   ),
+  ['destination', 'must not be set: a MOVE or COPY would go to another place than was judged'],
   ['idempotency-key', 'must not be set: the store would take all writes for one'],
 ]);
 

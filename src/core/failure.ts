@@ -41,6 +41,21 @@ export const failureKinds = {
     title: 'The write touches partitions of different stores',
     retry: false,
   },
+  'cross-partition-read': {
+    status: 409,
+    title: 'The read asks for partitions of different stores',
+    retry: false,
+  },
+  'too-many-partitions': {
+    status: 400,
+    title: 'The request touches more partitions than are taken at once',
+    retry: false,
+  },
+  'link-unavailable': {
+    status: 503,
+    title: 'That the accounts belong together cannot be noted at the moment',
+    retry: true,
+  },
   'request-timeout': { status: 408, title: 'The request did not arrive in time', retry: true },
   'body-too-large': { status: 413, title: 'The request body is larger than allowed', retry: false },
   'body-unavailable': {

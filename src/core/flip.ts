@@ -19,7 +19,10 @@ export interface Plan {
   readonly to: StoreName;
   readonly by: string;
   readonly createdAtMs: number;
-  /** Sorted; every partition of the cohort is in exactly one of flip, unchanged and blocked. */
+  /**
+   * Sorted, but for partitions that are written together, which stand side by side. Every partition of the cohort is
+   * in exactly one of flip, unchanged and blocked.
+   */
   readonly flip: readonly string[];
   readonly unchanged: readonly string[];
   readonly blocked: readonly BlockedPartition[];

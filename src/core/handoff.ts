@@ -39,6 +39,8 @@ export type HandoffFailure =
   | 'guard-seal-failed'
   | 'fence-deadline'
   | 'commit-refused'
+  /** The partition was written together with one that stays behind. */
+  | 'cuts-link'
   | 'stopped-by-operator';
 
 export type HandoffOrder =

@@ -6,6 +6,7 @@
 import { WriteActivity, type WriteOutcome } from './activity.ts';
 import { type Instant, Lease, type LeaseSettings } from './lease.ts';
 import type { Ownership, StoreName } from './ownership.ts';
+import type { Admission, HoldReason, PartitionOwner, WriteTicket } from './ticket.ts';
 import { inOrder, type LedgerChange, LedgerView, type Position, type Snapshot } from './view.ts';
 
 export type { Instant } from './lease.ts';
@@ -18,28 +19,6 @@ export interface MemberSettings extends LeaseSettings {
   /** The rules that this process runs by; while the ledger names others, it admits nothing. */
   readonly rulesHash?: string | undefined;
 }
-
-/** Held by one admitted write from admission to its end. */
-export interface WriteTicket {
-  readonly partition: string;
-  readonly owner: StoreName;
-  readonly epoch: number;
-  /** Number of unbroken lease terms so far; a chunk sent under a later term must be refused. */
-  readonly leaseTerm: number;
-}
-
-export type HoldReason =
-  | 'fenced'
-  | 'committed'
-  | 'not-yet-durable'
-  /** The ledger's active rules are not this process's. */
-  | 'rules-not-active'
-  /** Nobody knows yet where this new partition lives: it must be claimed, or found to be an old one. */
-  | 'unclaimed';
-export type Admission =
-  | { readonly verdict: 'admit'; readonly ticket: WriteTicket }
-  | { readonly verdict: 'hold'; readonly because: HoldReason }
-  | { readonly verdict: 'refuse'; readonly code: 'lease-lapsed' };
 
 export type DrainAnswer = 'drained' | 'in-doubt';
 
@@ -78,10 +57,7 @@ export interface Heartbeat {
 /** Partitions whose home is remembered. */
 const homesRemembered = 200_000;
 
-interface PendingFence {
-  readonly attempt: string;
-  readonly epoch: number;
-}
+type PendingFence = Pick<Acknowledgement, 'attempt' | 'epoch'>;
 
 export class Member {
   readonly #settings: MemberSettings;
@@ -118,22 +94,43 @@ export class Member {
 
   // --- admission -----------------------------------------------------------------------------------
 
-  /** Decides on one write and, when it is admitted, counts it in flight in the same step. */
-  admit(partition: string, now: Instant): Admission {
+  /**
+   * Decides on one write and, when it is admitted, counts it in flight for every partition that it touches, in the
+   * same step. One that touches several is admitted only while all of them are open at one owner (I4).
+   */
+  admit(partition: string, now: Instant, also: readonly string[] = []): Admission {
     if (!this.leaseHeld(now)) return { verdict: 'refuse', code: 'lease-lapsed' };
     const { rulesHash } = this.#settings;
     if (rulesHash !== undefined && this.#view.rules?.hash !== rulesHash) {
       return { verdict: 'hold', because: 'rules-not-active' };
     }
-    const ownership = this.#view.of(partition);
-    if (ownership.phase !== 'open') return { verdict: 'hold', because: ownership.phase };
-    if (this.#unconfirmed.has(partition) || this.#confirmed.version < this.#snapshotVersion) {
-      return { verdict: 'hold', because: 'not-yet-durable' };
-    }
-    if (!this.homeIsKnown(partition)) return { verdict: 'hold', because: 'unclaimed' };
+    const owners = also.length === 0 ? [] : this.#ownersOfOpen([partition, ...also]);
+    // Those that are open do not come to agree by waiting for the others.
+    if (owners.some(({ owner }) => owner !== owners[0]?.owner)) return { verdict: 'split', owners };
+    let because = this.#whyHeld(partition);
+    for (const name of also) because ??= this.#whyHeld(name);
+    if (because !== undefined) return { verdict: 'hold', because };
     this.#activity.begin(partition);
-    const { owner, epoch } = ownership;
-    return { verdict: 'admit', ticket: { partition, owner, epoch, leaseTerm: this.#lease.term } };
+    for (const name of also) this.#activity.begin(name);
+    const { owner, epoch } = this.#view.of(partition);
+    const ticket = { partition, owner, epoch, leaseTerm: this.#lease.term };
+    if (also.length === 0) return { verdict: 'admit', ticket };
+    const others = also.map((name) => ({ partition: name, epoch: this.#view.of(name).epoch }));
+    return { verdict: 'admit', ticket: { ...ticket, also: others } };
+  }
+
+  #ownersOfOpen(partitions: readonly string[]): PartitionOwner[] {
+    const open = partitions.filter((partition) => this.#whyHeld(partition) === undefined);
+    return open.map((partition) => ({ partition, owner: this.#view.of(partition).owner }));
+  }
+
+  #whyHeld(partition: string): HoldReason | undefined {
+    const { phase } = this.#view.of(partition);
+    if (phase !== 'open') return phase;
+    if (this.#unconfirmed.has(partition) || this.#confirmed.version < this.#snapshotVersion) {
+      return 'not-yet-durable';
+    }
+    return this.homeIsKnown(partition) ? undefined : 'unclaimed';
   }
 
   /**
@@ -160,8 +157,12 @@ export class Member {
   }
 
   end(ticket: WriteTicket, outcome: WriteOutcome, now: Instant): MemberEffect[] {
-    this.#activity.end(ticket.partition, ticket.owner, outcome, now.monotonicMs);
-    return this.#answerFence(ticket.partition, now);
+    const { partition, owner, also = [] } = ticket;
+    this.#activity.end(partition, owner, outcome, now.monotonicMs);
+    for (const other of also) this.#activity.end(other.partition, owner, outcome, now.monotonicMs);
+    const effects = this.#answerFence(partition, now);
+    for (const other of also) effects.push(...this.#answerFence(other.partition, now));
+    return effects;
   }
 
   inFlight(partition: string): number {
@@ -256,6 +257,7 @@ export class Member {
         this.#activity.resolve(change.partition, now.monotonicMs);
         return [];
       case 'directory':
+      case 'link-forgotten':
         return [];
     }
   }

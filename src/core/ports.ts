@@ -3,11 +3,12 @@
  * hands each of them the others' faces.
  */
 import type { CaughtUpProof } from './handoff.ts';
-import type { Acknowledgement, Admission, WriteOutcome, WriteTicket } from './member.ts';
+import type { Acknowledgement, WriteOutcome } from './member.ts';
 import type { Ownership, StoreName, TransitionOrder, TransitionRefusal } from './ownership.ts';
 import type { CopyForm, Difference, StoreRecord } from './records.ts';
 import type { Regression } from './regression.ts';
 import type { GuardAccess, GuardRefusal } from './guard.ts';
+import type { Admission, PartitionEpoch, WriteTicket } from './ticket.ts';
 import type { Transition } from './view.ts';
 
 declare global {
@@ -106,7 +107,8 @@ export type { Completeness, Registry } from './homes.ts';
 /** The member as the proxy sees it. Every call is in memory and synchronous. */
 export interface WriteGate {
   ownershipOf(partition: string): Ownership;
-  admit(partition: string): Admission;
+  /** `also`: the other partitions that the write touches. */
+  admit(partition: string, also?: readonly string[]): Admission;
   mayContinue(ticket: WriteTicket): boolean;
   end(ticket: WriteTicket, outcome: WriteOutcome): void;
   /** Calls back when a held write of the partition should be looked at again. Returns the way out. */
@@ -217,9 +219,9 @@ export interface TargetShape {
 }
 
 /** Stamp of a copy: the guard of the target checks it inside its own transaction. */
-export interface CopyStamp {
-  readonly partition: string;
-  readonly epoch: number;
+export interface CopyStamp extends PartitionEpoch {
+  /** Only in a question: does the guard take requests that touch several partitions? */
+  readonly also?: readonly PartitionEpoch[];
 }
 
 /** Writing side of a store: made only for stores that copies may go to. */

@@ -27,6 +27,8 @@ export interface RouteRule {
   readonly anonymous?: boolean | undefined;
   /** Where the partition is found, if not by the general rule: `user` or a source and a name. */
   readonly partition?: string | undefined;
+  /** Where further partitions are found; each entry a source and a name, with `[*]` for several. */
+  readonly partitions?: string | readonly string[] | undefined;
   /** Requests are GraphQL: what they ask says whether they write. */
   readonly graphql?: boolean | undefined;
   readonly record?: RecordRule | undefined;
@@ -170,8 +172,9 @@ function search(
 
 function partitionParametersOf(rule: RouteRule, general: readonly string[]): readonly string[] {
   if (rule.store !== undefined) return [];
-  if (rule.partition === undefined) return general;
-  return rule.partition.startsWith('path.') ? [rule.partition.slice('path.'.length)] : [];
+  const own = [rule.partition ?? [], rule.partitions ?? []].flat();
+  if (own.length === 0) return general;
+  return own.flatMap((source) => (source.startsWith('path.') ? [source.slice('path.'.length)] : []));
 }
 
 function verdictOf(
@@ -221,8 +224,8 @@ function effectOf(match: RuleMatch | undefined): string {
   const named = match?.compiled.partitionBy.map((name) => match.matched.parameters[name] ?? null) ?? [];
   // Without any of them it is as if nothing had matched.
   const partitions = named.some((name) => name !== null) ? named : [];
-  const { access, store, anonymous = false, partition, graphql = false } = rule ?? {};
-  return JSON.stringify([access, store, anonymous, partition, graphql, partitions]);
+  const { access, store, anonymous = false, partition, partitions: further, graphql = false } = rule ?? {};
+  return JSON.stringify([access, store, anonymous, partition, further, graphql, partitions]);
 }
 
 function looseSegments(path: string): string[] {

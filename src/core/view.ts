@@ -2,6 +2,7 @@
  * A member's picture of the ledger: a snapshot, then every change in order. Look-ups are in memory.
  * Partitions that no transition touched are not listed; they live at the default owner.
  */
+import type { Pair } from './links.ts';
 import { type Ownership, type StoreName, untouched } from './ownership.ts';
 
 /** What every entry of the ledger's stream has. `id` is random: a version number alone is no identity (I5). */
@@ -52,7 +53,13 @@ export interface DirectoryChanged extends Entry {
   readonly partition: string;
 }
 
-export type LedgerChange = Transition | RulesActivated | DoubtResolved | DirectoryChanged;
+/** An operator says that the two are not written together any more: the next write that joins them is noted anew. */
+export interface LinkForgotten extends Entry {
+  readonly kind: 'link-forgotten';
+  readonly partitions: Pair;
+}
+
+export type LedgerChange = Transition | RulesActivated | DoubtResolved | DirectoryChanged | LinkForgotten;
 
 export interface Position {
   readonly version: number;

@@ -31,6 +31,12 @@ export interface GuardOptions {
   readonly secret: string;
   /** Runs each guard call in a transaction of its own: a pool, or an embedded database. */
   readonly database: Queryable;
+  /**
+   * The handlers respect every partition of a request: they check with `guardCheck`, and take `also` of
+   * `request.onewriter` for allowed beside `partition`. Default: false, and requests that touch several partitions
+   * are refused.
+   */
+  readonly severalPartitions?: boolean;
   /** Lets GET and HEAD without a signature through, without claims. Default: false. */
   readonly allowUnsignedReads?: boolean;
   /** Unix time in seconds; for tests. */
@@ -60,6 +66,12 @@ const problems: Readonly<Record<GuardProblemCode, { status: number; title: strin
     title: 'The signature of the proxy has expired',
     detail:
       'It is more than 60 seconds away from the clock of the app, so nothing was done. Check the clocks.',
+  },
+  'several-partitions': {
+    status: 403,
+    title: 'The request touches several partitions',
+    detail:
+      'The app takes only requests that touch one, so nothing was done. Once its handlers check all of them, switch severalPartitions on (docs/guard.md).',
   },
   'stale-epoch': {
     status: 409,
@@ -111,6 +123,7 @@ export function guardMiddleware(options: GuardOptions): RequestHandler {
       method: request.method,
       target,
       headers: request.headers,
+      severalPartitions: options.severalPartitions === true,
     });
     const path = target.split('?', 1)[0] ?? '';
     const forGuard = path.startsWith(wellKnown);
@@ -147,7 +160,7 @@ async function answerCall(
   database: Queryable,
 ): Promise<void> {
   // Only onewriter itself signs `copy`, so that no user's request can move the guard.
-  const allowed = call === 'verdict' || claims.access === 'copy';
+  const allowed = call === 'verdict' || (claims.access === 'copy' && claims.also === undefined);
   if (!allowed || claims.partition === '' || !sameAsSigned(request.body, claims)) {
     sendGuardProblem(response, 'bad-guard-call');
     return;

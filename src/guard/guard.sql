@@ -117,6 +117,27 @@ BEGIN
 END
 $$;
 
+-- For a request that touches several partitions: checks each under its own epoch. In one order, whoever asks, so
+-- that two transactions never wait for each other.
+CREATE OR REPLACE FUNCTION onewriter.check_all(of_partitions text[], access text, at_epochs bigint[])
+RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  one record;
+BEGIN
+  IF of_partitions IS NULL OR cardinality(of_partitions) = 0
+     OR cardinality(of_partitions) IS DISTINCT FROM cardinality(at_epochs) THEN
+    RAISE EXCEPTION 'onewriter.check_all needs partitions, and an epoch for each'
+      USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  FOR one IN
+    SELECT t.name, t.at_epoch FROM unnest(of_partitions, at_epochs) AS t (name, at_epoch)
+    ORDER BY t.name COLLATE "C"
+  LOOP
+    PERFORM onewriter.check(one.name, access, one.at_epoch);
+  END LOOP;
+END
+$$;
+
 -- At a fence: nothing more at this epoch or below. The old owner's guard gets the fence's epoch, the new owner's the
 -- one before it, so that the handoff's own copies pass. `accept` says whether that now holds.
 CREATE OR REPLACE FUNCTION onewriter.advance(of_partition text, at_epoch bigint)

@@ -37,21 +37,25 @@ export async function installGuard(database: Queryable): Promise<void> {
 }
 
 /**
- * To be called inside the transaction that writes, before the write. Returns why the write is refused, or
+ * To be called inside the transaction that writes, before the write; checks every partition of the claims. Returns why the write is refused, or
  * undefined when it may go on. After a refusal PostgreSQL lets the transaction only roll back, so a caller
  * that overlooks the answer still writes nothing.
  */
 export async function guardCheck(
   transaction: Queryable,
-  claims: Pick<GuardClaims, 'partition' | 'access' | 'epoch'>,
+  claims: Pick<GuardClaims, 'partition' | 'access' | 'epoch' | 'also'>,
 ): Promise<WriteRefusal | undefined> {
-  if (claims.access === 'read') return 'read-access';
+  const { partition, access, epoch, also } = claims;
+  if (access === 'read') return 'read-access';
   try {
-    await transaction.query('SELECT onewriter.check($1, $2, $3)', [
-      claims.partition,
-      claims.access,
-      claims.epoch,
-    ]);
+    if (also === undefined) {
+      await transaction.query('SELECT onewriter.check($1, $2, $3)', [partition, access, epoch]);
+    } else {
+      const all = [{ partition, epoch }, ...also];
+      const names = all.map((one) => one.partition);
+      const epochs = all.map((one) => one.epoch);
+      await transaction.query('SELECT onewriter.check_all($1, $2, $3)', [names, access, epochs]);
+    }
     return undefined;
   } catch (error) {
     const refusal = guardRefusalOf(error);

@@ -13,6 +13,8 @@ export const guardHeaderNames = {
   partition: 'Onewriter-Partition',
   epoch: 'Onewriter-Epoch',
   access: 'Onewriter-Access',
+  /** Only where the request touches several partitions: the others, each with its epoch. */
+  also: 'Onewriter-Also',
   signature: 'Onewriter-Signature',
 } as const;
 
@@ -22,12 +24,21 @@ export const signatureValidSeconds = 60;
 /** Longest user or partition name, in bytes of its header value. */
 export const nameBytesMax = 1024;
 
-/** What a verified request says. `user` is empty where nobody but onewriter itself acts (copies). */
-export interface GuardClaims {
-  readonly user: string;
+/** Longest value of Onewriter-Also, bytes: servers take header lines of 8 KiB. */
+export const alsoBytesMax = 7_168;
+
+/** A partition that the request touches, and the epoch under which it does. */
+export interface SignedPartition {
   readonly partition: string;
   readonly epoch: number;
+}
+
+/** What a verified request says. `user` is empty where nobody but onewriter itself acts (copies). */
+export interface GuardClaims extends SignedPartition {
+  readonly user: string;
   readonly access: GuardAccess;
+  /** Other partitions that the request touches in the same write; absent where there are none. */
+  readonly also?: readonly SignedPartition[];
 }
 
 export interface GuardStatement extends GuardClaims {
@@ -39,10 +50,16 @@ export interface GuardStatement extends GuardClaims {
   readonly target: string;
 }
 
-export type GuardHeaders = Record<(typeof guardHeaderNames)[keyof typeof guardHeaderNames], string>;
+type HeaderName = (typeof guardHeaderNames)[keyof typeof guardHeaderNames];
+export type GuardHeaders = Record<Exclude<HeaderName, 'Onewriter-Also'>, string> & {
+  readonly 'Onewriter-Also'?: string;
+};
 
-/** `unsigned`: no signature header. `bad-signature`: forged, altered, incomplete or malformed. */
-export type SignatureRefusal = 'unsigned' | 'bad-signature' | 'expired';
+/**
+ * `unsigned`: no signature header. `bad-signature`: forged, altered, incomplete or malformed. `several-partitions`:
+ * rightly signed, but the receiver has not said that it checks every partition of a request.
+ */
+export type SignatureRefusal = 'unsigned' | 'bad-signature' | 'expired' | 'several-partitions';
 
 export type SignatureVerdict =
   | { readonly ok: true; readonly claims: GuardClaims }
@@ -58,7 +75,7 @@ const methodToken = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 /** Visible ASCII and raw bytes above it: what an HTTP/1.1 request line can carry without a space. */
 const wireTarget = /^[!-~\u0080-\u00ff]+$/;
 const decimal = /^(?:0|[1-9]\d{0,15})$/;
-const signatureValue = /^v1,t=(0|[1-9]\d{0,11}),([0-9a-f]{64})$/;
+const signatureValue = /^(v[12]),t=(0|[1-9]\d{0,11}),([0-9a-f]{64})$/;
 
 /** Prepares the secret once, for callers that sign often. The key is the UTF-8 bytes of the secret. */
 export function guardKey(secret: string): KeyObject {
@@ -73,8 +90,14 @@ export function isSignableName(name: string): boolean {
   return encodeName(name) !== undefined;
 }
 
+/** May these stand together in one request, beside another one? Whatever their epochs are. */
+export function isSignableSet(partitions: readonly string[]): boolean {
+  const longest = partitions.map((partition) => ({ partition, epoch: Number.MAX_SAFE_INTEGER }));
+  return encodeAlso(longest) !== undefined;
+}
+
 /**
- * The five headers for one request. Throws a RangeError for a value that cannot be signed: names must
+ * The five headers for one request, and a sixth where it touches several partitions. Throws a RangeError for a value that cannot be signed: names must
  * have passed `isSignableName`, and the target must be one that HTTP can carry.
  */
 export function signGuard(statement: GuardStatement): GuardHeaders {
@@ -87,15 +110,42 @@ export function signGuard(statement: GuardStatement): GuardHeaders {
   if (!wireTarget.test(target)) throw new RangeError('this request target cannot be signed for the guard');
   if (!isCount(epoch)) throw new RangeError('an epoch is a whole number from 0');
   if (!isCount(timestampSeconds)) throw new RangeError('a timestamp is in whole seconds');
-  const lines = `v1\n${timestampSeconds}\n${method}\n${target}\n${user}\n${partition}\n${epoch}\n${access}`;
+  const also = statement.also === undefined ? undefined : encodeAlso(statement.also);
+  if (also === undefined && statement.also !== undefined) {
+    throw new RangeError('these partitions cannot be signed together for the guard');
+  }
+  // A guard that does not know of several partitions knows no v2 either, and refuses the request.
+  const version = also === undefined ? 'v1' : 'v2';
+  const values = { user, partition, epoch: String(epoch), access, also };
+  const lines = signedLines(version, String(timestampSeconds), method, target, values);
   const mac = createHmac('sha256', statement.secret).update(lines, 'latin1').digest('hex');
   return {
     'Onewriter-User': user,
     'Onewriter-Partition': partition,
-    'Onewriter-Epoch': String(epoch),
+    'Onewriter-Epoch': values.epoch,
     'Onewriter-Access': access,
-    'Onewriter-Signature': `v1,t=${timestampSeconds},${mac}`,
+    ...(also === undefined ? {} : { 'Onewriter-Also': also }),
+    'Onewriter-Signature': `${version},t=${timestampSeconds},${mac}`,
   };
+}
+
+interface SignedValues {
+  readonly user: string;
+  readonly partition: string;
+  readonly epoch: string;
+  readonly access: string;
+  readonly also: string | undefined;
+}
+
+function signedLines(
+  version: string,
+  timestamp: string,
+  method: string,
+  target: string,
+  { user, partition, epoch, access, also }: SignedValues,
+): string {
+  const lines = `${version}\n${timestamp}\n${method}\n${target}\n${user}\n${partition}\n${epoch}\n${access}`;
+  return also === undefined ? lines : `${lines}\n${also}`;
 }
 
 /** Checks the headers of a received request. The time is looked at last: only true statements expire. */
@@ -106,6 +156,11 @@ export function verifyGuard(request: {
   readonly method: string;
   readonly target: string;
   readonly headers: ReceivedHeaders;
+  /**
+   * The caller checks and respects every partition in `also`. Left out, such requests are refused: who looks at
+   * `partition` alone would let the others through unchecked.
+   */
+  readonly severalPartitions?: boolean;
 }): SignatureVerdict {
   const { headers } = request;
   const refuse = (code: SignatureRefusal): SignatureVerdict => ({ ok: false, code });
@@ -115,31 +170,72 @@ export function verifyGuard(request: {
   const partition = single(headers['onewriter-partition']);
   const epoch = single(headers['onewriter-epoch']);
   const access = single(headers['onewriter-access']);
+  const also = single(headers['onewriter-also']);
   if (signature === null || user === undefined || partition === undefined) return refuse('bad-signature');
   if (epoch === undefined || access === undefined) return refuse('bad-signature');
-  const [, timestamp = '', mac = ''] = signature;
+  const [, version = '', timestamp = '', mac = ''] = signature;
   const { method, target, secret } = request;
-  const lines = `v1\n${timestamp}\n${method}\n${target}\n${user}\n${partition}\n${epoch}\n${access}`;
+  if (also === undefined ? version !== 'v1' || headers['onewriter-also'] !== undefined : version !== 'v2') {
+    return refuse('bad-signature');
+  }
+  const values = { user, partition, epoch, access, also };
+  const lines = signedLines(version, timestamp, method, target, values);
   const expected = createHmac('sha256', secret).update(lines, 'latin1').digest();
   if (!timingSafeEqual(expected, Buffer.from(mac, 'hex'))) return refuse('bad-signature');
 
-  const claims = claimsOf({ user, partition, epoch, access });
+  const claims = claimsOf(values);
   if (claims === undefined || !methodToken.test(method) || !wireTarget.test(target)) {
     return refuse('bad-signature');
   }
   if (Math.abs(request.nowSeconds - Number(timestamp)) > signatureValidSeconds) return refuse('expired');
+  if (claims.also !== undefined && request.severalPartitions !== true) return refuse('several-partitions');
   return { ok: true, claims };
 }
 
-function claimsOf(values: Readonly<Record<keyof GuardClaims, string>>): GuardClaims | undefined {
+function claimsOf(values: SignedValues): GuardClaims | undefined {
   const user = decodeName(values.user);
   const partition = decodeName(values.partition);
-  const epoch = Number(values.epoch);
-  if (user === undefined || partition === undefined) return undefined;
-  if (!decimal.test(values.epoch) || !isCount(epoch)) return undefined;
+  const epoch = decodeEpoch(values.epoch);
+  if (user === undefined || partition === undefined || epoch === undefined) return undefined;
   const { access } = values;
   if (access !== 'read' && access !== 'write' && access !== 'copy') return undefined;
-  return { user, partition, epoch, access };
+  if (values.also === undefined) return { user, partition, epoch, access };
+  const also = decodeAlso(values.also, partition);
+  return also && { user, partition, epoch, access, also };
+}
+
+/** Name and epoch of each, all parted by one space: no encoded name holds one. Undefined where that is refused. */
+function encodeAlso(partitions: readonly SignedPartition[]): string | undefined {
+  const parts: string[] = [];
+  for (const { partition, epoch } of partitions) {
+    const name = encodeName(partition);
+    if (name === undefined || name === '' || !isCount(epoch)) return undefined;
+    parts.push(name, String(epoch));
+  }
+  const value = parts.join(' ');
+  return value === '' || value.length > alsoBytesMax ? undefined : value;
+}
+
+function decodeAlso(value: string, first: string): SignedPartition[] | undefined {
+  if (value.length > alsoBytesMax) return undefined;
+  const parts = value.split(' ');
+  const names = new Set([first]);
+  const partitions: SignedPartition[] = [];
+  for (let at = 0; at < parts.length; at += 2) {
+    const partition = decodeName(parts[at] ?? '');
+    const epoch = decodeEpoch(parts[at + 1] ?? '');
+    if (partition === undefined || partition === '' || epoch === undefined) return undefined;
+    // One that is there twice could have two epochs.
+    if (names.has(partition)) return undefined;
+    names.add(partition);
+    partitions.push({ partition, epoch });
+  }
+  return partitions;
+}
+
+function decodeEpoch(value: string): number | undefined {
+  const epoch = Number(value);
+  return decimal.test(value) && isCount(epoch) ? epoch : undefined;
 }
 
 /** Percent-encodes (RFC 3986, UTF-8) all but visible ASCII, and '%'; undefined where that is refused. */

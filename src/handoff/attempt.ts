@@ -3,6 +3,7 @@
  * members, guards and sync, and feeds back what happened.
  */
 import { randomUUID } from 'node:crypto';
+import type { Blocker } from '../core/flip.ts';
 import { writtenSinceSeal } from '../core/guard.ts';
 import {
   commitWithinMs,
@@ -51,6 +52,8 @@ export interface AttemptRequest {
   readonly reason: string;
   /** Aborted when the operator stops the flip. */
   readonly stop: AbortSignal;
+  /** Asked right before the commit: who would be left behind that the partition is written together with. */
+  readonly whyCut?: () => Promise<Blocker | undefined>;
 }
 
 export type AttemptReport =
@@ -236,7 +239,13 @@ class Attempt {
     }
   }
 
+  /** By now every member has drained, so the link of every write that was ever forwarded is noted. */
   async #commit(): Promise<void> {
+    const cut = await this.#request.whyCut?.().catch((error: unknown) => ({ detail: sentenceOf(error) }));
+    if (cut !== undefined) {
+      this.#tell({ event: 'failed', failure: 'cuts-link', detail: cut.detail });
+      return;
+    }
     const result = await this.#order({ kind: 'commit', attempt: this.#attempt }, this.#fenced);
     if (result?.result === 'done') {
       this.#committed = result.record;

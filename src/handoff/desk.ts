@@ -14,7 +14,9 @@ import {
   type OrderRefusal,
   type Plan,
 } from '../core/flip.ts';
+import { wholeWaves } from '../core/links.ts';
 import type { StoreName } from '../core/ownership.ts';
+import { waveSizes } from '../core/waves.ts';
 import type { FlipBook, FlipHead, FlipOrderKind, FlipProgress, FlipToRun } from '../ledger/flips.ts';
 import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
@@ -144,7 +146,7 @@ export class HandoffDesk implements FlipDesk {
 
   async flipPartitions(id: string): Promise<readonly string[] | undefined> {
     const kept = await this.#parts.flips.flip(id);
-    return kept && this.#parts.flips.partitions(id);
+    return kept && (await this.#parts.flips.partitions(id)).toSorted();
   }
 
   async flipReports(id: string, partitions: readonly string[]): Promise<NamedPartitionReport[]> {
@@ -173,12 +175,16 @@ export class HandoffDesk implements FlipDesk {
     request: FlipRequest,
     planned: Plan,
   ): Promise<FlipStatus | { readonly taken: string; readonly holder: string }> {
+    const waves = request.waves ?? this.#parts.waves;
+    const partners = await this.#parts.links.partnersOf(planned.flip);
+    const sizes = waveSizes(planned.flip.length, waves);
     const head: FlipHead = {
       id: randomUUID(),
       planId: planned.id,
       ...{ cohort: planned.cohort, to: planned.to, createdAtMs: planned.createdAtMs },
       ...{ by: request.by, reason: request.reason },
-      waves: [...(request.waves ?? this.#parts.waves)],
+      waves: [...waves],
+      sizes: wholeWaves(sizes, planned.flip, (partition) => partners.get(partition) ?? []),
       total: planned.flip.length,
       blocked: [...planned.blocked],
     };

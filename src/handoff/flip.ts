@@ -113,7 +113,7 @@ export class FlipRun {
 
   async #run(): Promise<void> {
     const { partitions, head } = this.#record;
-    const sizes = waveSizes(partitions.length, head.waves);
+    const sizes = head.sizes ?? waveSizes(partitions.length, head.waves);
     let from = 0;
     for (const [at, size] of sizes.entries()) {
       const wave = partitions.slice(from, from + size);
@@ -134,6 +134,7 @@ export class FlipRun {
       halt: this.#halt,
       stop: this.#stop.signal,
       untilClear: () => this.#untilClear(),
+      goesAlong: (partition) => this.#record.goesAlong(partition),
       report: (partition, report) => this.#record.report(partition, report),
     };
     const worker = async (): Promise<void> => {

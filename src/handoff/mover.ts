@@ -4,6 +4,7 @@
  */
 import type { PartitionReport } from '../core/flip.ts';
 import type { HandoffSettings } from '../core/handoff.ts';
+import type { LinkBook } from '../core/links.ts';
 import { otherStore } from '../core/ownership.ts';
 import { type LedgerRecord, StoreFailure } from '../core/ports.ts';
 import { moveOn } from '../ledger/unfinished.ts';
@@ -11,6 +12,7 @@ import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import { type AttemptParts, attemptHandoff } from './attempt.ts';
 import type { FlipHead } from '../ledger/flips.ts';
+import { whyCut } from './linked.ts';
 import { isProvenByGuard, whyWritten } from './way-back.ts';
 
 export interface FlipSettings extends HandoffSettings {
@@ -20,6 +22,7 @@ export interface FlipSettings extends HandoffSettings {
 }
 
 export interface MoverParts extends Omit<AttemptParts, 'settings'> {
+  readonly links: Pick<LinkBook, 'partnersOf'>;
   readonly settings: FlipSettings;
   readonly log: Log;
 }
@@ -33,6 +36,8 @@ export interface Course {
   readonly stop: AbortSignal;
   /** Resolves when a fence may begin, or the flip halts. */
   untilClear(): Promise<void>;
+  /** The flip moves it, too, or has moved it. */
+  goesAlong(partition: string): boolean;
   report(partition: string, report: PartitionReport): void;
 }
 
@@ -79,8 +84,8 @@ export async function movePartition(parts: MoverParts, course: Course, partition
       ...{ flip: head.id, partition, attempts, counts, retryAfterMs },
       ...lastFailure,
     });
-    // What users have written, no later attempt can undo.
-    const hopeless = code === 'app-was-written' || code === 'no-clean-way-back';
+    // What users have written, and with whom, no later attempt can undo.
+    const hopeless = code === 'app-was-written' || code === 'no-clean-way-back' || code === 'cuts-link';
     const givenUp = hopeless || attempts >= settings.attempts;
     course.report(partition, { outcome: givenUp ? 'stayed' : 'pending', attempts, lastFailure });
     if (givenUp) return;
@@ -106,9 +111,15 @@ async function tryOnce(parts: MoverParts, course: Course, partition: string): Pr
     // The copying took its time: nobody may have fallen silent, and nobody have paused, meanwhile.
     await course.untilClear();
     if (course.halt.aborted) return { code: 'stopped-by-operator', detail: 'the flip was stopped' };
+    const cut = (): Promise<HandoffTrouble | undefined> =>
+      whyCut(parts, partition, head.to, (partner) => course.goesAlong(partner));
+    // A link can have been noted since the plan.
+    const parted = await cut();
+    if (parted !== undefined) return parted;
     const by = `flip ${head.id} (${head.by})`;
     const from = otherStore(head.to);
-    const report = await attemptHandoff(parts, { partition, from, by, reason: head.reason, stop });
+    const request = { partition, from, by, reason: head.reason, stop, whyCut: cut };
+    const report = await attemptHandoff(parts, request);
     if (report.outcome === 'aborted') return report;
     const { pauseMs, stepsMs, proof } = report;
     parts.log('info', 'handoff.moved', {

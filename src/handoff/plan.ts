@@ -5,10 +5,12 @@ import { resolveCohort } from '../core/cohort.ts';
 import type { Doubts } from '../core/doubt.ts';
 import type { BlockedPartition, Blocker, NamedCohort, Plan } from '../core/flip.ts';
 import { otherStore, type StoreName } from '../core/ownership.ts';
+import { type LinkBook, partedBy, sideBySide, wholeWaves } from '../core/links.ts';
 import type { CopyDesk, GuardCalls, Ledger, LedgerRecord, Registry, StoreReader } from '../core/ports.ts';
 import { sentenceOf } from '../log.ts';
 import type { HandoffSettings } from '../core/handoff.ts';
 import { waveSizes } from '../core/waves.ts';
+import { cutsLinks } from './linked.ts';
 import type { MemberWatch } from './members.ts';
 import { longestWaitMs } from './mover.ts';
 import { askAllWritten, isProvenByGuard, withoutGuard } from './way-back.ts';
@@ -17,6 +19,7 @@ export interface PlanParts {
   readonly ledger: Ledger;
   readonly registry: Registry;
   readonly doubts: Pick<Doubts, 'unsettled'>;
+  readonly links: Pick<LinkBook, 'partnersOf'>;
   readonly copies: CopyDesk;
   readonly guards: GuardCalls;
   readonly members: MemberWatch;
@@ -43,20 +46,48 @@ const probeWithinMs = 5_000;
 const askedAtOnce = 200;
 
 export async function makePlan(parts: PlanParts, request: PlanRequest): Promise<Plan> {
-  const { cohort, to } = request;
+  const { cohort, to, by } = request;
   const partitions = resolveCohort(cohort.selection, await parts.registry.all());
   const touched = await parts.ledger.touched();
-  const flip: string[] = [];
+  const { movable, unchanged, blocked } = await sortOut(parts, request, partitions, touched);
+  const partners = await parts.links.partnersOf(movable);
+  const partnersOf = (partition: string): readonly string[] => partners.get(partition) ?? [];
+  const recordOf = (partition: string): LedgerRecord => touched.get(partition) ?? parts.ledger.untouched;
+  const isThere = (partition: string): boolean => livesAt(recordOf(partition), to);
+  const parted = partedBy({ moving: movable, partnersOf, isThere });
+  const whole = movable.filter((partition) => !parted.has(partition));
+  const flip = sideBySide(whole, partnersOf);
+  for (const [partition, behind] of parted) blocked.push({ partition, ...cutsLinks(partition, behind) });
+  return {
+    ...{ id: randomUUID(), cohort: cohort.name, to, by, createdAtMs: await parts.ledger.nowMs() },
+    ...{ flip, unchanged, blocked },
+    blockers: flip.length + blocked.length === 0 ? [] : await globalBlockers(parts, to),
+    epochs: Object.fromEntries(flip.map((partition) => [partition, recordOf(partition).ownership.epoch])),
+    membershipHash: createHash('sha256').update(partitions.join('\n')).digest('hex'),
+    selection: cohort.selection,
+    waves: wholeWaves(waveSizes(flip.length, request.waves), flip, partnersOf),
+    pinnedRoutes: parts.pinnedRoutes,
+  };
+}
+
+/** What each partition itself says; whom it would leave behind is another question. */
+async function sortOut(
+  parts: PlanParts,
+  request: PlanRequest,
+  partitions: readonly string[],
+  touched: ReadonlyMap<string, LedgerRecord>,
+): Promise<{ movable: string[]; unchanged: string[]; blocked: BlockedPartition[] }> {
+  const { to } = request;
+  const movable: string[] = [];
   const unchanged: string[] = [];
   const blocked: BlockedPartition[] = [];
-  const epochs: Record<string, number> = {};
   const byGuard = isProvenByGuard(parts.settings, otherStore(to));
   const letters = byGuard ? new Map<string, number>() : await countLetters(parts, partitions);
   const doubts = await doubtful(parts);
   const written = byGuard ? await askGuard(parts, otherStore(to), partitions, touched) : undefined;
   for (const partition of partitions) {
     const record = touched.get(partition) ?? parts.ledger.untouched;
-    if (record.ownership.phase === 'open' && record.ownership.owner === to) {
+    if (livesAt(record, to)) {
       unchanged.push(partition);
       continue;
     }
@@ -64,29 +95,14 @@ export async function makePlan(parts: PlanParts, request: PlanRequest): Promise<
       whyBlocked(request, partition, record, letters.get(partition) ?? 0) ??
       doubts.get(partition) ??
       written?.get(partition);
-    if (blocker !== undefined) {
-      blocked.push({ partition, ...blocker });
-      continue;
-    }
-    flip.push(partition);
-    epochs[partition] = record.ownership.epoch;
+    if (blocker === undefined) movable.push(partition);
+    else blocked.push({ partition, ...blocker });
   }
-  return {
-    id: randomUUID(),
-    cohort: cohort.name,
-    to,
-    by: request.by,
-    createdAtMs: await parts.ledger.nowMs(),
-    flip,
-    unchanged,
-    blocked,
-    blockers: flip.length + blocked.length === 0 ? [] : await globalBlockers(parts, to),
-    epochs,
-    membershipHash: createHash('sha256').update(partitions.join('\n')).digest('hex'),
-    selection: cohort.selection,
-    waves: waveSizes(flip.length, request.waves),
-    pinnedRoutes: parts.pinnedRoutes,
-  };
+  return { movable, unchanged, blocked };
+}
+
+function livesAt({ ownership }: LedgerRecord, store: StoreName): boolean {
+  return ownership.phase === 'open' && ownership.owner === store;
 }
 
 /** Partitions with a write in doubt that outlasts what a flip waits for; for the others it waits. */

@@ -15,6 +15,7 @@ const saveWithinMs = 250;
 export class FlipRecord {
   readonly head: FlipHead;
   readonly partitions: readonly string[];
+  readonly #all: ReadonlySet<string>;
   readonly #progress: FlipProgress;
   readonly #reports: Map<string, PartitionReport>;
   readonly #failed: Map<string, { code: string; detail: string }>;
@@ -28,6 +29,7 @@ export class FlipRecord {
   constructor(flip: FlipToRun, lead: FlipLead, log: Log) {
     this.head = flip.head;
     this.partitions = flip.partitions;
+    this.#all = new Set(flip.partitions);
     this.#progress = { ...flip.progress };
     this.#reports = new Map(flip.reports);
     this.#failed = new Map(flip.failed);
@@ -58,6 +60,11 @@ export class FlipRecord {
   /** The flip may still fence it. */
   isPending(partition: string): boolean {
     return this.reportOf(partition).outcome === 'pending';
+  }
+
+  /** It is one of the flip's, and was not given up. */
+  goesAlong(partition: string): boolean {
+    return this.#all.has(partition) && this.reportOf(partition).outcome !== 'stayed';
   }
 
   failuresAmong(partitions: readonly string[]): { partition: string; code: string; detail: string }[] {

@@ -23,6 +23,8 @@ export const keys = {
   cohorts: `${keyPrefix}:cohorts`,
   plans: `${keyPrefix}:plans`,
   idempotency: `${keyPrefix}:idempotency`,
+  links: `${keyPrefix}:links`,
+  partners: `${keyPrefix}:links:partners`,
 } as const;
 
 /** Where Redis is: a URL, or the socket of an embedded server. */

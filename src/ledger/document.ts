@@ -6,6 +6,7 @@
 import { z } from 'zod';
 import { cohortSchema } from '../config/schema.ts';
 import type { Attributes } from '../core/cohort.ts';
+import type { Link } from '../core/links.ts';
 import type { Ownership } from '../core/ownership.ts';
 import type { Position, Rules } from '../core/view.ts';
 import type { StoredCohort } from './books.ts';
@@ -38,6 +39,12 @@ const entrySchema = z.discriminatedUnion('is', [
     by: z.string(),
     reason: z.string(),
   }),
+  z.object({
+    is: z.literal('link'),
+    partitions: z.tuple([name, name]).readonly(),
+    atMs: z.number(),
+    route: z.string(),
+  }),
   z.object({ is: z.literal('end'), entries: z.int() }),
 ]);
 
@@ -54,6 +61,7 @@ export interface LedgerDocument {
   readonly known: ReadonlyMap<string, Attributes>;
   readonly directory: ReadonlyMap<string, string>;
   readonly cohorts: readonly StoredCohort[];
+  readonly links: readonly Link[];
 }
 
 export function* documentLines(
@@ -81,6 +89,7 @@ export function parseDocument(lines: Iterable<unknown>): LedgerDocument {
   const known = new Map<string, Attributes>();
   const directory = new Map<string, string>();
   const cohorts: StoredCohort[] = [];
+  const links: Link[] = [];
   let head: LedgerHead | undefined;
   let ended: number | undefined;
   let at = 0;
@@ -107,6 +116,11 @@ export function parseDocument(lines: Iterable<unknown>): LedgerDocument {
         cohorts.push(cohort);
         break;
       }
+      case 'link': {
+        const { is: _, ...link } = entry;
+        links.push(link);
+        break;
+      }
       case 'end':
         ended = entry.entries;
         break;
@@ -115,7 +129,7 @@ export function parseDocument(lines: Iterable<unknown>): LedgerDocument {
   if (head === undefined) throw new NotALedgerDocument('it is empty');
   if (ended !== at - 2) throw new NotALedgerDocument('its end is missing, so it is not whole');
   const { position, rules } = head;
-  return { head, position, rules, partitions, known, directory, cohorts };
+  return { head, position, rules, partitions, known, directory, cohorts, links };
 }
 
 export class NotALedgerDocument extends Error {

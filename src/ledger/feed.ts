@@ -24,8 +24,9 @@ const acknowledgementSchema = z.object({
   settlesInMs: z.number(),
 });
 
-const kindSchema = z.enum(['ownership', 'rules', 'doubt-resolved', 'directory']);
+const kindSchema = z.enum(['ownership', 'rules', 'doubt-resolved', 'directory', 'link-forgotten']);
 const doubtSchema = z.object({ partition: z.string() });
+const linkSchema = z.object({ partitions: z.tuple([z.string(), z.string()]) });
 const directorySchema = z.object({ user: z.string(), partition: z.string() });
 
 type Entry = [id: string, fields: string[]];
@@ -199,5 +200,6 @@ export function parseChange(id: string, fields: readonly string[]): LedgerChange
   if (kind === 'rules') return { kind, ...entry, atMs, rules: parseRules(need('payload')) };
   const payload: unknown = JSON.parse(need('payload'));
   if (kind === 'directory') return { kind, ...entry, atMs, ...directorySchema.parse(payload) };
+  if (kind === 'link-forgotten') return { kind, ...entry, atMs, ...linkSchema.parse(payload) };
   return { kind, ...entry, atMs, ...doubtSchema.parse(payload) };
 }

@@ -39,6 +39,8 @@ const headSchema = z.object({
   reason: z.string(),
   createdAtMs: z.number(),
   waves: z.array(z.string()),
+  /** Of the waves; partitions that are written together are in one. Flips of before have none. */
+  sizes: z.array(count).optional(),
   total: count,
   blocked: z.array(blockedSchema),
 });
@@ -234,7 +236,7 @@ export class FlipBook {
     return this.#read(await this.#redis.hkeys(keys.heads));
   }
 
-  /** Sorted, as planned. */
+  /** In the order in which they move. */
   async partitions(id: string): Promise<string[]> {
     const text = await this.#redis.hget(keys.partitions, id);
     return text === null ? [] : parse(z.array(z.string()), text);

@@ -8,14 +8,14 @@ import type { Redis } from 'ioredis';
 import {
   Member,
   type Acknowledgement,
-  type Admission,
   type Instant,
   type MemberEffect,
   type MemberSettings,
   type WriteOutcome,
-  type WriteTicket,
 } from '../core/member.ts';
+import type { Pair } from '../core/links.ts';
 import type { Ownership } from '../core/ownership.ts';
+import type { Admission, WriteTicket } from '../core/ticket.ts';
 import type { DoubtNotes, Doubts, ProxyDoubt } from '../core/doubt.ts';
 import type { MemberRecord, Registry, WriteGate } from '../core/ports.ts';
 import type { LedgerChange, Rules } from '../core/view.ts';
@@ -50,6 +50,8 @@ export interface MembershipParts {
   };
   /** What was looked up in the directory is as old as the view, and no older. */
   readonly directory?: { changed(user: string): void; clear(): void };
+  /** What is known to be noted, likewise. */
+  readonly links?: { forgotten(pair: Pair): void; clear(): void };
   /** Resolves when the receipts of the partition's finished writes are in the queue. */
   readonly flushReceipts: (partition: string) => Promise<void>;
   /** What a process before this one knew: where the ledger has less, it has lost data. */
@@ -127,8 +129,7 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
     if (regressed !== undefined) return `ledger-regressed: ${regressed}`;
     const otherRules = this.#rules.trouble(this.#member.view.rules);
     if (otherRules !== undefined) return otherRules;
-    const held = this.#member.leaseHeld(now());
-    if (held) return this.#testimony.silence(this.#parts.settings.leaseMs);
+    if (this.#member.leaseHeld(now())) return this.#testimony.silence(this.#parts.settings.leaseMs);
     return 'lease-lapsed: the ledger did not confirm this member in time';
   }
 
@@ -138,8 +139,8 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
     return this.#member.ownershipOf(partition);
   }
 
-  admit(partition: string): Admission {
-    return this.#member.admit(partition, now());
+  admit(partition: string, also?: readonly string[]): Admission {
+    return this.#member.admit(partition, now(), also);
   }
 
   mayContinue(ticket: WriteTicket): boolean {
@@ -187,9 +188,7 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
   /** Leaves the ledger once nothing is in flight and nothing in doubt, or when `withinMs` is over. */
   async leave(withinMs: number): Promise<void> {
     const until = performance.now() + withinMs;
-    while (!this.#member.quiet(now()) && performance.now() < until) {
-      await pause(20);
-    }
+    while (!this.#member.quiet(now()) && performance.now() < until) await pause(20);
     // Nothing is admitted from here on, so quiet it stays.
     this.#member.loseLease();
     const quiet = this.#member.quiet(now());
@@ -254,6 +253,7 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
     const snapshot = await this.#parts.ledger.snapshot();
     this.#unfinished.clear();
     this.#parts.directory?.clear();
+    this.#parts.links?.clear();
     const effects = this.#member.load(snapshot, now());
     for (const [partition, ownership] of this.#member.view.entries()) {
       this.#unfinished.note(partition, ownership, 0);
@@ -277,6 +277,7 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
         break;
       }
       if (change.kind === 'directory') this.#parts.directory?.changed(change.user);
+      if (change.kind === 'link-forgotten') this.#parts.links?.forgotten(change.partitions);
       if (change.kind === 'ownership') this.#unfinished.note(change.partition, change.after, change.atMs);
     }
     this.#carryOut(effects);

@@ -13,11 +13,13 @@ import type { LedgerDocument } from './document.ts';
 import { exportLedger } from './export.ts';
 import { decideAll, type EvidenceParts, type Found, gatherEvidence, GuardSilent } from './evidence.ts';
 import type { RedisLedger } from './ledger.ts';
+import type { RedisLinks } from './links.ts';
 import { RestoreTurn, TurnLost } from './restore-turn.ts';
 
 export interface RestoreParts extends Omit<EvidenceParts, 'guard'> {
   readonly ledger: RedisLedger;
   readonly registry: { all(): Promise<KnownPartition[]> };
+  readonly links: Pick<RedisLinks, 'all' | 'note'>;
   readonly defaultOwner: StoreName;
   readonly guard: EvidenceParts['guard'];
   /**
@@ -229,10 +231,17 @@ export class LedgerRecovery {
   }
 
   /** What the ledger still has stands: it may be newer than the export. */
-  async #addFrom(turn: RestoreTurn, { directory, cohorts }: LedgerDocument): Promise<void> {
+  async #addFrom(turn: RestoreTurn, { directory, cohorts, links }: LedgerDocument): Promise<void> {
     await turn.writeAside('directory', directory);
     const byName = new Map(cohorts.map((cohort) => [cohort.name, JSON.stringify(cohort)]));
     await turn.writeAside('cohorts', byName);
+    // At once: one too many does no harm, should the restore be given up.
+    for (const [route, pairs] of Map.groupBy(links, (link) => link.route)) {
+      await this.#parts.links.note(
+        pairs.map(({ partitions }) => partitions),
+        route,
+      );
+    }
   }
 }
 

@@ -6,18 +6,30 @@
  */
 import type { Failure } from '../core/failure.ts';
 import type { Directory, Homes } from '../core/homes.ts';
-import type { HoldReason, WriteTicket } from '../core/member.ts';
+import type { LinkNotes } from '../core/links.ts';
 import type { StoreName } from '../core/ownership.ts';
 import type { WriteGate } from '../core/ports.ts';
 import type { Access } from '../core/route.ts';
-import type { Place } from './classify.ts';
+import type { HoldReason, PartitionEpoch, WriteTicket } from '../core/ticket.ts';
+import {
+  directoryUnavailable,
+  heldFailure,
+  holdFull,
+  leaseLapsed,
+  linkUnavailable,
+  nobodyKnowsIt,
+  splitFailure,
+} from './admit-trouble.ts';
 import type { Holds, Waiting } from './hold.ts';
+import type { Place } from './place.ts';
 
 /** Where an admitted request goes. Partition and epoch are absent for pinned and anonymous requests. */
 export interface Passage {
   readonly store: StoreName;
   readonly partition?: string;
   readonly epoch?: number;
+  /** The other partitions that the request touches; absent where there are none. */
+  readonly also?: readonly PartitionEpoch[];
   /** Of a write in a partition; whoever holds it must end it exactly once. */
   readonly ticket?: WriteTicket;
 }
@@ -50,6 +62,8 @@ export interface AdmissionParts {
   readonly gate: WriteGate;
   readonly homes: Homes;
   readonly directory: Pick<Directory, 'look'>;
+  /** Partitions that have been written together. */
+  readonly links: LinkNotes;
   readonly holds: Holds;
   readonly counters: AdmissionCounters;
   readonly service: Service;
@@ -59,6 +73,8 @@ export interface AdmissionRequest {
   /** Looks again, in memory, where the request belongs. */
   readonly place: () => Place;
   readonly access: Access;
+  /** Path of its route, for the note that it joins partitions; '' where none matched. */
+  readonly route: string;
   /** It says who it acts for: then what it names may be taken for real. */
   readonly identified: boolean;
   readonly client: Client;
@@ -68,7 +84,6 @@ export interface AdmissionRequest {
   readonly heldSinceMs?: number | undefined;
 }
 
-const retryAfterSeconds = 1;
 /** A user whose entry changes more often than this while one request waits for it is told to come again. */
 const looksMax = 5;
 
@@ -81,36 +96,41 @@ export function admit(
   request: AdmissionRequest,
   decided: (decision: Decision) => void,
 ): void {
-  const { gate, homes, directory, holds, counters, service } = parts;
-  const { place, access, identified, client, bug, heldSinceMs } = request;
+  const { gate, homes, directory, links, holds, counters, service } = parts;
+  const { place, access, route, identified, client, bug, heldSinceMs } = request;
   plan({
     gate,
     homes,
     directory,
+    links,
     holds,
     counters,
     service,
     place,
     access,
+    route,
     identified,
     client,
     bug,
     heldSinceMs,
     decided,
     looks: 0,
+    found: noneFound,
   });
 }
+
+const noneFound: ReadonlyMap<string, StoreName> = new Map();
 
 interface Admission extends AdmissionParts, Omit<AdmissionRequest, 'heldSinceMs'> {
   readonly decided: (decision: Decision) => void;
   looks: number;
-  /** Where a read's partition was found that nobody knew; counts for that partition alone. */
-  found?: { readonly partition: string; readonly store: StoreName };
+  /** Where a read's partitions were found that nobody knew, when it last asked. */
+  found: ReadonlyMap<string, StoreName>;
   heldSinceMs: number | undefined;
 }
 
 function plan(admission: Admission): void {
-  const { gate, homes, decided, service, found } = admission;
+  const { decided, service } = admission;
   if (service.now === 'replaced') {
     decided({ decision: 'again', heldSinceMs: admission.heldSinceMs });
     return;
@@ -127,36 +147,56 @@ function plan(admission: Admission): void {
       lookUp(admission, place.user);
       return;
     case 'partition':
-      break;
+      if (admission.access === 'write') planWrite(admission, partitionsOf(place));
+      else planRead(admission, partitionsOf(place));
   }
-  const { partition } = place;
-  if (admission.access === 'write') {
-    planWrite(admission, partition);
+}
+
+type Partitions = readonly [string, ...string[]];
+
+function partitionsOf({ partition, also = [] }: Extract<Place, { place: 'partition' }>): Partitions {
+  return [partition, ...also];
+}
+
+function planRead(admission: Admission, names: Partitions): void {
+  const { gate, homes, found, decided, identified } = admission;
+  const unknown = names.filter((name) => !homes.known(name));
+  if (unknown.some((name) => !found.has(name))) {
+    findHomes(admission, unknown);
     return;
   }
-  if (homes.known(partition)) {
-    if (admission.identified) gate.notice(partition);
-    const { owner, epoch } = gate.ownershipOf(partition);
-    decided({ decision: 'forward', passage: { store: owner, partition, epoch } });
+  const storeOf = (name: string): StoreName => {
+    const { owner } = gate.ownershipOf(name);
+    return homes.known(name) ? owner : (found.get(name) ?? owner);
+  };
+  if (identified) for (const name of names) if (homes.known(name)) gate.notice(name);
+  const [partition, ...others] = names;
+  const store = storeOf(partition);
+  if (others.some((name) => storeOf(name) !== store)) {
+    decided(
+      refuse(
+        splitFailure(
+          'read',
+          names.map((name) => ({ partition: name, owner: storeOf(name) })),
+        ),
+      ),
+    );
     return;
   }
-  if (found?.partition === partition) {
-    const { epoch } = gate.ownershipOf(partition);
-    decided({ decision: 'forward', passage: { store: found.store, partition, epoch } });
-    return;
-  }
-  findHome(admission, partition);
+  const { epoch } = gate.ownershipOf(partition);
+  const also = others.map((name) => ({ partition: name, epoch: gate.ownershipOf(name).epoch }));
+  const touched = also.length === 0 ? { partition, epoch } : { partition, epoch, also };
+  decided({ decision: 'forward', passage: { store, ...touched } });
 }
 
 /** What is found may come late: the rules, and where the request belongs, are looked at again with it. */
-function findHome(admission: Admission, partition: string): void {
+function findHomes(admission: Admission, partitions: readonly string[]): void {
   const { client, homes } = admission;
-  if (!mayLookAgain(admission)) return;
-  homes
-    .find(partition)
-    .then(({ store }) => {
+  if (!mayLookAgain(admission, directoryUnavailable)) return;
+  Promise.all(partitions.map(async (name) => [name, (await homes.find(name)).store] as const))
+    .then((found) => {
       if (client.gone()) return;
-      admission.found = { partition, store };
+      admission.found = new Map(found);
       plan(admission);
     })
     .catch(admission.bug);
@@ -165,7 +205,7 @@ function findHome(admission: Admission, partition: string): void {
 /** The directory answers in its own time; what it said is then read from memory, like everything else. */
 function lookUp(admission: Admission, user: string): void {
   const { client, decided, directory, service } = admission;
-  if (!mayLookAgain(admission)) return;
+  if (!mayLookAgain(admission, directoryUnavailable)) return;
   directory
     .look(user)
     .then(
@@ -175,22 +215,26 @@ function lookUp(admission: Admission, user: string): void {
     .then((found) => {
       if (client.gone()) return;
       if (found || service.now === 'replaced') plan(admission);
-      else decided(refuseUnknownPartition());
+      else decided(refuse(directoryUnavailable));
     })
     .catch(admission.bug);
 }
 
 /** False where the request was refused instead. */
-function mayLookAgain(admission: Admission): boolean {
+function mayLookAgain(admission: Admission, failure: Failure): boolean {
   admission.looks += 1;
   if (admission.looks <= looksMax) return true;
-  admission.decided(refuseUnknownPartition());
+  admission.decided(refuse(failure));
   return false;
 }
 
-function planWrite(admission: Admission, partition: string): void {
+function planWrite(admission: Admission, names: Partitions): void {
   const { holds, counters, client, decided } = admission;
-  const first = tryAdmission(admission, partition);
+  const first = tryAdmission(admission, names);
+  if (first === 'note-link') {
+    noteLink(admission, names);
+    return;
+  }
   if (!('hold' in first)) {
     decided(first);
     return;
@@ -204,23 +248,23 @@ function planWrite(admission: Admission, partition: string): void {
       return true;
     }
     const place = admission.place();
-    const moved = place.place !== 'partition' || place.partition !== partition;
-    const next = moved ? { hold: because } : tryAdmission(admission, partition);
-    if (!('hold' in next)) leave(next);
-    else if (last) leave(refuseHeld(next.hold));
-    else if (moved) {
+    const moved = place.place !== 'partition' || !sameNames(partitionsOf(place), names);
+    const next = moved ? 'elsewhere' : tryAdmission(admission, names);
+    if (typeof next !== 'string' && !('hold' in next)) leave(next);
+    else if (last) leave(refuse(heldFailure(typeof next === 'string' ? because : next.hold)));
+    else if (typeof next === 'string') {
       stopWatching();
       plan(admission);
     } else {
       because = next.hold;
-      settleHome(admission, partition, because, leaveEarly);
+      settleHomes(admission, names, because, leaveEarly);
       return false;
     }
     return true;
   };
   admission.heldSinceMs ??= performance.now();
   const waiting: Waiting = {
-    partition,
+    partitions: names,
     sinceMs: admission.heldSinceMs,
     look: () => decideNow(false),
     expire: () => {
@@ -228,7 +272,7 @@ function planWrite(admission: Admission, partition: string): void {
     },
   };
   if (!holds.hold(waiting)) {
-    decided(refuseFull());
+    decided(refuse(holdFull));
     return;
   }
   counters.held += 1;
@@ -242,119 +286,98 @@ function planWrite(admission: Admission, partition: string): void {
   function leaveEarly(decision: Decision): void {
     if (holds.release(waiting)) leave(decision);
   }
-  settleHome(admission, partition, because, leaveEarly);
+  settleHomes(admission, names, because, leaveEarly);
 }
 
-/** A write whose partition's home nobody knows sets about finding it; what comes of it wakes the write. */
-function settleHome(
+function sameNames(one: Partitions, other: Partitions): boolean {
+  return one.length === other.length && one.every((name, at) => name === other[at]);
+}
+
+/** A write whose partitions' homes nobody knows sets about finding them; what comes of it wakes the write. */
+function settleHomes(
   { homes, identified, bug }: Admission,
-  partition: string,
+  names: Partitions,
   because: HoldReason,
   leaveEarly: (decision: Decision) => void,
 ): void {
   if (because !== 'unclaimed') return;
-  if (identified) {
-    homes.settle(partition);
-    return;
+  for (const partition of names.filter((name) => !homes.known(name))) {
+    if (identified) {
+      homes.settle(partition);
+      continue;
+    }
+    // Who does not say who they are begins no partition, in either store: anybody could claim or register names.
+    homes
+      .find(partition)
+      .then(({ home }) => {
+        switch (home) {
+          case 'known':
+            // Nothing begins with it: it ends what somebody else began, and the gate wakes the write.
+            homes.settle(partition);
+            return;
+          case 'new':
+          case 'taken-for-old':
+            leaveEarly(refuse(nobodyKnowsIt));
+            return;
+          case 'no-answer':
+            leaveEarly(refuse(heldFailure(because)));
+        }
+      })
+      .catch(bug);
   }
-  // Who does not say who they are begins no partition, in either store: anybody could claim or register names.
-  homes
-    .find(partition)
-    .then(({ home }) => {
-      switch (home) {
-        case 'known':
-          // Nothing begins with it: it ends what somebody else began, and the gate wakes the write.
-          homes.settle(partition);
-          return;
-        case 'new':
-        case 'taken-for-old':
-          leaveEarly(refuse({ code: 'no-partition', detail: nobodyKnowsIt, sent: 'no' }));
-          return;
-        case 'no-answer':
-          leaveEarly(refuseHeld(because));
-      }
-    })
-    .catch(bug);
 }
 
-const nobodyKnowsIt =
-  'Nobody knows the partition that the request names, and a request without an identity begins none. Nothing was forwarded and nothing was changed.';
+/** Nothing is admitted meanwhile; afterwards the write is planned anew. */
+function noteLink(admission: Admission, names: Partitions): void {
+  const { links, client, decided, service, route } = admission;
+  if (!mayLookAgain(admission, linkUnavailable)) return;
+  links
+    .note(names, route)
+    .then(
+      () => true,
+      () => false,
+    )
+    .then((noted) => {
+      if (client.gone()) return;
+      if (noted || service.now === 'replaced') plan(admission);
+      else decided(refuse(linkUnavailable));
+    })
+    .catch(admission.bug);
+}
 
-function tryAdmission(
-  { gate, identified, service }: Admission,
-  partition: string,
-): Decision | { readonly hold: HoldReason } {
+type Tried = Decision | { readonly hold: HoldReason } | 'note-link';
+
+function tryAdmission(admission: Admission, names: Partitions): Tried {
+  const { gate, identified, service, links } = admission;
   if (service.now !== 'open') return { hold: 'rules-not-active' };
-  const admission = gate.admit(partition);
-  switch (admission.verdict) {
+  const [partition, ...also] = names;
+  // Before it is admitted: whoever fences one of them afterwards, and waits until it has ended, finds the link.
+  if (also.length > 0 && !links.known(names) && agree(admission, names)) return 'note-link';
+  const said = gate.admit(partition, also);
+  switch (said.verdict) {
     case 'admit': {
-      const { ticket } = admission;
+      const { ticket } = said;
       // Whoever has written must be in the registry; see noticeAnonymousWrite for the others.
-      if (identified) gate.notice(partition);
-      const { owner: store, epoch } = ticket;
-      return { decision: 'forward', passage: { store, partition, epoch, ticket } };
+      if (identified) for (const name of names) gate.notice(name);
+      const { owner: store, epoch, also: others } = ticket;
+      const touched = others === undefined ? { partition, epoch } : { partition, epoch, also: others };
+      return { decision: 'forward', passage: { store, ...touched, ticket } };
     }
     case 'hold':
-      return { hold: admission.because };
+      return { hold: said.because };
+    case 'split':
+      return refuse(splitFailure('write', said.owners));
     case 'refuse':
-      return refuse({
-        code: 'lease-lapsed',
-        detail:
-          'This proxy has lost touch with the ledger and cannot know who owns the record. Nothing was sent; try again shortly.',
-        sent: 'no',
-        retryAfterSeconds,
-      });
+      return refuse(leaseLapsed);
   }
 }
 
-const heldTooLong: Readonly<Record<HoldReason, Failure>> = {
-  fenced: {
-    code: 'fenced',
-    detail:
-      'The account is being moved and the move took longer than a write may wait. Nothing was sent; try again shortly.',
-  },
-  committed: notDurable(),
-  'not-yet-durable': notDurable(),
-  'rules-not-active': {
-    code: 'rules-not-active',
-    detail:
-      'This proxy runs newer or older rules than the others and waits until all run the same. Nothing was sent; try again shortly.',
-  },
-  unclaimed: {
-    code: 'unclaimed',
-    detail:
-      'Where the new account is kept could not be settled in time. Nothing was sent; try again shortly.',
-  },
-};
-
-function notDurable(): Failure {
-  return {
-    code: 'commit-not-durable',
-    detail:
-      'The record of who owns the account is not confirmed everywhere yet. Nothing was sent; try again shortly.',
-  };
-}
-
-function refuseHeld(because: HoldReason): Decision {
-  return refuse({ ...heldTooLong[because], sent: 'no', retryAfterSeconds });
-}
-
-function refuseUnknownPartition(): Decision {
-  return refuse({
-    code: 'directory-unavailable',
-    detail:
-      'The directory that says which partition the user belongs to could not be asked. Nothing was forwarded; try again shortly.',
-    retryAfterSeconds,
-  });
-}
-
-function refuseFull(): Decision {
-  return refuse({
-    code: 'hold-full',
-    detail:
-      'The account is being moved and too many writes wait already. Nothing was sent; try again shortly.',
-    sent: 'no',
-    retryAfterSeconds,
+/** Could a write to these be admitted as things stand? Only what is let through joins anybody. */
+function agree({ gate, homes }: Admission, names: Partitions): boolean {
+  const { owner } = gate.ownershipOf(names[0]);
+  return names.every((name) => {
+    const ownership = gate.ownershipOf(name);
+    return homes.known(name) && ownership.phase === 'open' && ownership.owner === owner;
   });
 }
 

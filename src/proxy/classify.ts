@@ -6,20 +6,24 @@ import type { IncomingMessage } from 'node:http';
 import type { Config } from '../config/schema.ts';
 import type { Failure } from '../core/failure.ts';
 import type { Directory } from '../core/homes.ts';
-import type { StoreName } from '../core/ownership.ts';
 import {
   type Access,
   classifyAccess,
   compileRoutes,
   isReadMethod,
   type MatchedRoute,
+  type RouteRule,
   type RouteTable,
 } from '../core/route.ts';
-import { asText, isGoodName, valuesOf } from './field.ts';
+import { type Destination, hostsOf, namesDestination, readDestination } from './destination.ts';
+import { asText, valuesOf } from './field.ts';
 import { graphqlAccess } from './graphql.ts';
 import type { Identity } from './identify.ts';
 import { overridesMethod } from './override.ts';
-import { bodyFieldsOf, namesIn, routeSourceOf, sourceOf } from './partition-source.ts';
+import { type Names, type PartitionList, partitionListOf } from './partition-list.ts';
+import { bodyFieldsOf, namesIn } from './partition-source.ts';
+import type { PeerTest } from './peers.ts';
+import { nothingDone, type Place, placerOf } from './place.ts';
 import { fieldReadings, type SeenBody, seenIn, seenWithoutReading } from './seen-body.ts';
 import { isControlPath, isHost, readTarget } from './target.ts';
 
@@ -35,6 +39,15 @@ export interface MatchedRequest {
   readonly access: Access;
   /** Of partitions, by the field of the body in which they stand. */
   readonly names: ReadonlyMap<string, string | undefined>;
+  /** What the body says at the places that the route names under `partitions`. */
+  readonly listed?: Names;
+  /** Of MOVE and COPY: the other target that the request changes. */
+  readonly destination?: MatchedDestination;
+}
+
+/** Read and matched like the request's own target. */
+export interface MatchedDestination extends Destination, Pick<MatchedRequest, 'route' | 'listed'> {
+  readonly route: MatchedRoute | undefined;
 }
 
 export type Match =
@@ -44,14 +57,6 @@ export type Match =
   /** Answered by the proxy itself. */
   | { readonly match: 'health' | 'server-options' }
   | { readonly match: 'refused'; readonly failure: Failure };
-
-/** Where the request belongs. Pinned and anonymous requests belong to no partition. */
-export type Place =
-  | { readonly place: 'partition'; readonly partition: string }
-  | { readonly place: 'store'; readonly store: StoreName }
-  /** The directory must be asked which partition the user belongs to. */
-  | { readonly place: 'look-up'; readonly user: string }
-  | { readonly place: 'refused'; readonly failure: Failure };
 
 export interface Classifier {
   match(request: IncomingMessage, upgrade: boolean): Match;
@@ -63,7 +68,15 @@ const healthPath = '/.well-known/onewriter/health';
 export function createClassifier(
   config: Pick<Config, 'routes' | 'partition' | 'anonymousReads'>,
   directory: Pick<Directory, 'cached'> = emptyDirectory,
+  /** Whose X-Forwarded-Host is believed. */
+  isTrusted: PeerTest = () => false,
 ): Classifier {
+  const lists = new Map<RouteRule, PartitionList>(
+    config.routes.flatMap((rule) => {
+      const list = partitionListOf(rule);
+      return list === undefined ? [] : [[rule, list] as const];
+    }),
+  );
   const rules: Rules = {
     routes: compileRoutes(
       config.routes,
@@ -74,47 +87,14 @@ export function createClassifier(
       config.partition,
       config.routes.map(({ partition }) => partition),
     ),
+    lists,
+    isTrusted,
   };
-  const general = config.partition.map((rule) => sourceOf(rule, directory));
-  const byRoute = new Map(
-    config.routes.flatMap(({ partition }) =>
-      partition === undefined ? [] : [[partition, routeSourceOf(partition)] as const],
-    ),
-  );
   return {
     match: (request, upgrade) =>
       matchRequest(rules, request, upgrade, upgrade ? { kind: 'none' } : seenWithoutReading(request)),
-    place: (request, matched, identity) => {
-      const rule = matched.route?.rule;
-      if (identity === undefined && !(rule?.anonymous ?? false)) {
-        return placeWithoutIdentity(matched, config.anonymousReads);
-      }
-      if (rule?.store !== undefined) return { place: 'store', store: rule.store };
-      const origin = { request, matched, identity };
-      const own = rule?.partition === undefined ? undefined : byRoute.get(rule.partition);
-      // A route that names its own source is never judged by the general rules: they would name the caller.
-      const sources = own === undefined ? general : [own];
-      for (const source of sources) {
-        const partition = source(origin);
-        if (partition === undefined) continue;
-        if (typeof partition !== 'string') return { place: 'look-up', user: partition.lookUp };
-        if (isGoodName(partition)) return { place: 'partition', partition };
-        return refused('no-partition', 'The partition that the request names is no usable name.');
-      }
-      if (matched.access === 'read' && config.anonymousReads !== 'refuse') {
-        return { place: 'store', store: config.anonymousReads };
-      }
-      return refused('no-partition', 'Nothing in the request says which partition its record belongs to.');
-    },
+    place: placerOf(config, directory, lists),
   };
-}
-
-function placeWithoutIdentity(matched: MatchedRequest, anonymousReads: StoreName | 'refuse'): Place {
-  const pinned = matched.route?.rule.store;
-  if (matched.access === 'write' || pinned !== undefined || anonymousReads === 'refuse') {
-    return refused('no-identity', 'The request carries no credential.');
-  }
-  return { place: 'store', store: anonymousReads };
 }
 
 /** The rules, made ready for matching. */
@@ -123,6 +103,8 @@ interface Rules {
   /** A general rule takes the partition from the body. */
   readonly partitionInBody: boolean;
   readonly fields: readonly string[];
+  readonly lists: ReadonlyMap<RouteRule, PartitionList>;
+  readonly isTrusted: PeerTest;
 }
 
 /** `body` is undefined until it has been read. */
@@ -158,11 +140,7 @@ function matchRequest(
   if (isControlPath(path)) {
     return { match: 'refused', failure: failureOf('no-route', 'This path is not open to clients.') };
   }
-  const found = rules.routes({
-    ...{ method, path, query, host: hosts[0] },
-    header: (name) => valuesOf(request.rawHeaders, name).map((value) => asText(value) ?? value),
-    field: body && ((field) => fieldReadings(body, field)),
-  });
+  const found = findRoute(rules, request, { path, query }, body);
   const needsBody: Match = {
     match: 'needs-body',
     with: (bytes) => matchRequest(rules, request, upgrade, seenIn(request, bytes)),
@@ -184,7 +162,60 @@ function matchRequest(
   const graphql = route?.rule.graphql === true && route.rule.access === undefined && !overridden && !upgrade;
   const access = graphql ? graphqlAccess({ method, query, body: body ?? { kind: 'unreadable' } }) : byRule;
   const names = body === undefined ? noNames : namesIn(body, rules.fields);
-  return { match: 'request', request: { method, target, path, query, route, access, names } };
+  const listed = listedIn(rules, route, body);
+  const matched = { method, target, path, query, route, access, names, ...listed };
+  if (!namesDestination(method, overridden)) return { match: 'request', request: matched };
+  const destination = matchDestination(rules, request, body);
+  if (destination === 'needs-body') return needsBody;
+  if (destination === undefined) return { match: 'request', request: matched };
+  if ('refused' in destination) return badTarget(destination.refused, 'Destination');
+  return { match: 'request', request: { ...matched, destination } };
+}
+
+/** `at`: the request's own target, or its Destination. */
+function findRoute(
+  rules: Rules,
+  request: IncomingMessage,
+  at: { readonly path: string; readonly query: string },
+  body: SeenBody | undefined,
+): ReturnType<RouteTable> {
+  return rules.routes({
+    ...{ method: request.method ?? '', path: at.path, query: at.query },
+    host: valuesOf(request.rawHeaders, 'host')[0],
+    header: (name) => valuesOf(request.rawHeaders, name).map((value) => asText(value) ?? value),
+    field: body && ((field) => fieldReadings(body, field)),
+  });
+}
+
+function matchDestination(
+  rules: Rules,
+  request: IncomingMessage,
+  body: SeenBody | undefined,
+): MatchedDestination | { readonly refused: string } | 'needs-body' | undefined {
+  const trusted = rules.isTrusted(request.socket?.remoteAddress);
+  const read = readDestination(request, hostsOf(request, trusted));
+  if (read === undefined || 'refused' in read) return read;
+  const found = findRoute(rules, request, read, body);
+  switch (found.match) {
+    case 'needs-body':
+      return found.match;
+    case 'ambiguous':
+      return { refused: 'servers could take it for another route or partition than the proxy does' };
+    case 'route':
+      break;
+  }
+  const { route } = found;
+  if (body === undefined && wantsBody(rules, request.method ?? '', route)) return 'needs-body';
+  return { ...read, route, ...listedIn(rules, route, body) };
+}
+
+function listedIn(
+  { lists }: Rules,
+  route: MatchedRoute | undefined,
+  body: SeenBody | undefined,
+): Pick<MatchedRequest, 'listed'> {
+  const list = route && lists.get(route.rule);
+  return list === undefined || body === undefined ? {} : { listed: list.inBody(body) };
 }
 
 const noNames: ReadonlyMap<string, string | undefined> = new Map();
@@ -198,19 +229,18 @@ function wantsBody(rules: Rules, method: string, route: MatchedRoute | undefined
   // Frameworks look for another method in the body of what could change something.
   if (rule?.access === 'read' && !isReadMethod(method)) return true;
   if (rule?.store !== undefined) return false;
+  const list = rule && rules.lists.get(rule);
+  if (list?.readsBody === true) return true;
+  if (list !== undefined && rule?.partition === undefined) return false;
   return rule?.partition === undefined ? rules.partitionInBody : rule.partition.startsWith('body.');
 }
 
-function badTarget(why: string): Match {
-  return { match: 'refused', failure: failureOf('bad-target', `The request target was refused: ${why}.`) };
-}
-
-function refused(code: 'no-identity' | 'no-partition', why: string): Place {
-  return { place: 'refused', failure: failureOf(code, why) };
+function badTarget(why: string, which = 'request target'): Match {
+  return { match: 'refused', failure: failureOf('bad-target', `The ${which} was refused: ${why}.`) };
 }
 
 function failureOf(code: Failure['code'], why: string): Failure {
-  return { code, detail: `${why} Nothing was forwarded and nothing was changed.` };
+  return { code, detail: `${why} ${nothingDone}` };
 }
 
 const emptyDirectory: Pick<Directory, 'cached'> = { cached: () => null };

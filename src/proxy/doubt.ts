@@ -1,4 +1,5 @@
 /** Says to operators that a write was sent and nobody knows what became of it. */
+import { touchedBy } from '../core/ticket.ts';
 import type { Passage } from './admit.ts';
 import type { ProxyContext } from './serve.ts';
 
@@ -12,10 +13,11 @@ export function noteDoubt(
   const { ticket, store } = passage;
   context.counters.inDoubt += 1;
   if (ticket === undefined) return;
-  const { partition, epoch } = ticket;
   // Without the query: it can carry credentials and other people's data.
   const path = (write.target.split('?', 1)[0] ?? '').slice(0, pathMax);
   const { method, why } = write;
-  context.log('warn', 'write.in-doubt', { partition, store, method, path, why });
-  context.doubts.note({ partition, store, epoch, method, path, why });
+  for (const { partition, epoch } of touchedBy(ticket)) {
+    context.log('warn', 'write.in-doubt', { partition, store, method, path, why });
+    context.doubts.note({ partition, store, epoch, method, path, why });
+  }
 }

@@ -6,7 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Failure } from '../core/failure.ts';
 import type { WriteOutcome } from '../core/member.ts';
 import type { StoreName } from '../core/ownership.ts';
-import type { Doorbell, WriteGate } from '../core/ports.ts';
+import type { Doorbell, RecordKey, WriteGate } from '../core/ports.ts';
 import { TlsFailure } from '../stores/connect.ts';
 import type { Passage } from './admit.ts';
 import { answerAgain, answerInterim, breakOff, leaveBehind } from './answer.ts';
@@ -253,11 +253,19 @@ class Forwarding implements UpstreamListener {
   onEnd(rawTrailers: string[]): void {
     const record = this.#finder?.found();
     // Before the ticket ends: a drain that this write ends must find its receipt.
-    if (record !== undefined) this.#order.doorbell.ring(record);
+    if (record !== undefined) this.#ring(record);
     const doubtful = this.#order.matched.access === 'write' && leavesDoubt(this.#status);
     const settled = this.#finish(doubtful ? 'in-doubt' : 'ended');
     if (this.#clientGone) return;
     this.#afterKey(settled, () => this.#endAnswer(rawTrailers));
+  }
+
+  /** Under `partition` a route names the record's own; where it does not, it can be that of any it touches. */
+  #ring(record: RecordKey): void {
+    const { matched, passage, doorbell } = this.#order;
+    doorbell.ring(record);
+    if (matched.route?.rule.partition !== undefined) return;
+    for (const { partition } of passage.also ?? []) doorbell.ring({ ...record, partition });
   }
 
   #endAnswer(rawTrailers: string[]): void {

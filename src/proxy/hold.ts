@@ -1,5 +1,5 @@
 /**
- * Held writes: requests that wait, bodies unread, until their partition is open again. Bounded per
+ * Held writes: requests that wait, bodies unread, until their partitions are open again. Bounded per
  * partition, in total and in time; who waits counts nowhere else, and who goes away is forgotten at once.
  */
 import type { WriteGate } from '../core/ports.ts';
@@ -11,7 +11,8 @@ export interface HoldBounds {
 }
 
 export interface Waiting {
-  readonly partition: string;
+  /** Any of them may be what it waits for: it looks again when one of them changes. */
+  readonly partitions: readonly string[];
   /** When it began to wait, monotonic ms; a request that is held again does not begin anew. */
   readonly sinceMs?: number;
   /** Decides anew. True: decided, one way or the other; false: it must go on waiting. */
@@ -44,9 +45,10 @@ export class Holds {
   /** False where a bound is reached; then nothing is held. */
   hold(waiting: Waiting): boolean {
     if (this.#timers.size >= this.#bounds.total) return false;
-    const queue = this.#queueOf(waiting.partition);
-    if (queue.waiting.size >= this.#bounds.perPartition) return false;
-    queue.waiting.add(waiting);
+    const full = (partition: string): boolean =>
+      (this.#queues.get(partition)?.waiting.size ?? 0) >= this.#bounds.perPartition;
+    if (waiting.partitions.some(full)) return false;
+    for (const partition of waiting.partitions) this.#queueOf(partition).waiting.add(waiting);
     const expire = (): void => {
       if (this.release(waiting)) waiting.expire();
     };
@@ -61,10 +63,11 @@ export class Holds {
     if (timer === undefined) return false;
     clearTimeout(timer);
     this.#timers.delete(waiting);
-    const queue = this.#queues.get(waiting.partition);
-    queue?.waiting.delete(waiting);
-    if (queue?.waiting.size === 0) {
-      this.#queues.delete(waiting.partition);
+    for (const partition of waiting.partitions) {
+      const queue = this.#queues.get(partition);
+      queue?.waiting.delete(waiting);
+      if (queue?.waiting.size !== 0) continue;
+      this.#queues.delete(partition);
       queue.stopListening();
     }
     return true;

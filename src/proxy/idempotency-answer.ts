@@ -21,9 +21,10 @@ export const keptBodyBytesMax = 65_536;
 const notKept = new Set(['content-length', 'trailer', 'date', 'age', 'set-cookie', 'idempotency-replayed']);
 const nothingDone = new Set([401, 408, 421, 425, 429]);
 const guardRefusals = new Set(
-  ['stale-epoch', 'closed-epoch', 'legacy-owns', 'unsigned', 'bad-signature', 'expired'].map(
-    (code) => `urn:onewriter:problem:${code}`,
-  ),
+  [
+    ...['stale-epoch', 'closed-epoch', 'legacy-owns'],
+    ...['unsigned', 'bad-signature', 'expired', 'several-partitions'],
+  ].map((code) => `urn:onewriter:problem:${code}`),
 );
 
 export class AnswerCopy {

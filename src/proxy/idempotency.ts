@@ -18,6 +18,7 @@ import type {
   KeyEnding,
   KeyVerdict,
 } from '../core/idempotency.ts';
+import { type PartitionEpoch, touchedBy, type WriteTicket } from '../core/ticket.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import type { Passage } from './admit.ts';
@@ -74,7 +75,8 @@ export class KeyedWrites {
     if (ticket === undefined || identity === undefined) return undefined;
     const found = keyOf(request);
     if (found.found === 'none') return undefined;
-    const { partition, owner, epoch } = ticket;
+    const { owner } = ticket;
+    const { partition, epoch } = scopeOf(ticket);
     const { writeTimeoutMs, settleMs, guard } = this.#parts.stores[owner];
     const named = {
       ...{ partition, owner, epoch, method: matched.method, attempt: randomUUID() },
@@ -136,6 +138,11 @@ export class KeyedWrites {
       await pause(waitMs, signal).catch(() => undefined);
     }
   }
+}
+
+/** Of several partitions the one whose name comes first, in whatever order the write named them. */
+function scopeOf(ticket: WriteTicket): PartitionEpoch {
+  return touchedBy(ticket).reduce((first, one) => (one.partition < first.partition ? one : first));
 }
 
 export type KeyDecision =

@@ -41,7 +41,7 @@ export function wayTo(
       const addressed = ['Host', context.shapes[store].hostFor(request), ...headers];
       return {
         target,
-        headers: sealed(context, { ...matched, method }, passage, identity, target, addressed),
+        headers: sealed(context, request, { ...matched, method }, passage, identity, target, addressed),
       };
     },
   });
@@ -59,20 +59,24 @@ export function headersFor(
 ): string[] {
   const host = context.shapes[passage.store].hostFor(request);
   const received = requestHeaders(request, context.headerRules, host);
-  return sealed(context, matched, passage, identity, target, received);
+  return sealed(context, request, matched, passage, identity, target, received);
 }
 
 const signedNames = Object.values(guardHeaderNames);
 
 function sealed(
   context: ProxyContext,
-  matched: Pick<MatchedRequest, 'method' | 'access'>,
+  request: IncomingMessage,
+  matched: Pick<MatchedRequest, 'method' | 'access' | 'destination'>,
   passage: Passage,
   identity: Identity | undefined,
   target: string,
   received: string[],
 ): string[] {
-  const { store, partition, epoch } = passage;
+  const { store, partition, epoch, also } = passage;
+  if (matched.destination !== undefined) {
+    setDestination(received, context.shapes[store].reference(matched.destination, request));
+  }
   const headers = context.shapes[store].request(received);
   if (!context.config.stores[store].guard || partition === undefined || epoch === undefined) return headers;
   const signed = signGuard({
@@ -84,9 +88,20 @@ function sealed(
     partition,
     epoch,
     access: matched.access,
+    ...(also === undefined ? {} : { also }),
   });
-  for (const name of signedNames) headers.push(name, signed[name]);
+  for (const name of signedNames) {
+    const value = signed[name];
+    if (value !== undefined) headers.push(name, value);
+  }
   return headers;
+}
+
+/** `headers`: a flat list that is changed; it has at most one. */
+function setDestination(headers: string[], value: string): void {
+  for (let at = 0; at < headers.length; at += 2) {
+    if (headers[at]?.toLowerCase() === 'destination') headers[at + 1] = value;
+  }
 }
 
 /** What the store gets of the fields behind a request's body. */

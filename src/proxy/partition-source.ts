@@ -8,7 +8,7 @@ import { asText, valuesOf } from './field.ts';
 import type { Identity } from './identify.ts';
 import { nameInBody, nameInQuery, type SeenBody } from './seen-body.ts';
 
-type Origin = { readonly request: IncomingMessage; readonly matched: MatchedRequest } & {
+export type Origin = { readonly request: IncomingMessage; readonly matched: MatchedRequest } & {
   readonly identity: Identity | undefined;
 };
 /** Undefined where the request does not have it; the empty name, where it has it but cannot be read safely. */

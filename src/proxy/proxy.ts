@@ -8,6 +8,7 @@ import type { Directory, Homes } from '../core/homes.ts';
 import { type StoreName, storeNames } from '../core/ownership.ts';
 import type { DoubtNotes } from '../core/doubt.ts';
 import type { IdempotencyKeys } from '../core/idempotency.ts';
+import type { LinkNotes } from '../core/links.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
 import type { Log } from '../log.ts';
 import { storeTlsOf } from '../stores/connect.ts';
@@ -33,6 +34,8 @@ export interface Terms {
   readonly homes?: Homes;
   /** Left out: no user has an entry. */
   readonly directory?: Directory;
+  /** Left out: nothing is noted of partitions that are written together. */
+  readonly links?: LinkNotes;
   readonly doubts: DoubtNotes;
 }
 
@@ -128,14 +131,14 @@ export function createProxy(parts: ProxyParts): Proxy {
   const bodies = new Bodies({ bytesMax: limits.bodyBytes, timeoutMs: limits.bodyMs });
   const hooked = hookedUpstreams(parts, upstreams, limits);
   const contextOf = (terms: Terms): ProxyContext => {
-    const { homes = everyHomeIsKnown, directory = emptyDirectory } = terms;
+    const { homes = everyHomeIsKnown, directory = emptyDirectory, links = noLinks } = terms;
     const holds = new Holds(terms.gate, {
       perPartition: limits.heldPerPartition,
       total: limits.heldTotal,
       holdMs: terms.config.flip.holdMs,
     });
     const shared = { doorbell: parts.doorbell, log, nowMs, bodies, keyedWrites, counters, upstreams, hooked };
-    return createContext({ ...terms, ...shared, homes, directory, holds });
+    return createContext({ ...terms, ...shared, homes, directory, links, holds });
   };
   let context = contextOf(parts);
   const upgrades = new Upgrades(context);
@@ -189,6 +192,7 @@ const everyHomeIsKnown: Homes = {
   settle: () => undefined,
   find: async () => ({ store: 'legacy', home: 'known' }),
 };
+const noLinks: LinkNotes = { known: () => true, note: async () => undefined };
 const emptyDirectory: Directory = { cached: () => null, look: async () => undefined };
 
 function upstreamOf(

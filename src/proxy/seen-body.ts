@@ -82,7 +82,11 @@ export function nameInBody(body: SeenBody, path: string): string | undefined {
   const readings = readingsAt(body.text, path.split('.'));
   if (readings.length > 1) return '';
   const [text] = readings;
-  if (text === undefined) return undefined;
+  return text === undefined ? undefined : nameOfText(text);
+}
+
+/** Of the text of one value. */
+export function nameOfText(text: string): string {
   const value: unknown = JSON.parse(text);
   if (typeof value === 'string') return value;
   // A number that readers could round or write differently is no name.

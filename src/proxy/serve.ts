@@ -10,19 +10,15 @@ import type { Directory, Homes } from '../core/homes.ts';
 import { type StoreName, storeNames } from '../core/ownership.ts';
 import { isReadMethod } from '../core/route.ts';
 import type { DoubtNotes } from '../core/doubt.ts';
+import type { LinkNotes } from '../core/links.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
+import { touchedBy } from '../core/ticket.ts';
 import { guardKey } from '../guard/signature.ts';
 import type { Log } from '../log.ts';
 import { admit, type Client, type Decision, type Passage, type Service } from './admit.ts';
 import { answerFailure } from './answer.ts';
 import type { Bodies } from './body.ts';
-import {
-  type Classifier,
-  createClassifier,
-  type Match,
-  type MatchedRequest,
-  type Place,
-} from './classify.ts';
+import { type Classifier, createClassifier, type Match, type MatchedRequest } from './classify.ts';
 import { clientOf } from './client.ts';
 import { type ProxyCounters, statusClass } from './counters.ts';
 import { noteDoubt } from './doubt.ts';
@@ -41,6 +37,7 @@ import {
 import { peerTest } from './peers.ts';
 import { shapedAnswer, trailersFor, wayTo } from './outgoing.ts';
 import { Shape } from './shape.ts';
+import type { Place } from './place.ts';
 import { seenBodyBytesMax } from './seen-body.ts';
 import type { Upstream } from './upstream.ts';
 
@@ -50,6 +47,7 @@ export interface ProxyContext {
   readonly gate: WriteGate;
   readonly homes: Homes;
   readonly directory: Directory;
+  readonly links: LinkNotes;
   readonly doorbell: Doorbell;
   readonly doubts: DoubtNotes;
   readonly log: Log;
@@ -85,6 +83,7 @@ export function createContext(
     | 'gate'
     | 'homes'
     | 'directory'
+    | 'links'
     | 'doorbell'
     | 'doubts'
     | 'log'
@@ -101,9 +100,10 @@ export function createContext(
   const guardedNames = [
     ...credentialHeadersOf(config.identity),
     ...config.partition.flatMap((rule) => ('header' in rule ? [rule.header] : [])),
-    ...config.routes.flatMap(({ partition = '' }) =>
-      partition.startsWith('header.') ? [partition.slice('header.'.length)] : [],
+    ...config.routes.flatMap(({ partition = [], partitions = [] }) =>
+      [partition, partitions].flat().flatMap(headerIn),
     ),
+    'destination',
     ...config.routes.flatMap(({ headers = {} }) => Object.keys(headers)),
   ].map((name) => name.toLowerCase());
   const identityHeaders = config.identity.flatMap((rule) =>
@@ -112,13 +112,14 @@ export function createContext(
   const [legacy = '', app = ''] = storeNames.map((store) =>
     new URL(config.stores[store].url).pathname.replace(/\/$/, ''),
   );
+  const isTrustedProxy = peerTest(config.proxy.trustedProxies);
   return {
     ...parts,
     identifier: new Identifier(config.identity, parts),
     challenge: challengeOf(config.identity),
-    classifier: createClassifier(config, parts.directory),
+    classifier: createClassifier(config, parts.directory, isTrustedProxy),
     headerRules: {
-      isTrustedProxy: peerTest(config.proxy.trustedProxies),
+      isTrustedProxy,
       forwarded: config.proxy.forwarded,
       via: config.proxy.via,
       guardedNames: new Set(guardedNames),
@@ -131,6 +132,11 @@ export function createContext(
     successor: undefined,
     draining: false,
   };
+}
+
+/** The name of the header, where a route finds partitions in one. */
+function headerIn(place: string): string[] {
+  return place.startsWith('header.') ? [place.slice('header.'.length).replace(/\[.*$/, '')] : [];
 }
 
 export function serve(context: ProxyContext, request: IncomingMessage, response: ServerResponse): void {
@@ -225,7 +231,8 @@ export function decide(
   const identified = identity !== undefined;
   const heldSinceMs = waitingSince.get(request);
   const bug = (error: unknown): void => endOnBug(context, request, error);
-  admit(context, { place, access: matched.access, identified, client, bug, heldSinceMs }, (decision) => {
+  const asked = { place, access: matched.access, route: matched.route?.rule.path ?? '' };
+  admit(context, { ...asked, identified, client, bug, heldSinceMs }, (decision) => {
     if (decision.decision === 'refuse') {
       decided({ decision: 'refuse', failure: withSent(decision.failure, matched) });
       return;
@@ -299,10 +306,11 @@ function admitAndForward(
  */
 export function noticeAnonymousWrite(
   { gate }: ProxyContext,
-  { partition, ticket }: Passage,
+  { ticket }: Passage,
   identity: Identity | undefined,
 ): void {
-  if (identity === undefined && partition !== undefined && ticket !== undefined) gate.notice(partition);
+  if (identity !== undefined || ticket === undefined) return;
+  for (const { partition } of touchedBy(ticket)) gate.notice(partition);
 }
 
 function answerFieldsOf(context: ProxyContext, from: Pick<Passage, 'store' | 'epoch'>): string[] {

@@ -47,6 +47,12 @@ export class Shape {
     return this.#host === 'preserve' ? (request.headers.host ?? this.storeHost) : this.#host;
   }
 
+  /** A place behind the proxy as the store knows it, in the form in which the client wrote it. */
+  reference({ target, absolute }: { target: string; absolute: boolean }, request: AsReceived): string {
+    const path = this.#prefix + target;
+    return absolute ? `${this.#scheme}://${this.hostFor(request)}${path}` : path;
+  }
+
   /** `headers`: a flat list that may be changed. */
   request(headers: string[]): string[] {
     return this.#request.apply(headers);

@@ -12,6 +12,7 @@ import type { Config } from '../config/schema.ts';
 import type { Failure } from '../core/failure.ts';
 import type { WriteOutcome } from '../core/member.ts';
 import type { StoreName } from '../core/ownership.ts';
+import { touchedBy } from '../core/ticket.ts';
 import { storeTlsOf, TlsFailure } from '../stores/connect.ts';
 import type { Client, Passage } from './admit.ts';
 import { answerOnSocket } from './answer.ts';
@@ -129,7 +130,7 @@ export class Upgrades {
     identity: Identity | undefined,
     passage: Passage,
   ): void {
-    const { partition, store } = passage;
+    const { store } = passage;
     const upgraded: Upgraded = {
       request,
       received: { headers: request.headers, socket: request.socket },
@@ -144,11 +145,13 @@ export class Upgrades {
     };
     this.#open.set(request, upgraded);
     this.#context.counters.upgraded += 1;
-    if (partition !== undefined) {
-      upgraded.stopListening = this.#context.gate.onEndLongLived(partition, () => {
-        this.#context.counters.closedAtFence += 1;
-        this.#close(upgraded);
-      });
+    if (passage.ticket !== undefined) {
+      const stops = touchedBy(passage.ticket).map(({ partition }) =>
+        this.#context.gate.onEndLongLived(partition, () => this.#endAtFence(upgraded)),
+      );
+      upgraded.stopListening = () => {
+        for (const stop of stops) stop();
+      };
     }
     client.once('close', () => this.#end(upgraded));
     const target = this.#context.prefixes[store] + matched.target;
@@ -156,6 +159,12 @@ export class Upgrades {
     setHeaders(request, headers);
     request.url = matched.target;
     this.#middlewares[store].upgrade(request, client as Socket, head);
+  }
+
+  #endAtFence(upgraded: Upgraded): void {
+    if (upgraded.over) return;
+    this.#context.counters.closedAtFence += 1;
+    this.#close(upgraded);
   }
 
   #asked(asked: ClientRequest, request: IncomingMessage): void {

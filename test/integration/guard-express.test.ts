@@ -44,6 +44,32 @@ test('a signed request carries its claims, with names beyond ASCII', async () =>
   expect(answer).toEqual({ status: 200, body: { claims } });
 });
 
+test('a request that touches several partitions is let in only where the application says that it checks all', async () => {
+  const claims = { user: 'u1', partition: 'u1', epoch: 3, access: 'write' } as const;
+  const also = [{ partition: 'u2', epoch: 5 }];
+  const request = { method: 'POST', path: '/batch' };
+  const refused = await askSigned(server.url, { ...claims, also }, request);
+  expect(refused).toMatchObject({ status: 403, body: { code: 'several-partitions' } });
+  const app = express();
+  const database = { query: () => Promise.reject(new Error('asked the database')) };
+  app.use(guardMiddleware({ secret: calendarSecret, database, severalPartitions: true }));
+  app.use((asked, response) => void response.json({ claims: asked.onewriter ?? null }));
+  const taking = await listen(createServer(app), 0);
+  try {
+    expect(await askSigned(taking.url, { ...claims, also }, request)).toEqual({
+      status: 200,
+      body: { claims: { ...claims, also } },
+    });
+    // Orders to the guard are of one partition.
+    const path = '/.well-known/onewriter/guard/seal';
+    const order = { method: 'POST', path, body: { partition: 'u1', epoch: 3 } };
+    const sealed = await askSigned(taking.url, { ...claims, access: 'copy', also }, order);
+    expect(sealed).toMatchObject({ status: 400, body: { code: 'bad-guard-call' } });
+  } finally {
+    await taking.close();
+  }
+});
+
 test('a read of the guard’s own paths is not let in unsigned', async () => {
   const path = '/.well-known/onewriter/guard/verdict';
   expect(await ask(server.url, { path })).toMatchObject({ status: 403, body: { code: 'unsigned' } });

@@ -89,6 +89,14 @@ const history = fc.array(
   { maxLength: 14 },
 );
 
+async function waiting(query: string): Promise<void> {
+  const sql = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'";
+  const giveUpMs = Date.now() + 10_000;
+  while ((await pool.query(sql, [query])).rows.length === 0) {
+    if (Date.now() > giveUpMs) throw new Error(`nothing waits in ${query}`);
+  }
+}
+
 describe('the rule in SQL', () => {
   test('it judges every history as the core does', async () => {
     let runs = 0;
@@ -159,6 +167,80 @@ describe('the rule in SQL', () => {
     });
     await expect(failed).rejects.toThrow('changed its mind');
     expect(await rowOf('undone')).toEqual({ epoch: 2, owner: 'app', closed: true, written: false });
+  });
+});
+
+describe('a write over several partitions', () => {
+  const over = (...all: [partition: string, epoch: number][]): Promise<string | undefined> =>
+    inTransaction(async (client) => {
+      const [[partition, epoch] = ['', 0], ...others] = all;
+      const also = others.map(([name, at]) => ({ partition: name, epoch: at }));
+      const refusal = await guardCheck(client, { partition, epoch, access: 'write', also });
+      if (refusal === undefined) {
+        await client.query("INSERT INTO written (partition, access, epoch) VALUES ($1, 'write', 0)", [
+          all.map(([name]) => name).join(),
+        ]);
+      }
+      return refusal;
+    });
+  const writtenFor = async (names: string): Promise<number> =>
+    (await pool.query('SELECT 1 FROM written WHERE partition = $1', [names])).rows.length;
+
+  test('is taken under the epoch of each, and marks each as written', async () => {
+    await sealGuard(pool, 'set-a', 2);
+    await sealGuard(pool, 'set-b', 5);
+    expect(await over(['set-b', 7], ['set-a', 4])).toBeUndefined();
+    expect(await rowOf('set-a')).toEqual({ epoch: 4, owner: 'app', closed: false, written: true });
+    expect(await rowOf('set-b')).toEqual({ epoch: 7, owner: 'app', closed: false, written: true });
+    expect(await writtenFor('set-b,set-a')).toBe(1);
+  });
+
+  test('is refused, and leaves no mark anywhere, where the row of any one of them refuses it', async () => {
+    await sealGuard(pool, 'set-c', 2);
+    await sealGuard(pool, 'set-d', 2);
+    await advanceGuard(pool, 'set-d', 5);
+    expect(await over(['set-c', 4], ['set-d', 4])).toBe('stale-epoch');
+    expect(await over(['set-d', 5], ['set-c', 4])).toBe('closed-epoch');
+    expect(await over(['set-c', 4], ['set-nobody', 4])).toBe('legacy-owns');
+    expect(await rowOf('set-c')).toMatchObject({ epoch: 2, written: false });
+    expect(await writtenFor('set-c,set-d')).toBe(0);
+  });
+
+  test('keeps an advance of any one of them waiting until it has committed', async () => {
+    await sealGuard(pool, 'set-e', 2);
+    await sealGuard(pool, 'set-f', 2);
+    const client = await pool.connect();
+    await client.query('BEGIN');
+    const also = [{ partition: 'set-f', epoch: 4 }];
+    expect(await guardCheck(client, { partition: 'set-e', epoch: 4, access: 'write', also })).toBeUndefined();
+    const advance = advanceGuard(pool, 'set-f', 5);
+    await waiting('onewriter.advance');
+    await client.query('COMMIT');
+    client.release();
+    expect(await advance).toMatchObject({ epoch: 5, written: true, accept: true });
+    expect(await over(['set-e', 4], ['set-f', 4])).toBe('stale-epoch');
+  });
+
+  test('does not deadlock with others over the same partitions, however they name them', async () => {
+    const names = ['set-g', 'set-h', 'set-i', 'set-j'];
+    for (const name of names) await sealGuard(pool, name, 2);
+    const turn = (at: number): [string, number][] =>
+      [...names.slice(at % 4), ...names.slice(0, at % 4)].map((name) => [name, 4 + Math.floor(at / 40)]);
+    const answers = await Promise.all(Array.from({ length: 80 }, (_, at) => over(...turn(at))));
+    expect(answers.filter((code) => code !== undefined && code !== 'stale-epoch')).toEqual([]);
+  });
+
+  test('needs partitions, and an epoch for each', async () => {
+    const wrong = [
+      ['{}', '{}'],
+      ['{a,b}', '{1}'],
+      ['{NULL}', '{1}'],
+      ['{a}', '{NULL}'],
+    ];
+    for (const [names, epochs] of wrong) {
+      const asked = pool.query("SELECT onewriter.check_all($1, 'write', $2)", [names, epochs]);
+      await expect(asked).rejects.toThrow(/needs/);
+    }
   });
 });
 
@@ -246,15 +328,6 @@ describe('locks', () => {
       expect(answers.filter((code) => code !== undefined && code !== 'stale-epoch')).toEqual([]);
     }
   });
-
-  async function waiting(query: string): Promise<void> {
-    const sql =
-      "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%' || $1 || '%'";
-    const giveUpMs = Date.now() + 10_000;
-    while ((await pool.query(sql, [query])).rows.length === 0) {
-      if (Date.now() > giveUpMs) throw new Error(`nothing waits in ${query}`);
-    }
-  }
 });
 
 describe('races', () => {

@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import type { CopyDesk, GuardCalls } from '../../src/core/ports.ts';
 import type { Membership } from '../../src/ledger/membership.ts';
 import { attemptHandoff } from '../../src/handoff/attempt.ts';
+import { LinkMemory } from '../../src/ledger/links.ts';
 import { MemberWatch } from '../../src/handoff/members.ts';
 import { openLedger, type TestLedger } from '../support/ledger.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
@@ -173,6 +174,22 @@ describe('while the replica hangs', () => {
     await expect(rig.join()).rejects.toThrow('replicas confirmed');
     process.kill(replica.pid, 'SIGCONT');
     expect(await rig.ledger.members()).toEqual([]);
+  });
+
+  test('partitions count as joined only once the replica has the link', async () => {
+    const rig = await open(1);
+    const memory = new LinkMemory((pairs, route) => rig.links.note(pairs, route));
+    await memory.note(['u1', 'u2'], '/batch');
+    process.kill(replica.pid, 'SIGSTOP');
+    await expect(memory.note(['u1', 'u3'], '/batch')).rejects.toThrow(/replicas confirmed|did not note/);
+    expect([memory.known(['u1', 'u2']), memory.known(['u1', 'u3'])]).toEqual([true, false]);
+    process.kill(replica.pid, 'SIGCONT');
+    // It stands there since the first try; what counts is that the replica has it, too.
+    await until('it is noted', async () => {
+      await memory.note(['u1', 'u3'], '/batch').catch(() => undefined);
+      return memory.known(['u1', 'u3']);
+    });
+    expect(await toReplica.hlen('{onewriter}:links')).toBe(2);
   });
 
   test('what is only read does not wait behind a write', async () => {

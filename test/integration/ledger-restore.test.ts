@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import type { GuardAnswer } from '../../src/core/ports.ts';
+import { pairOf } from '../../src/core/links.ts';
 import { parseDocument } from '../../src/ledger/document.ts';
 import type { Config } from '../../src/config/schema.ts';
 import { recoveryOperations } from '../../src/admin/recovery.ts';
@@ -56,10 +57,10 @@ async function enter(): Promise<Membership> {
 }
 
 function recovery(): LedgerRecovery {
-  const { redis, ledger, registry } = rig;
+  const { redis, ledger, registry, links } = rig;
   const rescues = new Rescues(redis);
   return new LedgerRecovery({
-    ...{ redis, ledger, registry, rescues, views, guard, defaultOwner: 'legacy' },
+    ...{ redis, ledger, registry, links, rescues, views, guard, defaultOwner: 'legacy' },
     ...{ quietMs: leaseMs + 700, turnMs: 2_000 },
   });
 }
@@ -399,6 +400,24 @@ describe('the directory of users', () => {
     expect(await rig.ledger.regression()).toBeUndefined();
     await restore({ ...order, evenThoughHealthy: true, withoutDirectory: true });
   });
+});
+
+test('an export brings back which partitions are written together', async () => {
+  const member = await enter();
+  await flip('u1');
+  await rig.links.note([pairOf('u1', 'u2'), pairOf('u1', 'u3')], '/batch');
+  await rig.links.note([pairOf('u4', 'u5')], '/invite');
+  await settled(member);
+  const document = parseDocument(await recovery().exportLedger());
+  expect(document.links).toMatchObject([{ route: '/batch' }, { route: '/batch' }, { route: '/invite' }]);
+  await flush();
+  await restore({ from: 'export', document });
+  const { links } = await rig.links.page('', 10);
+  expect(links.map(({ partitions, route }) => [...partitions, route])).toEqual([
+    ['u1', 'u2', '/batch'],
+    ['u1', 'u3', '/batch'],
+    ['u4', 'u5', '/invite'],
+  ]);
 });
 
 describe('the registry', () => {

@@ -58,6 +58,7 @@ function carryOut(world: World, index: number, order: HandoffOrder): void {
     case 'fence':
       return transition({ kind: 'fence', to: machine.to, attempt: id, fenceMs });
     case 'commit':
+      if (world.settings.links) return push(world, index, { task: 'look' });
       return transition({ kind: 'commit', attempt: id });
     case 'abort':
       return transition({ kind: 'abort', attempt: id });
@@ -160,7 +161,16 @@ export function swapNow(
     }
   }
   world.setLedger(ledger);
+  if (wanted.kind === 'commit' && world.settings.links) watchParting(world);
   return true;
+}
+
+/** I4: what a write has joined, no handoff parts. */
+function watchParting(world: World): void {
+  const joined = world.writes.some(({ also, fate }) => also >= 0 && (fate === 'pending' || fate === 'done'));
+  if (joined && world.ownership(0).owner !== world.ownership(1).owner) {
+    world.fail('I4', 'a handoff parted two partitions that had been written together');
+  }
 }
 
 function answered(
@@ -184,6 +194,18 @@ function answered(
     case 'expire':
       throw new Error('a coordinator expires no fence of its own');
   }
+}
+
+/** whyCut of src/handoff/linked.ts, for the one link there is. */
+function look(world: World, index: number): void {
+  const { partition, id, machine, linkedBefore } = world.attempt(index);
+  const linked = world.settings.rules.linksReadBehindDrain ? world.linked : linkedBefore;
+  const partner = world.ownership(partition === 0 ? 1 : 0);
+  const together = partner.phase === 'open' && partner.owner === machine.to;
+  if (linked && !together) {
+    return tell(world, index, { event: 'failed', failure: 'cuts-link', detail: '' });
+  }
+  return push(world, index, { task: 'order', order: { kind: 'commit', attempt: id } });
 }
 
 /** #enter: whoever registers later loads a snapshot that shows the fence. */
@@ -265,6 +287,7 @@ export const attemptSteps: Steps = {
       ...{ coordinator, id: world.newId('a'), partition, machine: start.state, tasks: [] },
       ...{ entered: false, fencedEpoch: 0 },
       listedBefore: world.ledger.members.map(({ id }) => id),
+      linkedBefore: world.linked,
       earlyMask: world.shown(owner, partition),
     };
     world.attempts = [...world.attempts, attempt];
@@ -289,6 +312,9 @@ export const attemptSteps: Steps = {
       case 'reread':
         drop(world, index, task);
         return judge(world, index, world.ownership(world.attempt(index).partition));
+      case 'look':
+        drop(world, index, task);
+        return look(world, index);
       case 'advance':
       case 'seal':
         drop(world, index, task);

@@ -123,7 +123,8 @@ function writeText(world: World, write: Write, terms: readonly number[]): string
       : '';
   const done = fate === 'done' ? Math.max(-feedDelayMs, write.doneAt - world.now) : '';
   const who = phase === 'over' ? '' : process;
-  return `${phase},${fate},${who},${ticket?.owner},${ticket?.epoch},${inTerm},${age},${land},${sent},${done},${write.frozen ? 1 : 0}`;
+  const epochs = [ticket?.epoch, ...(ticket?.also ?? []).map(({ epoch }) => epoch)].join('+');
+  return `${phase},${fate},${who},${ticket?.owner},${epochs},${inTerm},${age},${land},${sent},${done},${write.frozen ? 1 : 0}`;
 }
 
 export function key(world: World): string {
@@ -134,7 +135,7 @@ export function key(world: World): string {
   const ledgerText = (ledger: LedgerState): string =>
     remembered(ledgers, ledger, now, () => describeLedger(ledger, now, limits));
   const parts = [
-    Object.values(world.budget).join(','),
+    `${Object.values(world.budget).join(',')} ${world.linked ? 1 : 0}`,
     ledgerText(world.ledger),
     streamText(world),
     world.lossy.map(ledgerText).join(';'),
@@ -190,7 +191,10 @@ function streamText(world: World): string {
   for (const { up, feedAt } of world.processes) if (up && feedAt >= 0) readFrom = Math.min(readFrom, feedAt);
   return world.ledger.changes
     .filter((change) => all || change.version > readFrom)
-    .map((change) => `${change.id} ${change.kind === 'ownership' ? ownershipText(change.after) : ''}`)
+    .map((change) => {
+      const what = change.kind === 'ownership' ? `${change.partition} ${ownershipText(change.after)}` : '';
+      return `${change.id} ${what}`;
+    })
     .join(';');
 }
 
@@ -213,6 +217,7 @@ function describeAttempt(world: World, attempt: Attempt, limits: Limits): unknow
         : withoutDeadline(task),
     ),
     rules.membersListedAfterFence ? 0 : attempt.listedBefore,
+    rules.linksReadBehindDrain ? 0 : attempt.linkedBefore,
     rules.positionReadAfterDrain ? 0 : attempt.earlyMask,
   ];
 }

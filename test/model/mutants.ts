@@ -344,6 +344,82 @@ export const mutants: readonly Mutant[] = [
         'the epoch is checked at the moment of apply: a partition that moved while the owner was read is not written',
     },
   },
+  {
+    name: 'a write over several partitions is in flight for the first alone',
+    scenario: 'joint',
+    edits: [
+      {
+        file: 'member.ts',
+        find: '    for (const name of also) this.#activity.begin(name);\n',
+        replace: '',
+      },
+      {
+        file: 'member.ts',
+        find: 'const { partition, owner, also = [] } = ticket;',
+        replace: 'const { partition, owner } = ticket;\n    const also: { partition: string }[] = [];',
+      },
+    ],
+  },
+  {
+    name: 'the owners of the partitions that a write touches are not compared',
+    scenario: 'joint',
+    edits: [
+      {
+        file: 'member.ts',
+        find: 'if (owners.some(({ owner }) => owner !== owners[0]?.owner))',
+        replace: 'if (owners.length < 0)',
+      },
+    ],
+  },
+  {
+    name: 'a write is held by the fence of its first partition alone',
+    scenario: 'joint',
+    edits: [
+      {
+        file: 'member.ts',
+        find: '    for (const name of also) because ??= this.#whyHeld(name);\n',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'a write over several partitions is in doubt for the first alone',
+    scenario: 'joint-in-doubt',
+    edits: [
+      {
+        file: 'member.ts',
+        find: 'this.#activity.end(other.partition, owner, outcome, now.monotonicMs);',
+        replace: "this.#activity.end(other.partition, owner, 'ended', now.monotonicMs);",
+      },
+    ],
+  },
+  {
+    name: 'the guard checks the first partition of a request alone',
+    scenario: 'joint-frozen',
+    off: 'guardChecksAll',
+    enforcedIn: {
+      file: 'test/integration/guard.test.ts',
+      title: 'is refused, and leaves no mark anywhere, where the row of any one of them refuses it',
+    },
+  },
+  {
+    name: 'that a write joins partitions is noted when it has been answered',
+    scenario: 'linked-crash',
+    off: 'linkNotedFirst',
+    enforcedIn: {
+      file: 'test/integration/proxy-partitions.test.ts',
+      title: 'are noted before the first such write is admitted, and not again',
+    },
+  },
+  {
+    name: 'links are looked at before the fence, and not again',
+    scenario: 'linked',
+    off: 'linksReadBehindDrain',
+    enforcedIn: {
+      file: 'test/integration/flip-links.test.ts',
+      title: 'does not commit one that was joined after its preflight: the last look is behind the drain',
+    },
+  },
 ];
 
 /** A copy of src/core with the mutant's edits. Throws where a text is not found exactly once. */

@@ -17,13 +17,19 @@ export interface Scenario {
   readonly joiners?: number;
   readonly coordinators: number;
   readonly owner?: StoreName;
-  /** One entry for each write: true for one that is sent in two pieces. */
-  readonly writes: readonly boolean[];
+  /**
+   * One entry for each write, of the first partition: true for one that is sent in two pieces, `joint` for one that
+   * touches the second partition, too.
+   */
+  readonly writes: readonly (boolean | 'joint')[];
   readonly workers?: number;
   readonly constants?: Partial<Constants>;
   readonly budget: Partial<Budget>;
   readonly settings?: Partial<
-    Pick<WorldSettings, 'splitOrders' | 'splitBeats' | 'splitSends' | 'startsAfterRemoval' | 'partitions'>
+    Pick<
+      WorldSettings,
+      'splitOrders' | 'splitBeats' | 'splitSends' | 'startsAfterRemoval' | 'partitions' | 'links'
+    >
   >;
   /** Fewer states than this would mean that the model has lost something. */
   readonly statesAtLeast: number;
@@ -285,6 +291,79 @@ export const scenarios: readonly Scenario[] = [
     budget: { attempts: 1, workerCopies: 2, frozen: 1 },
     constants: { writeTimeoutMs: endless, drainMs: endless, fenceMs: endless },
   },
+  {
+    name: 'joint',
+    about:
+      'a write over two partitions, and one over the first alone, while each of the two moves, in any order',
+    statesAtLeast: 300_000,
+    processes: 1,
+    coordinators: 2,
+    writes: ['joint', false],
+    budget: { attempts: 2 },
+    constants: { writeTimeoutMs: endless, drainMs: endless, fenceMs: endless },
+    settings: { partitions: 2 },
+  },
+  {
+    name: 'joint-members',
+    about: 'two members, one of which may hear late, and a write over two partitions while one of them moves',
+    statesAtLeast: 20_000,
+    processes: 2,
+    coordinators: 1,
+    writes: ['joint', 'joint'],
+    budget: { attempts: 1 },
+    constants: { writeTimeoutMs: endless, feedDelayMs: 1, drainMs: endless, fenceMs: endless },
+    settings: { partitions: 2 },
+  },
+  {
+    name: 'joint-in-doubt',
+    about: 'a write over two partitions ends in doubt, and each of the two moves',
+    statesAtLeast: 200_000,
+    processes: 1,
+    coordinators: 1,
+    writes: ['joint'],
+    budget: { attempts: 2, brokenWrites: 1 },
+    settings: { partitions: 2 },
+  },
+  {
+    name: 'joint-frozen',
+    about: 'a write over two partitions reaches the guarded app as late as it likes, while either moves away',
+    statesAtLeast: 500_000,
+    processes: 1,
+    coordinators: 1,
+    owner: 'app',
+    writes: ['joint'],
+    budget: { attempts: 1, pauses: 1, removals: 1, frozen: 1, beats: 3 },
+    constants: { leaseMs: 3, marginMs: 1, drainMs: endless, fenceMs: endless },
+    settings: { startsAfterRemoval: true, partitions: 2 },
+  },
+  {
+    name: 'linked',
+    about: 'a write joins two partitions while each of them is about to move by itself',
+    statesAtLeast: 120_000,
+    processes: 1,
+    coordinators: 2,
+    writes: ['joint', 'joint'],
+    budget: { attempts: 2 },
+    constants: { writeTimeoutMs: endless, drainMs: endless, fenceMs: endless },
+    settings: { partitions: 2, links: true },
+  },
+  {
+    name: 'linked-crash',
+    about: 'a process dies with a write that joins two partitions under way, and then one of them moves',
+    statesAtLeast: 100_000,
+    processes: 1,
+    coordinators: 1,
+    writes: ['joint'],
+    budget: { attempts: 1, crashes: 1, removals: 1, beats: 3 },
+    constants: {
+      leaseMs: 3,
+      marginMs: 1,
+      settleMs: { legacy: 2, app: 0 },
+      drainMs: endless,
+      fenceMs: endless,
+    },
+    settings: { partitions: 2, links: true, startsAfterRemoval: true },
+  },
 ];
 
 export function scenarioNamed(name: string): Scenario {
@@ -306,6 +385,7 @@ export function startWorld(core: Core, scenario: Scenario, rules: Partial<Rules>
       splitBeats: false,
       splitSends: false,
 
+      links: false,
       inPlace: false,
       startsAfterRemoval: false,
     },
@@ -318,10 +398,12 @@ export function startWorld(core: Core, scenario: Scenario, rules: Partial<Rules>
     for (const step of ['register', 'read-snapshot', 'load']) pass(step, slot);
     beatWhole(world, slot);
   };
-  if (owner === 'app') moveToApp(world);
+  if (owner === 'app') world.witnesses.forEach((_, partition) => moveToApp(world, partition));
   for (let slot = 0; slot < processes; slot += 1) enter(slot);
   for (let slot = 0; slot < joiners; slot += 1) startProcess(world, processes + slot);
-  world.writes = writes.map((upload, at) => newWrite(0, 1 << at, upload));
+  world.writes = writes.map((kind, at) =>
+    kind === 'joint' ? newWrite(0, 1 << at, false, 1) : newWrite(0, 1 << at, kind),
+  );
   world.workers = Array.from({ length: workers }, () => ({
     ...{ partition: 0, stage: 'idle', mask: 0, session: undefined },
   }));
@@ -331,9 +413,9 @@ export function startWorld(core: Core, scenario: Scenario, rules: Partial<Rules>
 }
 
 /** By one handoff while nobody is there yet. */
-function moveToApp(world: World): void {
+function moveToApp(world: World, partition: number): void {
   world.budget = { ...noFaults, attempts: 1 };
-  perform(world, { step: 'start', a: 0, b: 0 });
+  perform(world, { step: 'start', a: 0, b: partition });
   for (let guard = 0; guard < 30 && world.attempts.length > 0; guard += 1) {
     perform(world, { step: 'work', a: 0, b: 0 });
   }

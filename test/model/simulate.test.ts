@@ -14,6 +14,7 @@ describe('thousands of handoffs among faults', () => {
       expect({ violation: found.violation, events: found.events }).toEqual({ events: [] });
       expect(found.flips).toBeGreaterThanOrEqual(flips);
       expect(found.acknowledged).toBeGreaterThan(flips / 2);
+      expect(found.joint).toBeGreaterThan(flips / 100);
       for (const [name, times] of Object.entries(found.faults)) faults[name] = (faults[name] ?? 0) + times;
     },
     180_000,

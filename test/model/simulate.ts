@@ -15,7 +15,7 @@ import { processActions, startProcess } from './shell.ts';
 import { perform } from './steps.ts';
 import { type Budget, type Constants, realRules, type Rules, type Violation } from './types.ts';
 import { type Action, endless, nameOf, World } from './world.ts';
-import { newWrite, timersAreServed, writeActions } from './writes.ts';
+import { newWrite, timersAreServed, touches, writeActions } from './writes.ts';
 
 export interface Simulation {
   readonly seed: number;
@@ -24,6 +24,8 @@ export interface Simulation {
   readonly steps: number;
   readonly ticks: number;
   readonly acknowledged: number;
+  /** Of them, over two partitions. */
+  readonly joint: number;
   /** How often each fault came. */
   readonly faults: Readonly<Record<string, number>>;
   readonly violation?: Violation;
@@ -39,6 +41,8 @@ const lanes = 6;
 const writeCount = 36;
 const workerCount = 2;
 const bitsPerPartition = 30;
+/** Share of writes that touch two partitions; most of those find them in different stores. */
+const jointRate = 0.3;
 const eventsKept = 4_000;
 
 const constants: Constants = {
@@ -85,12 +89,13 @@ class Simulator {
   readonly #seed: number;
   #steps = 0;
   #acknowledged = 0;
+  #joint = 0;
 
   constructor(core: Core, rules: Rules, seed: number) {
     const coordinators = coordinatorCount * lanes;
     this.#seed = seed;
     this.#random = new SeededRandom(seed);
-    const settings = { core, constants, rules, partitions, coordinators, inPlace: true };
+    const settings = { core, constants, rules, partitions, coordinators, links: false, inPlace: true };
     const split = { splitOrders: true, splitBeats: true, splitSends: true, startsAfterRemoval: false };
     this.world = World.begin({ ...settings, ...split }, unlimited);
     for (let slot = 0; slot < processCount; slot += 1) startProcess(this.world, slot);
@@ -113,6 +118,7 @@ class Simulator {
         steps: this.#steps,
         ticks: now,
         acknowledged: this.#acknowledged,
+        joint: this.#joint,
       },
       faults: this.#faults,
       ...(violation === undefined ? {} : { violation }),
@@ -174,20 +180,29 @@ class Simulator {
     return this.#oneOf((out) => writeActions(world, index, out));
   }
 
-  /** Another write in its place; a partition whose bits are used up begins anew once it is quiet. */
+  /** Another write in its place, now and then one over two partitions. */
   #renew(index: number): void {
     const { world } = this;
     const partition = this.#random.below(partitions);
-    const used = this.#bits.get(partition) ?? 0;
+    const joint = this.#random.next() < jointRate;
+    const also = joint ? (partition + 1 + this.#random.below(partitions - 1)) % partitions : -1;
+    const touched = joint ? [partition, also] : [partition];
+    const used = Math.max(...touched.map((one) => this.#bits.get(one) ?? 0));
     if (used < bitsPerPartition) {
-      this.#bits.set(partition, used + 1);
+      for (const one of touched) this.#bits.set(one, used + 1);
       const upload = this.#random.next() < 0.2;
-      world.writes = world.writes.with(index, newWrite(partition, 1 << used, upload));
+      world.writes = world.writes.with(index, newWrite(partition, 1 << used, upload, also));
       return;
     }
+    for (const one of touched) this.#beginAnew(one);
+  }
+
+  /** A partition whose bits are used up, once it is quiet. */
+  #beginAnew(partition: number): void {
+    const { world } = this;
     const busy =
       world.writes.some(
-        (write) => write.partition === partition && (write.phase !== 'over' || write.fate === 'pending'),
+        (write) => touches(write, partition) && (write.phase !== 'over' || write.fate === 'pending'),
       ) ||
       world.copies.some((copy) => copy.partition === partition) ||
       world.workers.some((worker) => worker.stage !== 'idle' && worker.partition === partition) ||
@@ -232,7 +247,10 @@ class Simulator {
     if (faultNames.has(action.step)) this.#faults[action.step] = (this.#faults[action.step] ?? 0) + 1;
     perform(world, action);
     if (action.step === 'crash-coordinator') this.#crashCoordinator();
-    if (action.step === 'answer' && world.write(action.a).acknowledged) this.#acknowledged += 1;
+    if (action.step === 'answer' && world.write(action.a).acknowledged) {
+      this.#acknowledged += 1;
+      if (world.write(action.a).also >= 0) this.#joint += 1;
+    }
     if (action.step === 'tick') return;
     const name = `${nameOf(action)}${task === undefined ? '' : ` (${task.task}${task.task === 'order' ? ` ${task.order.kind}` : ''})`}`;
     const { phase, owner, epoch } = world.ownership(Math.max(0, partition));
@@ -284,9 +302,9 @@ export function simulate(core: Core, seed: number, extent: Extent, rules: Partia
 }
 
 export function sentenceOf(found: Simulation): string {
-  const { seed, flips, steps, ticks, acknowledged, violation, events } = found;
+  const { seed, flips, steps, ticks, acknowledged, joint, violation, events } = found;
   const faults = Object.entries(found.faults).map(([name, times]) => `${name} ${times}`);
-  const head = `seed ${seed}: ${flips} flips, ${acknowledged} acknowledged writes, ${steps} steps, ${ticks} ticks`;
+  const head = `seed ${seed}: ${flips} flips, ${acknowledged} acknowledged writes (${joint} over two partitions), ${steps} steps, ${ticks} ticks`;
   if (violation === undefined) return `${head}; ${faults.join(', ')}: no violation`;
   const { invariant, detail } = violation;
   return [

@@ -1,7 +1,8 @@
 /** The parts of the modelled world: what exists beside the machines of src/core, in its simplest form. */
 import type { HandoffState } from '../../src/core/handoff.ts';
-import type { Acknowledgement, Heartbeat, Member, WriteTicket } from '../../src/core/member.ts';
+import type { Acknowledgement, Heartbeat, Member } from '../../src/core/member.ts';
 import type { Ownership, StoreName, TransitionOrder } from '../../src/core/ownership.ts';
+import type { WriteTicket } from '../../src/core/ticket.ts';
 import type { LedgerChange, Position } from '../../src/core/view.ts';
 
 /** Lengths in ticks of the discrete clock; the names are those of the configuration. */
@@ -42,6 +43,12 @@ export interface Rules {
   readonly copyAskedAtApply: boolean;
   /** src/handoff/members.ts: gone only after lease, write timeout and settle time. */
   readonly goneAfterWritesSettled: boolean;
+  /** src/guard/guard.ts: every partition of a request is checked, each under its own epoch. */
+  readonly guardChecksAll: boolean;
+  /** src/proxy/admit.ts: that a write joins partitions is noted before it is admitted. */
+  readonly linkNotedFirst: boolean;
+  /** src/handoff/attempt.ts: links are read right before the commit, behind the drain. */
+  readonly linksReadBehindDrain: boolean;
   /** src/ledger/ledger.ts, heartbeat: only what the replicas confirmed counts as answered. */
   readonly heartbeatIsDurable: boolean;
 }
@@ -57,6 +64,9 @@ export const realRules: Rules = {
   copyLockOutlivesCopies: true,
   copyAskedAtApply: true,
   goneAfterWritesSettled: true,
+  guardChecksAll: true,
+  linkNotedFirst: true,
+  linksReadBehindDrain: true,
   heartbeatIsDurable: true,
 };
 
@@ -138,6 +148,8 @@ export interface Process {
 
 export interface Write {
   readonly partition: number;
+  /** Another partition that it touches together with it; -1 where it touches one alone. */
+  readonly also: number;
   readonly bit: number;
   /** Sent in two pieces. */
   readonly upload: boolean;
@@ -185,6 +197,8 @@ export type Task =
   | { readonly task: 'enter'; readonly epoch: number }
   | { readonly task: 'confirm' }
   | { readonly task: 'reread' }
+  /** Who would be left behind that the partition is written together with? */
+  | { readonly task: 'look' }
   | { readonly task: 'advance' | 'seal'; readonly store: StoreName; readonly epoch: number }
   | {
       readonly task: 'catch-up';
@@ -206,6 +220,7 @@ export interface Attempt {
   readonly fencedEpoch: number;
   /** Taken before the fence, for the mutants that do so. */
   readonly listedBefore: readonly string[];
+  readonly linkedBefore: boolean;
   readonly earlyMask: number;
 }
 
@@ -252,6 +267,6 @@ export interface Witness {
 }
 
 export interface Violation {
-  readonly invariant: 'I1' | 'I2' | 'I3' | 'I5' | 'I7' | 'stuck';
+  readonly invariant: 'I1' | 'I2' | 'I3' | 'I4' | 'I5' | 'I7' | 'stuck';
   readonly detail: string;
 }

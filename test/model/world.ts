@@ -43,6 +43,8 @@ export interface WorldSettings {
   readonly splitSends: boolean;
   /** No attempt starts before a member was removed: what comes earlier belongs to other scenarios. */
   readonly startsAfterRemoval: boolean;
+  /** Links are noted, and looked at before a commit; each attempt is a flip of its own. */
+  readonly links: boolean;
   /** A step changes the machines themselves: for a simulation, which never looks back. */
   readonly inPlace: boolean;
 }
@@ -72,6 +74,8 @@ export class World {
   copies: readonly Copy[];
   ghosts: readonly Ghost[];
   witnesses: readonly Witness[];
+  /** Redis holds the link of the partitions 0 and 1. */
+  linked: boolean;
   serial: number;
   commits: number;
   violation: Violation | undefined;
@@ -95,6 +99,7 @@ export class World {
     this.copies = from.copies;
     this.ghosts = from.ghosts;
     this.witnesses = from.witnesses;
+    this.linked = from.linked;
     this.serial = from.serial;
     this.commits = from.commits;
     this.violation = from.violation;
@@ -105,7 +110,7 @@ export class World {
     const { drainMs, fenceMs, feedDelayMs, guarded } = constants;
     const each = <T>(value: T): T[] => Array.from({ length: partitions }, () => value);
     return new World({
-      ...{ settings, budget, now: 0, serial: 0, commits: 0, violation: undefined },
+      ...{ settings, budget, now: 0, serial: 0, commits: 0, linked: false, violation: undefined },
       handoff: { drainMs, fenceMs, feedDelayMs, guarded: { legacy: false, app: guarded } },
       ...{ ledger: emptyLedger(core, partitions), lossy: [], processes: [], gone: [], attempts: [] },
       ...{ acknowledgements: [], writes: [], workers: [], copies: [], ghosts: [] },
@@ -211,7 +216,8 @@ export class World {
     let mask = this.held(store, partition);
     if (store === 'app' || feedDelayMs === 0) return mask;
     for (const write of this.writes) {
-      if (write.partition !== partition || write.fate !== 'done' || write.ticket?.owner !== store) continue;
+      const touched = write.partition === partition || write.also === partition;
+      if (!touched || write.fate !== 'done' || write.ticket?.owner !== store) continue;
       if (this.now < write.doneAt + feedDelayMs) mask &= ~write.bit;
     }
     return mask;

@@ -95,6 +95,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     rules: () => rig.rules,
     ...{ config, ledger, registry: parts.registry, flips: desk, copies, audit },
     doubts: parts.doubts,
+    links: parts.links,
     cohorts: {
       list: async () => desk.made,
       put: async (name, selection) => {

@@ -94,6 +94,7 @@ export class FlipRig {
     const events: { event: string; fields: Readonly<Record<string, unknown>> }[] = [];
     const desk = new HandoffDesk({
       ...{ ledger: own.ledger, feed: own.feed, registry: own.registry, members: watch, doubts: own.doubts },
+      links: own.links,
       ...{ copies: this.#copies, guards: this.guards, guarded, leadMs },
       readers: { legacy: this.#reader('legacy'), app: this.#reader('app') },
       writable: ['app'],

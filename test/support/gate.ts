@@ -1,5 +1,6 @@
 /** A WriteGate around core's real Member, whose ledger and clock are driven by the test. */
-import { Member, type MemberEffect, type WriteOutcome, type WriteTicket } from '../../src/core/member.ts';
+import { Member, type MemberEffect, type WriteOutcome } from '../../src/core/member.ts';
+import { touchedBy, type WriteTicket } from '../../src/core/ticket.ts';
 import {
   applyOrder,
   isRefusal,
@@ -89,10 +90,10 @@ export function createTestGate(defaultOwner: StoreName = 'legacy'): TestGate {
     loseLease: () => member.loseLease(),
     listening: () => [...wakes.values(), ...closings.values()].reduce((sum, set) => sum + set.size, 0),
     ownershipOf: (partition) => member.ownershipOf(partition),
-    admit: (partition) => member.admit(partition, now),
+    admit: (partition, also) => member.admit(partition, now, also),
     mayContinue: (ticket: WriteTicket) => member.mayContinue(ticket, now),
     end: (ticket, outcome) => {
-      endings.push({ partition: ticket.partition, outcome });
+      for (const { partition } of touchedBy(ticket)) endings.push({ partition, outcome });
       act(member.end(ticket, outcome, now));
     },
     onWake: (partition, listener) => listen(wakes, partition, listener),

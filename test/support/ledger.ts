@@ -6,6 +6,7 @@ import { StreamFeed } from '../../src/ledger/feed.ts';
 import type { DirectoryMemory } from '../../src/ledger/directory.ts';
 import { RedisDoubts } from '../../src/ledger/doubts.ts';
 import { RedisLedger } from '../../src/ledger/ledger.ts';
+import { type LinkMemory, RedisLinks } from '../../src/ledger/links.ts';
 import { Membership } from '../../src/ledger/membership.ts';
 import { RedisRegistry } from '../../src/ledger/books.ts';
 import type { KeptView } from '../../src/ledger/kept-views.ts';
@@ -16,6 +17,7 @@ export interface TestLedger {
   readonly feed: StreamFeed;
   readonly registry: RedisRegistry;
   readonly doubts: RedisDoubts;
+  readonly links: RedisLinks;
   /** For what the ledger itself has no words for. */
   readonly redis: Redis;
   join(settings?: {
@@ -26,6 +28,7 @@ export interface TestLedger {
     unexpirable?: boolean;
     before?: KeptView;
     directory?: DirectoryMemory;
+    links?: LinkMemory;
     log?: Log;
   }): Promise<Membership>;
   close(): Promise<void>;
@@ -41,6 +44,7 @@ export async function openLedger(
   const ledger = new RedisLedger(redis, { defaultOwner: 'legacy', minReplicas }, writing);
   const registry = new RedisRegistry(redis);
   const doubts = new RedisDoubts(redis);
+  const links = new RedisLinks(redis, ledger.writes);
   const openFeed = async (version: number, acknowledgements = false): Promise<StreamFeed> =>
     StreamFeed.open(
       await connectRedis(address, { blockingMs: 1_000 }),
@@ -55,6 +59,7 @@ export async function openLedger(
     feed,
     registry,
     doubts,
+    links,
     redis,
     join: async (asked = {}) => {
       const { leaseMs = 3_000, settleMs = 200, rulesHash = 'same', newPartitions = 'legacy' } = asked;
@@ -65,6 +70,7 @@ export async function openLedger(
         registry,
         doubts,
         ...(asked.directory && { directory: asked.directory }),
+        ...(asked.links && { links: asked.links }),
         settings: {
           leaseMs,
           marginMs: leaseMs / 10,

@@ -2,6 +2,7 @@
 import { configSchema, type Config } from '../../src/config/schema.ts';
 import type { ProxyDoubt } from '../../src/core/doubt.ts';
 import type { IdempotencyKeys } from '../../src/core/idempotency.ts';
+import type { LinkNotes } from '../../src/core/links.ts';
 import type { TlsOptions } from 'node:tls';
 import type { RecordKey } from '../../src/core/ports.ts';
 import type { Hooks } from '../../src/proxy/hook.ts';
@@ -48,6 +49,7 @@ export async function startRig(
     readonly keys?: IdempotencyKeys;
     /** Their stores need `hook` in the configuration, too. */
     readonly hooks?: Hooks;
+    readonly links?: LinkNotes;
   } = {},
 ): Promise<ProxyRig> {
   const [legacy, app] = await Promise.all([
@@ -75,6 +77,7 @@ export async function startRig(
       ...(options.limits === undefined ? {} : { limits: options.limits }),
       ...(options.keys === undefined ? {} : { keys: options.keys }),
       ...(options.hooks === undefined ? {} : { hooks: options.hooks }),
+      ...(options.links === undefined ? {} : { links: options.links }),
     }),
   );
   const { port } = await proxy.listen();

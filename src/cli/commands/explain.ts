@@ -25,6 +25,7 @@ export const explain: Command = {
     if (!asked.ok) return asked.refusal;
     const { value } = asked;
     const { output } = context;
+    const { linkedWith } = value;
     output.event('explain', value);
     const takes = value.phase === 'fenced' ? `nowhere while it moves away from ${value.owner}` : value.owner;
     output.line(`${plain(user ?? value.partition)}: writes go to ${output.paint('bold', takes)}`);
@@ -34,6 +35,7 @@ export const explain: Command = {
         ['phase', `${value.phase}, epoch ${value.epoch}`],
         ['cohorts', value.cohorts.map(plain).join(', ') || 'none'],
         ['why', plain(value.why.sentence)],
+        ...(linkedWith.length === 0 ? [] : [['written with', linkedWith.map(plain).join(', ')]]),
         ['in doubt', value.inDoubt.length === 0 ? 'nothing' : `${value.inDoubt.length} writes`],
       ],
       '  ',

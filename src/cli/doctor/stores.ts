@@ -37,7 +37,7 @@ export async function checkStore(config: Config, name: StoreName): Promise<Findi
     } else {
       findings.push(...(await checkConnector(setting, config, store.reader)));
     }
-    if (guard) findings.push(await checkGuard(setting, store));
+    if (guard) findings.push(...(await checkGuard(setting, config, store)));
     else if (name === 'app') findings.push(withoutGuard(setting));
   } finally {
     await store.reader.close();
@@ -138,7 +138,7 @@ function limitsOf(setting: string, store: StoreName, capability: KindCapabilitie
   return findings;
 }
 
-async function checkGuard(setting: string, store: RestStore): Promise<Finding> {
+async function checkGuard(setting: string, config: Config, store: RestStore): Promise<Finding[]> {
   const check = `${setting}.guard`;
   const calls = new RestGuardCalls(new Map([[store.store, store.client]]));
   try {
@@ -146,13 +146,36 @@ async function checkGuard(setting: string, store: RestStore): Promise<Finding> {
     const { written } = await calls.verdict(store.store, stamp, 'read', AbortSignal.timeout(lookMs));
     if (store.store === 'app' && written === undefined) {
       const advice = 'Until it does (docs/guard.md), nothing that was flipped can go back to legacy.';
-      return warn(check, 'answers the signed verdict, but does not say whether users have written', advice);
+      const finding = 'answers the signed verdict, but does not say whether users have written';
+      return [warn(check, finding, advice), ...(await checkSeveral(check, config, store, calls))];
     }
-    return ok(check, 'answers the signed verdict');
+    return [ok(check, 'answers the signed verdict'), ...(await checkSeveral(check, config, store, calls))];
   } catch (error) {
     const advice =
       'Mount the guard in it and give both the same secret (docs/guard.md); without it no flips.';
-    return fail(check, sentenceOf(error), advice);
+    return [fail(check, sentenceOf(error), advice)];
+  }
+}
+
+/** Where a route has requests that touch several partitions, the guard must take them. */
+async function checkSeveral(
+  check: string,
+  { routes }: Config,
+  { store }: RestStore,
+  calls: RestGuardCalls,
+): Promise<Finding[]> {
+  const paths = routes.filter((route) => route.partitions !== undefined).map((route) => route.path);
+  if (paths.length === 0) return [];
+  const also = [{ partition: 'onewriter-doctor-too', epoch: 1 }];
+  const stamp = { partition: 'onewriter-doctor', epoch: 1, also };
+  try {
+    await calls.verdict(store, stamp, 'read', AbortSignal.timeout(lookMs));
+    return [ok(check, 'takes requests that touch several partitions')];
+  } catch (error) {
+    const finding = `refuses requests that touch several partitions, as those of ${paths.join(', ')} do: ${sentenceOf(error)}`;
+    const advice =
+      'Check every partition in its handlers, and switch severalPartitions on (docs/guard.md); once the owner moves here, these requests are refused.';
+    return [fail(check, finding, advice)];
   }
 }
 

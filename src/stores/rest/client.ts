@@ -130,6 +130,7 @@ export class RestClient {
             partition: call.stamp.partition,
             epoch: call.stamp.epoch,
             access: call.access,
+            ...(call.stamp.also === undefined ? {} : { also: call.stamp.also }),
           });
     return {
       accept: 'application/json',

@@ -94,7 +94,6 @@ describe('what this version does not have', () => {
     ['proxy.mode', { 'proxy.mode': 'observe' }],
     ['sync.rollbackWindow', { 'sync.rollbackWindow': 'on' }],
     ['sync.rollbackWindow', { 'sync.rollbackWindow': true }],
-    ['routes[0].partitions', { routes: [{ path: '/a', partitions: 'body.owners' }] }],
     ['routes[0].reads', { routes: [{ path: '/a', reads: 'copy' }] }],
     ['routes[0].reads', { routes: [{ path: '/a', reads: 'app' }] }],
     ['routes[0].maxStalenessMs', { routes: [{ path: '/a', maxStalenessMs: 1 }] }],

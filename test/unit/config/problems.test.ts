@@ -4,6 +4,9 @@ import { problemsWith } from '../../support/config.ts';
 
 const item = 'stores.legacy.connector.records.item';
 
+const severalPlaces =
+  'must be body.FIELD or body[*].FIELD (with [*] for each entry of an array), query.NAME[*], query.NAME[,], header.NAME[*], or a place as under partition';
+
 type Case = [name: string, changes: Record<string, unknown>, path: string, message: string | RegExp];
 
 function each(title: string, cases: readonly Case[]): void {
@@ -257,6 +260,52 @@ describe('what one key must know of another', () => {
       { routes: [{ path: '/a', partition: 'cookie.c' }] },
       'routes[0].partition',
       /^must be user, path.NAME/,
+    ],
+    [
+      'a place of one partition with a list in it',
+      { routes: [{ path: '/a', partition: 'body.requests[*].owner' }] },
+      'routes[0].partition',
+      'names one place; what has [*] or [,] stands under partitions',
+    ],
+    ...[
+      'body',
+      'body.',
+      'body.a..b',
+      'body[0].a',
+      'body.a[*',
+      'cookie.a',
+      'query.a[0]',
+      'header.x[,]',
+      '',
+    ].map((place): Case => [
+      `the place of several partitions "${place}"`,
+      { routes: [{ path: '/a', partitions: place }] },
+      'routes[0].partitions',
+      severalPlaces,
+    ]),
+    [
+      'one of the places',
+      { routes: [{ path: '/a', partitions: ['user', 'nowhere'] }] },
+      'routes[0].partitions[1]',
+      severalPlaces,
+    ],
+    [
+      'a parameter that the path does not have, among them',
+      { routes: [{ path: '/a/:owner', partitions: ['path.user'] }] },
+      'routes[0].partitions[0]',
+      'names path.user, but the path of the route has no :user; it has :owner',
+    ],
+    [
+      'a claim where nobody has claims, among them',
+      { routes: [{ path: '/a', partitions: 'claim.team' }] },
+      'routes[0].partitions',
+      'needs claims, but no rule of identity is a jwt',
+    ],
+    [
+      'several partitions on a route that is pinned',
+      { routes: [{ path: '/a', store: 'legacy', partitions: 'query.ids[*]' }] },
+      'routes[0].partitions',
+      'cannot stand beside store: a route pinned to a store belongs to no partition',
     ],
     [
       'a field of the body without a name',

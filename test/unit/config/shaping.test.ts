@@ -29,15 +29,18 @@ describe('headers that are refused', () => {
     }
   });
 
-  test.each(['X-HTTP-Method-Override', 'x_method_override', 'X-Original-URL', 'Idempotency-Key'])(
-    '%s cannot be set for a store, because it was judged without it; it can be removed',
-    (name) => {
-      expect(pathsOf({ 'stores.app.headers': { set: { [name]: 'x' } } })).toEqual([
-        `stores.app.headers.set.${name}`,
-      ]);
-      expect(pathsOf({ 'stores.app.headers': { remove: [name] } })).toEqual([]);
-    },
-  );
+  test.each([
+    'X-HTTP-Method-Override',
+    'x_method_override',
+    'X-Original-URL',
+    'Destination',
+    'Idempotency-Key',
+  ])('%s cannot be set for a store, because it was judged without it; it can be removed', (name) => {
+    expect(pathsOf({ 'stores.app.headers': { set: { [name]: 'x' } } })).toEqual([
+      `stores.app.headers.set.${name}`,
+    ]);
+    expect(pathsOf({ 'stores.app.headers': { remove: [name] } })).toEqual([]);
+  });
 
   test('one that is named twice, in any spelling, is refused', () => {
     const changes = { set: { 'X-Key': 'a', x_key: 'b' }, remove: ['x-KEY', 'Fine'] };

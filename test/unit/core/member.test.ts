@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from '@jest/globals';
-import { Member, type Instant, type MemberEffect, type WriteTicket } from '../../../src/core/member.ts';
+import { Member, type Instant, type MemberEffect } from '../../../src/core/member.ts';
 import type { Ownership } from '../../../src/core/ownership.ts';
+import type { WriteTicket } from '../../../src/core/ticket.ts';
 import type { LedgerChange, Transition } from '../../../src/core/view.ts';
 
 const settings = {

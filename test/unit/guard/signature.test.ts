@@ -5,6 +5,7 @@ import {
   type GuardStatement,
   guardKey,
   isSignableName,
+  isSignableSet,
   nameBytesMax,
   type ReceivedHeaders,
   signGuard,
@@ -119,6 +120,104 @@ describe('refused is', () => {
     expect(spelled('p', '9007199254740993')).toEqual(bad);
     expect(spelled('p', '-1')).toEqual(bad);
     expect(spelled('p', '1', 'admin')).toEqual(bad);
+  });
+});
+
+describe('a request that touches several partitions', () => {
+  const several: GuardStatement = {
+    ...base,
+    also: [
+      { partition: 'u2', epoch: 7 },
+      { partition: 'a b,c;d', epoch: 0 },
+    ],
+  };
+  const { user, partition, epoch, access, also } = several;
+  const claims = { user, partition, epoch, access, also };
+  const headers = received(signGuard(several));
+  const taken = { severalPartitions: true };
+
+  test('gives back every partition with its epoch, whatever the names are', () => {
+    const name = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 40 }).filter(isSignableName);
+    const names = fc.uniqueArray(name, { minLength: 2, maxLength: 8 });
+    fc.assert(
+      fc.property(names, fc.maxSafeNat(), ([first = '', ...rest], epoch) => {
+        const others = rest.map((partition) => ({ partition, epoch }));
+        const signed = signGuard({ ...base, partition: first, also: others });
+        expect(signed['Onewriter-Also']).toMatch(/^[ -~]*$/);
+        const verdict = verify(received(signed), taken);
+        expect(verdict).toMatchObject({ ok: true, claims: { partition: first, also: others } });
+      }),
+    );
+  });
+
+  test('passes only where the receiver says that it checks all of them', () => {
+    expect(verify(headers, taken)).toEqual({ ok: true, claims });
+    expect(verify(headers)).toEqual({ ok: false, code: 'several-partitions' });
+    expect(verify(headers, { severalPartitions: false })).toEqual({ ok: false, code: 'several-partitions' });
+  });
+
+  test('is nothing that a guard of before takes for a request of one partition', () => {
+    // Its rule: the signature begins with v1, over the eight lines.
+    expect(headers['onewriter-signature']).toMatch(/^v2,/);
+    const asV1: Record<string, string> = {
+      ...headers,
+      'onewriter-signature': (headers['onewriter-signature'] ?? '').replace('v2', 'v1'),
+    };
+    expect(verify(asV1, taken)).toEqual(bad);
+    const { 'onewriter-also': _, ...without } = asV1;
+    expect(verify(without, taken)).toEqual(bad);
+  });
+
+  test('cannot be given further partitions, fewer, or others', () => {
+    const one = received(signGuard(base));
+    expect(verify({ ...one, 'onewriter-also': 'u2 7' }, taken)).toEqual(bad);
+    expect(verify({ ...headers, 'onewriter-also': 'u2 7' }, taken)).toEqual(bad);
+    expect(verify({ ...headers, 'onewriter-also': 'u2 8 a%20b,c;d 0' }, taken)).toEqual(bad);
+    expect(
+      verify({ ...headers, 'onewriter-also': [headers['onewriter-also'] ?? '', 'u9 1'] }, taken),
+    ).toEqual(bad);
+  });
+
+  test('is refused where it is misshaped, though rightly signed', async () => {
+    const { createHmac } = await import('node:crypto');
+    const spelled = (value: string) => {
+      const t = base.timestampSeconds;
+      const lines = ['v2', t, base.method, base.target, 'u1', 'p', '1', 'write', value].join('\n');
+      const mac = createHmac('sha256', secret).update(lines).digest('hex');
+      const all = { 'onewriter-user': 'u1', 'onewriter-partition': 'p', 'onewriter-epoch': '1' };
+      const signature = `v2,t=${t},${mac}`;
+      return verify(
+        { ...all, 'onewriter-access': 'write', 'onewriter-also': value, 'onewriter-signature': signature },
+        taken,
+      );
+    };
+    expect(spelled('u2 7').ok).toBe(true);
+    const wrong = [
+      '',
+      'u2',
+      'u2 7 u3',
+      'u2  7',
+      'u2 07',
+      'u2 -1',
+      'u2 7 u2 7',
+      'p 7',
+      ' 7',
+      'u2 7 ',
+      '%75 7',
+    ];
+    for (const value of [...wrong, `${'x'.repeat(1_024)} 7 `.repeat(8).trimEnd()]) {
+      expect([value, spelled(value)]).toEqual([value, bad]);
+    }
+  });
+
+  test('is not signed where it would be more than a header may hold', () => {
+    const many = Array.from({ length: 99 }, (_, at) => `${at}`.padEnd(36, 'x'));
+    expect(isSignableSet(many)).toBe(true);
+    expect(isSignableSet(many.map((one) => one.padEnd(90, 'x')))).toBe(false);
+    expect(isSignableSet(['a\nb'])).toBe(false);
+    expect(() => signGuard({ ...base, also: [] })).toThrow(RangeError);
+    expect(() => signGuard({ ...base, also: [{ partition: '', epoch: 1 }] })).toThrow(RangeError);
+    expect(() => signGuard({ ...base, also: [{ partition: 'u2', epoch: -1 }] })).toThrow(RangeError);
   });
 });
 

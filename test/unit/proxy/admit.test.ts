@@ -3,8 +3,8 @@ import { beforeEach, describe, expect, test } from '@jest/globals';
 import type { Found, Homes } from '../../../src/core/homes.ts';
 import { DirectoryMemory } from '../../../src/ledger/directory.ts';
 import { admit, type Decision, type Service } from '../../../src/proxy/admit.ts';
-import type { Place } from '../../../src/proxy/classify.ts';
 import { Holds } from '../../../src/proxy/hold.ts';
+import type { Place } from '../../../src/proxy/place.ts';
 import { createTestGate, type TestGate } from '../../support/gate.ts';
 
 let gate: TestGate;
@@ -31,6 +31,8 @@ const homes: Homes = {
   find: (partition) => new Promise((answer) => asked.push({ partition, answer })),
 };
 
+const links = { known: () => true, note: async () => undefined };
+
 function read(): void {
   const holds = new Holds(gate, { perPartition: 1, total: 1, holdMs: 1_000 });
   const counters = { held: 0, abandonedHolds: 0 };
@@ -38,9 +40,10 @@ function read(): void {
     (user) => new Promise((_, reject) => looks.push({ user, fail: () => reject(new Error('away')) })),
   );
   admit(
-    { gate, homes, directory, holds, counters, service },
+    { gate, homes, directory, links, holds, counters, service },
     {
       place: () => place,
+      route: '/a',
       ...{ access: 'read', identified: true },
       client: { gone: () => gone, onGone: () => () => undefined },
       bug: (error) => void bugs.push(error),

@@ -3,7 +3,8 @@ import { IncomingMessage } from 'node:http';
 import { Socket } from 'node:net';
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { type Classifier, createClassifier, type Match, type Place } from '../../../src/proxy/classify.ts';
+import { type Classifier, createClassifier, type Match } from '../../../src/proxy/classify.ts';
+import type { Place } from '../../../src/proxy/place.ts';
 import { configOf } from '../../support/proxy.ts';
 
 interface Sent {

@@ -2,12 +2,8 @@
 import { IncomingMessage } from 'node:http';
 import { Socket } from 'node:net';
 import { describe, expect, test } from '@jest/globals';
-import {
-  createClassifier,
-  type Classifier,
-  type MatchedRequest,
-  type Place,
-} from '../../../src/proxy/classify.ts';
+import { createClassifier, type Classifier, type MatchedRequest } from '../../../src/proxy/classify.ts';
+import type { Place } from '../../../src/proxy/place.ts';
 import { isControlPath, overridesMethodInQuery, readTarget } from '../../../src/proxy/target.ts';
 import { configOf } from '../../support/proxy.ts';
 
