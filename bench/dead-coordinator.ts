@@ -12,8 +12,10 @@ import { request } from 'undici';
 import { keys } from '../src/ledger/connection.ts';
 import { parseChange } from '../src/ledger/feed.ts';
 import { parseRecord } from '../src/ledger/records.ts';
+import { judge, sayJudgement } from './asked.ts';
+import { machine } from './machine.ts';
 import { ask, ended, type Flip, openStage } from './stage.ts';
-import { quantile } from './writes.ts';
+import { quantile } from './statistics.ts';
 
 const { values } = parseArgs({
   options: {
@@ -78,8 +80,13 @@ try {
       `${failed} failed; the second coordinator went on ${onMs} ms after the kill: ` +
       `${flip.committed} of ${partitions.length} moved, ${flip.aborted} given up, ${flip.state}\n`,
   );
-  if (failed > 0 || result.overDeadlineMs.max > 500 || flip.state !== 'completed') process.exitCode = 1;
-  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
+  const judgement = judge('coordinator-death', result.overDeadlineMs.max);
+  process.stdout.write(`${judgement.what}: ${sayJudgement(judgement)}\n`);
+  if (failed > 0 || flip.state !== 'completed') process.exitCode = 1;
+  if (values.json !== undefined) {
+    const all = { machine, ...result, judgements: [judgement] };
+    writeFileSync(values.json, `${JSON.stringify(all, null, 2)}\n`);
+  }
 } finally {
   redis.disconnect();
   await stage.stop();

@@ -12,8 +12,11 @@
 import { writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { type Judgement, judge, sayJudgement } from './asked.ts';
+import { machine } from './machine.ts';
 import { flipAll, openStage } from './stage.ts';
-import { quantile, startWrites } from './writes.ts';
+import { quantile } from './statistics.ts';
+import { startWrites } from './writes.ts';
 
 const { values } = parseArgs({
   options: {
@@ -67,10 +70,19 @@ try {
     );
     for (const failure of writes?.failures.slice(0, 5) ?? []) process.stdout.write(`  ${failure}\n`);
   }
+  const judgements: Judgement[] = [];
+  if (load === undefined && values.batch === '1') {
+    judgements.push(judge('pause-p50', pauseMs?.p50 ?? Number.NaN));
+    judgements.push(judge('pause-p99', pauseMs?.p99 ?? Number.NaN));
+  }
+  if (load !== undefined) judgements.push(judge('cohort-failures', load.failed + load.lost));
+  if (load !== undefined && partitions.length >= 10_000) judgements.push(judge('cohort-time', seconds));
+  for (const judgement of judgements) process.stdout.write(`${judgement.what}: ${sayJudgement(judgement)}\n`);
   if (state !== 'completed' || (load !== undefined && load.failed + load.lost > 0)) process.exitCode = 1;
   if (values.json !== undefined) {
     const result = { members, committed, state, pauseMs, seconds, ...(load === undefined ? {} : { load }) };
-    writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
+    const all = { machine, ...result, judgements };
+    writeFileSync(values.json, `${JSON.stringify(all, null, 2)}\n`);
   }
 } finally {
   await stage.stop();

@@ -244,7 +244,8 @@ async function openBase(
   // Every copy asks; those that ask at about the same time share one answer, which is younger than each question.
   const lost = new Rounds(() => lookout.witness.lost());
   const sync = await createSync({
-    ...{ config, redis: address, ledger, feed, registry, log },
+    ...{ config, redis: address, ledger, registry, log },
+    ownershipOf: (partition) => lookout.witness.ownershipOf(partition),
     lost: () => lost.answer(),
   });
   stops.push(() => sync.stop());

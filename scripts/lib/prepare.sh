@@ -1,4 +1,4 @@
-# Makes a checkout ready to run: npm packages (Node 24 among them), Redis, PostgreSQL. Sourced by the
+# Makes a checkout ready to run: npm packages (Node 24 among them), Redis, PostgreSQL, wrk. Sourced by the
 # commands in scripts/, which set `root` to the checkout first. POSIX sh; safe to run twice or at the same time.
 # Everything it says goes to stderr.
 
@@ -136,5 +136,21 @@ prepare_postgres() {
   postgres_is_there && return 0
   alone install_postgres && postgres_is_there ||
     say "PostgreSQL is missing and could not be installed, so tests that need it will fail; install it (Debian: apt-get install postgresql, macOS: brew install postgresql)."
+  return 0
+}
+
+wrk_is_there() {
+  command -v wrk >/dev/null 2>&1
+}
+
+install_wrk() {
+  wrk_is_there || install_debian_package wrk
+}
+
+# The benchmark's load generator; without it the benchmark takes one of its own, and says so.
+prepare_wrk() {
+  wrk_is_there && return 0
+  alone install_wrk && wrk_is_there ||
+    say "wrk is missing and could not be installed, so the load comes from a generator that costs more; install it (Debian: apt-get install wrk, macOS: brew install wrk)."
   return 0
 }

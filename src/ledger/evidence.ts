@@ -12,10 +12,9 @@ import {
 } from '../core/restore.ts';
 import type { Rules } from '../core/view.ts';
 import { sentenceOf } from '../log.ts';
-import { keys } from './connection.ts';
+import { readAllPartitions } from './all-partitions.ts';
 import type { LedgerDocument } from './document.ts';
 import type { KeptViews } from './kept-views.ts';
-import { parseRecord, parseRules } from './records.ts';
 import type { Rescues } from './rescues.ts';
 
 export interface EvidenceParts {
@@ -101,20 +100,13 @@ async function askGuard(
 }
 
 async function ledgerSource(redis: Redis): Promise<Source> {
-  const [version, rules] = await redis.hmget(keys.meta, 'version', 'rules');
-  const partitions = new Map<string, Ownership>();
-  let highest = Number(version ?? 0);
-  for (const [partition, text] of Object.entries(await redis.hgetall(keys.partitions))) {
-    const record = parseRecord(text);
-    partitions.set(partition, record.ownership);
-    highest = Math.max(highest, record.version);
-  }
+  const { meta, entries } = await readAllPartitions(redis, (record) => record);
   return {
     source: 'the ledger as it is',
     kind: 'ledger',
-    version: highest,
-    partitions,
-    rules: typeof rules === 'string' ? parseRules(rules) : undefined,
+    version: entries.reduce((highest, [, { version }]) => Math.max(highest, version), meta.position.version),
+    partitions: new Map(entries.map(([partition, { ownership }]) => [partition, ownership])),
+    rules: meta.rules,
   };
 }
 

@@ -16,10 +16,11 @@ import type { Ledger, LedgerRecord, MemberRecord, Order, OrderResult } from '../
 import type { Regression } from '../core/regression.ts';
 import type { Position, Rules, Snapshot } from '../core/view.ts';
 import { sentenceOf } from '../log.ts';
-import { keys, luaSource, onlyReplyOf, redisNowMs, repliesOf } from './connection.ts';
+import { readAllPartitions } from './all-partitions.ts';
+import { keys, luaSource, onlyReplyOf, redisNowMs } from './connection.ts';
 import { durabilityGaps } from './durability.ts';
 import { DurableWrites } from './durable-writes.ts';
-import { parseRecord, parseRules } from './records.ts';
+import { parseRecord } from './records.ts';
 import { readRegression } from './regression.ts';
 
 const memberSchema = z.object({
@@ -109,8 +110,7 @@ export class RedisLedger implements Ledger {
   }
 
   async touched(): Promise<ReadonlyMap<string, LedgerRecord>> {
-    const all = await this.#redis.hgetall(keys.partitions);
-    return new Map(Object.entries(all).map(([partition, text]) => [partition, parseRecord(text)]));
+    return new Map((await readAllPartitions(this.#redis, (record) => record)).entries);
   }
 
   nowMs(): Promise<number> {
@@ -269,17 +269,13 @@ export class RedisLedger implements Ledger {
 
   /** Everything at one moment: what a member loads after it has registered. */
   async snapshot(): Promise<Snapshot> {
-    const asked = this.#redis.multi().hmget(keys.meta, 'version', 'id', 'rules').hgetall(keys.partitions);
-    const [known, touched] = await repliesOf(asked);
-    const [version, id, rules] = known as (string | null)[];
-    const all = touched as Record<string, string>;
-    return {
-      position: { version: Number(version ?? 0), id: id ?? '' },
-      partitions: Object.entries(all).map(
-        ([partition, text]) => [partition, parseRecord(text).ownership] as const,
-      ),
-      rules: typeof rules === 'string' ? parseRules(rules) : undefined,
-    };
+    const { meta, entries } = await readAllPartitions(this.#redis, ({ ownership }) => ownership);
+    return { ...meta, partitions: entries };
+  }
+
+  async position(): Promise<Position> {
+    const [version, id] = await this.#redis.hmget(keys.meta, 'version', 'id');
+    return { version: Number(version ?? 0), id: id ?? '' };
   }
 
   // --- changes beside ownership --------------------------------------------------------------------

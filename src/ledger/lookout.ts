@@ -49,11 +49,15 @@ export async function openLookout(parts: LookoutParts): Promise<Lookout> {
   const views = new KeptViews(parts.dataDir, nameOfLedger(parts), `${role} ${process.pid} on ${hostname()}`);
   const kept = await views.newest();
   const warning = await checkOnStart(redis, ledger, views, kept);
-  const { position } = await ledger.snapshot();
+  const position = await ledger.position();
   const feed = await parts.openFeed(position.version);
   const witness = await Witness.open({
     ...{ ledger, feed, defaultOwner, everyMs: leaseMs / 3, before: kept?.confirmed },
     log: isMember ? () => undefined : log,
+  }).catch(async (error: unknown) => {
+    // Its connection would keep a process alive that could not start.
+    await feed.stop();
+    throw error;
   });
   const rescues = new Rescues(redis);
   const keeper = new ViewKeeper({ holder: witness, views, rescues, kept, log });

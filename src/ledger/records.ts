@@ -25,11 +25,9 @@ const recordSchema = z.discriminatedUnion('phase', [
   z.object({ ...committed, ...stamp }),
 ]);
 
-export const ownershipSchema: z.ZodType<Ownership> = z.discriminatedUnion('phase', [
-  z.object(open),
-  z.object(fenced),
-  z.object(committed),
-]);
+export const ownershipSchema: z.ZodType<Ownership> = z
+  .discriminatedUnion('phase', [z.object(open), z.object(fenced), z.object(committed)])
+  .transform(shared);
 
 export const rulesSchema = z.object({ hash: z.string(), newPartitions: store });
 export const positionSchema = z.object({ version: counted, id: z.string() });
@@ -40,6 +38,20 @@ export function parseRules(text: string): Rules {
   return rulesSchema.parse(JSON.parse(text));
 }
 
+/** Open partitions are alike but for owner and epoch: those of a large ledger share a few objects. */
+const opens = new Map<string, Ownership>();
+const opensMax = 1_000;
+
+function shared(ownership: Ownership): Ownership {
+  if (ownership.phase !== 'open') return ownership;
+  const key = `${ownership.owner} ${ownership.epoch}`;
+  const known = opens.get(key);
+  if (known !== undefined) return known;
+  if (opens.size >= opensMax) opens.clear();
+  opens.set(key, ownership);
+  return ownership;
+}
+
 /** The same text is read many times: as what a change found, as what it left, by each feed of a process. */
 const recent = new Map<string, LedgerRecord>();
 const recentMax = 2_000;
@@ -47,9 +59,14 @@ const recentMax = 2_000;
 export function parseRecord(text: string): LedgerRecord {
   const known = recent.get(text);
   if (known !== undefined) return known;
-  const { version, transitionId, changedAtMs, ...ownership } = recordSchema.parse(JSON.parse(text));
+  const record = parseRecordOnce(text);
   if (recent.size >= recentMax) recent.clear();
-  const record: LedgerRecord = { ownership, version, transitionId, changedAtMs };
   recent.set(text, record);
   return record;
+}
+
+/** Without remembering it: for texts that are read in bulk. */
+export function parseRecordOnce(text: string): LedgerRecord {
+  const { version, transitionId, changedAtMs, ...ownership } = recordSchema.parse(JSON.parse(text));
+  return { ownership: shared(ownership), version, transitionId, changedAtMs };
 }

@@ -4,7 +4,7 @@
  * back with a ledger that lost what was never confirmed.
  */
 import { randomUUID } from 'node:crypto';
-import type { StoreName } from '../core/ownership.ts';
+import type { Ownership, StoreName } from '../core/ownership.ts';
 import { LedgerView, type Position } from '../core/view.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import type { StreamFeed } from './feed.ts';
@@ -56,6 +56,11 @@ export class Witness implements Holder {
   holding(): Holding {
     const { position, rules } = this.#view;
     return { confirmed: this.#testimony.here, position, partitions: this.#view.entries(), rules };
+  }
+
+  /** Undefined where no transition touched the partition. */
+  ownershipOf(partition: string): Ownership | undefined {
+    return this.#view.has(partition) ? this.#view.of(partition) : undefined;
   }
 
   regressed(): string | undefined {

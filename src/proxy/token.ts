@@ -16,6 +16,7 @@ import type { Log } from '../log.ts';
 import type { Credential, Verdict, Verifier } from './credential.ts';
 import { isGoodName } from './field.ts';
 import { type KeySet, KeysUnavailable, SigningKeys } from './signing-keys.ts';
+import { VerifiedTokens } from './verified-tokens.ts';
 
 export type JwtRule = Extract<Config['identity'][number], { jwt: unknown }>['jwt'] & object;
 
@@ -25,11 +26,6 @@ export interface TokenParts {
   readonly monotonicMs: () => number;
   readonly log: Log;
 }
-
-/** Bounds of the cache: entries, characters of all tokens together, and age. */
-const cachedTokensMax = 10_000;
-const cachedCharactersMax = 8_000_000;
-const cachedForMs = 300_000;
 
 const publicKeyAlgorithms = [
   'RS256',
@@ -48,7 +44,7 @@ const publicKeyAlgorithms = [
 export class TokenVerifier implements Verifier {
   readonly #rule: JwtRule;
   readonly #parts: TokenParts;
-  readonly #cache: TokenCache;
+  readonly #cache: VerifiedTokens;
   readonly #keys: SigningKeys | undefined;
   readonly #claimsOf: (token: string) => Promise<JWTPayload>;
   /** Grows when a key is gone. */
@@ -57,7 +53,7 @@ export class TokenVerifier implements Verifier {
   constructor(rule: JwtRule, parts: TokenParts) {
     this.#rule = rule;
     this.#parts = parts;
-    this.#cache = new TokenCache(rule.clockSkewMs);
+    this.#cache = new VerifiedTokens(rule.clockSkewMs);
     if (rule.secret !== undefined) {
       this.#claimsOf = bySecret(rule.secret, this.#options('HS256'));
       return;
@@ -183,54 +179,4 @@ function verdictOf(error: unknown): Verdict {
   }
   // A key of the issuer that cannot be used, for example.
   return { verdict: 'unavailable', because: 'the signing keys could not be used' };
-}
-
-interface CachedToken {
-  readonly claims: JWTPayload;
-  readonly fromMs: number;
-  readonly untilMs: number;
-}
-
-class TokenCache {
-  readonly #clockSkewMs: number;
-  readonly #tokens = new Map<string, CachedToken>();
-  #characters = 0;
-
-  constructor(clockSkewMs: number) {
-    this.#clockSkewMs = clockSkewMs;
-  }
-
-  find(token: string, nowMs: number): JWTPayload | undefined {
-    const cached = this.#tokens.get(token);
-    if (cached === undefined) return undefined;
-    if (nowMs < cached.fromMs || nowMs >= cached.untilMs) {
-      this.#drop(token);
-      return undefined;
-    }
-    return cached.claims;
-  }
-
-  add(token: string, claims: JWTPayload, nowMs: number): void {
-    const { exp, nbf } = claims;
-    const expiresMs =
-      exp === undefined ? Number.POSITIVE_INFINITY : Math.floor(exp) * 1000 + this.#clockSkewMs;
-    const fromMs = nbf === undefined ? Number.NEGATIVE_INFINITY : nbf * 1000 - this.#clockSkewMs;
-    this.#drop(token);
-    this.#tokens.set(token, { claims, fromMs, untilMs: Math.min(expiresMs, nowMs + cachedForMs) });
-    this.#characters += token.length;
-    // Oldest first: every entry is verified anew after cachedForMs anyway.
-    for (const oldest of this.#tokens.keys()) {
-      if (this.#tokens.size <= cachedTokensMax && this.#characters <= cachedCharactersMax) break;
-      this.#drop(oldest);
-    }
-  }
-
-  clear(): void {
-    this.#tokens.clear();
-    this.#characters = 0;
-  }
-
-  #drop(token: string): void {
-    if (this.#tokens.delete(token)) this.#characters -= token.length;
-  }
 }

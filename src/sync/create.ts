@@ -3,15 +3,7 @@ import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
 import type { Config } from '../config/schema.ts';
 import { type Ownership, type StoreName, storeNames } from '../core/ownership.ts';
-import type {
-  CopyDesk,
-  Doorbell,
-  GuardCalls,
-  Ledger,
-  LedgerFeed,
-  Registry,
-  StoreReader,
-} from '../core/ports.ts';
+import type { CopyDesk, Doorbell, GuardCalls, Ledger, Registry, StoreReader } from '../core/ports.ts';
 import { connectRedis, type RedisAddress } from '../ledger/connection.ts';
 import { unlimited } from '../stores/budget.ts';
 import type { RestClient } from '../stores/rest/client.ts';
@@ -36,7 +28,11 @@ export interface SyncSettings {
   readonly ledger: Ledger;
   /** What the ledger has lost, as this process can tell; without it, as the ledger knows itself. */
   readonly lost?: () => Promise<string | undefined>;
-  readonly feed: Pick<LedgerFeed, 'onTransition'>;
+  /**
+   * What this process has heard of a partition that some transition touched: enough to spare useless jobs, never to
+   * decide on a copy.
+   */
+  readonly ownershipOf: (partition: string) => Ownership | undefined;
   readonly registry: Registry;
   readonly log: Log;
 }
@@ -69,15 +65,14 @@ const surveyEveryMs = 60_000;
 
 /** Rejects when Redis does not answer. */
 export async function createSync(settings: SyncSettings): Promise<Sync> {
-  const { config, ledger, log } = settings;
+  const { config, ledger, log, ownershipOf } = settings;
   const redis = await connectRedis(settings.redis);
   redis.on('error', () => undefined); // it reconnects; whoever needs it meanwhile gets the error
-  const view = await followOwnership(ledger, settings.feed);
   const stores = eachStore((store) => createRestStore(store, config, budgetOf(redis, store, config)));
   const readers = eachStore((store) => stores[store].reader);
   const queues = makeQueues(redis, log);
   const attempts = config.sync.attempts;
-  const epochOf = (partition: string): number => view.ownershipOf(partition)?.epoch ?? 0;
+  const epochOf = (partition: string): number => ownershipOf(partition)?.epoch ?? 0;
   const backlog = new Backlog(redis, queues.record, { attempts, epochOf });
   const letters = new DeadLetters(redis);
   const progress = new Progress(redis);
@@ -101,13 +96,12 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const poller = new Poller({
     ...{ ledger, readers, targets, backlog, letters, progress, log, surveyEveryMs },
     registry: settings.registry,
-    ownershipOf: view.ownershipOf,
+    ownershipOf,
   });
   let workers: SyncWorkers | undefined;
   let blocking: Redis | undefined;
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
-    view.stop();
     await doorbell.close();
     await workers?.stop();
     // Without Redis they fail to close; what is open behind them must be closed all the same.
@@ -176,19 +170,6 @@ function connectForWorkers(address: RedisAddress, log: Log): Redis {
   const redis = 'path' in address ? new Redis(address.path, options) : new Redis(address.url, options);
   redis.on('error', (error) => log('warn', 'sync.redis-error', { detail: error.message }));
   return redis;
-}
-
-/** What this process has heard of ownership: enough to spare useless jobs, never to decide on a copy. */
-async function followOwnership(ledger: Ledger, feed: Pick<LedgerFeed, 'onTransition'>) {
-  const known = new Map<string, Ownership>();
-  const stop = feed.onTransition(({ partition, after }) => {
-    known.set(partition, after);
-  });
-  for (const [partition, { ownership }] of await ledger.touched()) {
-    const heard = known.get(partition);
-    if (heard === undefined || heard.epoch < ownership.epoch) known.set(partition, ownership);
-  }
-  return { stop, ownershipOf: (partition: string) => known.get(partition) };
 }
 
 async function lagMs(ledger: Ledger, backlog: Backlog, progress: Progress): Promise<number | undefined> {

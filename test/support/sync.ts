@@ -56,12 +56,15 @@ export async function startSyncRig(server: TestRedis, options: SyncRigOptions = 
   const ledger = new RedisLedger(redis, { defaultOwner: 'legacy', minReplicas: 0 });
   const registry = new RedisRegistry(redis);
   const events: SyncRig['events'] = [];
-  const start = (): Promise<Sync> =>
-    createSync({
+  const start = async (): Promise<Sync> => {
+    // As much as a process knows that has just started.
+    const touched = await ledger.touched();
+    return createSync({
       ...{ config, ledger, registry, redis: { url: server.url } },
-      feed: { onTransition: () => () => undefined },
+      ownershipOf: (partition) => touched.get(partition)?.ownership,
       log: (_level, event, fields = {}) => events.push({ event, fields }),
     });
+  };
   const rig: SyncRig = {
     ...{ legacy, app, ledger, registry, redis, config, events },
     sync: await start(),

@@ -135,6 +135,14 @@ describe('on a machine that has almost nothing', () => {
     expect(ended).toMatchObject({ code: 0, stdout: 'went on\n' });
     expect(ended.stderr).toMatch(/^onewriter: PostgreSQL is missing[^\n]*\n$/);
   });
+
+  test('without wrk, a note says so, and things go on', async () => {
+    const script =
+      'root=$1; . "$root/scripts/lib/prepare.sh"; wrk_is_there() { false; }; prepare_wrk; echo went on';
+    const ended = await run('/bin/sh', ['-c', script, 'sh', bare], { path });
+    expect(ended).toMatchObject({ code: 0, stdout: 'went on\n' });
+    expect(ended.stderr).toMatch(/^onewriter: wrk is missing[^\n]*\n$/);
+  });
 });
 
 describe('every script', () => {

@@ -1,0 +1,51 @@
+/** What was asked of the program, in one place, and what a measured figure is to it. */
+
+interface Asked {
+  readonly what: string;
+  readonly unit: string;
+  readonly limit: number;
+  /** Left out: the less, the better. */
+  readonly better?: 'more';
+}
+
+const asked = {
+  'admission-time': { what: 'look-up, admission and end of a write', unit: 'us', limit: 1 },
+  'view-memory': { what: 'memory of the view per partition', unit: 'B', limit: 150 },
+  'upload-memory': { what: 'growth while 1 GiB goes up', unit: 'MiB', limit: 64 },
+  'download-memory': { what: 'growth while 1 GiB comes down', unit: 'MiB', limit: 64 },
+  'connections-memory': { what: '10,000 idle connections, 1,000 held writes', unit: 'MiB', limit: 400 },
+  'soak-growth': { what: 'growth under mixed traffic', unit: 'MiB/h', limit: 16 },
+  'pause-p50': { what: 'write pause of a handoff, p50', unit: 'ms', limit: 10 },
+  'pause-p99': { what: 'write pause of a handoff, p99', unit: 'ms', limit: 50 },
+  'cohort-time': { what: 'flip of 10,000 partitions under load', unit: 's', limit: 20 },
+  'cohort-failures': { what: 'failed or lost writes meanwhile', unit: '', limit: 0 },
+  'coordinator-death': { what: 'answered after the fence deadline, at most', unit: 'ms', limit: 500 },
+} as const satisfies Readonly<Record<string, Asked>>;
+
+export type AskedName = keyof typeof asked;
+
+export interface Judgement extends Asked {
+  readonly name: AskedName;
+  readonly value: number;
+  readonly ok: boolean;
+}
+
+export function judge(name: AskedName, value: number): Judgement {
+  const rule: Asked = asked[name];
+  return { name, ...rule, value, ok: rule.better === 'more' ? value >= rule.limit : value <= rule.limit };
+}
+
+/** `asked <= 150 B: ok`, or `asked <= 150 B: short by 12`. */
+export function sayJudgement({ unit, limit, better, value, ok }: Judgement): string {
+  const sign = better === 'more' ? '>=' : '<=';
+  const bound = `asked ${sign} ${figure(limit)}${unit === '' ? '' : ` ${unit}`}`;
+  if (Number.isNaN(value)) return `${bound}: not measured`;
+  return `${bound}: ${ok ? 'ok' : `short by ${figure(Math.abs(value - limit))}`}`;
+}
+
+/** Three digits that count, or whole. */
+export function figure(value: number): string {
+  if (!Number.isFinite(value)) return '-';
+  if (Math.abs(value) >= 100) return Math.round(value).toLocaleString('en-US');
+  return String(Number(value.toPrecision(3)));
+}
