@@ -2,6 +2,9 @@
 import { type Child, startScript } from './child.ts';
 import { type Deployment, openDeployment } from './deployment.ts';
 
+/** A busy machine takes its time for a gibibyte. */
+const writeTimeoutMs = 300_000;
+
 export interface Rig {
   readonly deployment: Deployment;
   readonly port: number;
@@ -30,7 +33,7 @@ export async function withProxy<Result>(
     const proxy = await deployment.startProxy({
       identity: [{ header: 'x-user', from: ['127.0.0.0/8'] }],
       // Guarded, so that every request carries signed headers; the path only makes them two stores.
-      stores: { legacy: { url, guard: true }, app: { url: `${url}/app` } },
+      stores: { legacy: { url, guard: true, writeTimeoutMs }, app: { url: `${url}/app`, writeTimeoutMs } },
       ...config,
     });
     return await work({ deployment, port: Number(new URL(proxy.url).port), pid: proxy.pid });
