@@ -1,13 +1,13 @@
 /**
  * What a second and a third process on one port bring: the real program with a real Redis in front of a store, the
- * same load on each number of processes in turn. Load and store need cores of their own to say anything beyond the
- * machine's limit, so the number of cores is part of the result; what counts are the ratios within a round.
+ * same load on each number of processes in turn; what counts are the ratios within a round. Load and store need cores,
+ * too: where there are too few for all, the CPU time that a request costs says more than the requests per second.
  *
  *   node bench/processes.ts [--processes 1,2] [--seconds 3] [--rounds 5] [--json FILE]
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -15,6 +15,8 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 const connections = 64;
+/** Of sysconf(_SC_CLK_TCK), which is 100 on Linux. */
+const tickMs = 10;
 const answer = `HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 150\r\n\r\n${'x'.repeat(150)}`;
 
 /** Answers every request alike, as fast as sockets go. */
@@ -63,6 +65,30 @@ async function start(processes: number, storeUrl: string, directory: string): Pr
   return { process: child, url: /proxy +(http:\S+)/.exec(text)?.[1] ?? '' };
 }
 
+/** CPU time of a process and of those that it has started, Redis excepted, ms (Linux: proc_pid_stat(5)). */
+function cpuMs(pid: number): number {
+  const stats = readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((name) => statOf(name))
+    .filter((stat) => stat !== undefined);
+  const ours = stats.filter(
+    (stat) => stat.pid === pid || (stat.parent === pid && stat.name !== 'redis-server'),
+  );
+  return ours.reduce((sum, { ticks }) => sum + ticks * tickMs, 0);
+}
+
+function statOf(name: string) {
+  try {
+    const text = readFileSync(`/proc/${name}/stat`, 'latin1');
+    const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+    const ticks = Number(fields[11]) + Number(fields[12]);
+    return { pid: Number(name), name: /\((.*)\)/.exec(text)?.[1], parent: Number(fields[1]), ticks };
+  } catch {
+    // It has ended meanwhile.
+    return undefined;
+  }
+}
+
 function measure(url: string, seconds: number): number {
   const args = ['-t1', `-c${connections}`, `-d${seconds}s`, '-H', 'x-user: u1', `${url}/r1`];
   const out = execFileSync('wrk', args, { encoding: 'utf8' });
@@ -85,6 +111,7 @@ async function run(counts: readonly number[], seconds: number, rounds: number): 
     const [line] = (await once(part.stdout, 'data')) as [Buffer];
     const deployments = new Map<number, Deployment>();
     const rates = new Map<number, number[]>();
+    const costs = new Map<number, number[]>();
     for (const count of counts) {
       const deployment = await start(count, `http://127.0.0.1:${Number(line.toString())}`, directory);
       children.push(deployment.process);
@@ -93,8 +120,12 @@ async function run(counts: readonly number[], seconds: number, rounds: number): 
     }
     for (let round = 0; round < rounds; round += 1) {
       for (const count of round % 2 === 0 ? counts : counts.toReversed()) {
-        const rate = measure(deployments.get(count)?.url ?? '', seconds);
+        const { process, url = '' } = deployments.get(count) ?? {};
+        const beforeMs = cpuMs(process?.pid ?? 0);
+        const rate = measure(url, seconds);
+        const microseconds = (1_000 * (cpuMs(process?.pid ?? 0) - beforeMs)) / (rate * seconds);
         rates.set(count, [...(rates.get(count) ?? []), rate]);
+        costs.set(count, [...(costs.get(count) ?? []), microseconds]);
       }
     }
     const first = rates.get(counts[0] ?? 1) ?? [];
@@ -102,7 +133,9 @@ async function run(counts: readonly number[], seconds: number, rounds: number): 
       const mine = rates.get(processes) ?? [];
       const ratio = median(mine.map((rate, round) => rate / (first[round] ?? Number.NaN)));
       const perSecond = Math.round(median(mine));
-      return { processes, perSecond, ratio: Number(ratio.toFixed(2)), cores: availableParallelism() };
+      const cpuMicroseconds = Math.round(median(costs.get(processes) ?? []));
+      const cores = availableParallelism();
+      return { processes, perSecond, ratio: Number(ratio.toFixed(2)), cpuMicroseconds, cores };
     });
   } finally {
     const ended = children.filter(({ exitCode }) => exitCode === null).map((child) => once(child, 'exit'));

@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { Agent } from 'undici';
+import { startCli } from '../support/cli.ts';
 import { type Changes, ProcessRig, Traffic } from '../support/processes.ts';
 import { RawClient, statusOf } from '../support/raw-http.ts';
 import { startRedis } from '../support/redis.ts';
@@ -334,6 +335,20 @@ describe('a start that fails', () => {
 
   test('says the same as with one process where Redis does not answer', async () => {
     await expectSameRefusal(/Redis does not answer at/, { redis: { url: 'redis://127.0.0.1:1' } });
+  }, 60_000);
+
+  test('is what happens under a process manager that has made it a worker of a cluster', async () => {
+    rig.configure();
+    const code =
+      `const cluster = require('node:cluster');` +
+      `cluster.setupPrimary({ exec: process.argv[3], args: process.argv.slice(4), execArgv: [] });` +
+      `cluster.fork();`;
+    const manager = startCli(['proxy', '--config', rig.config], { shell: `exec "$1" -e "${code}" -- "$@"` });
+    let stderr = '';
+    manager.child.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+    await until('it says so', () => stderr.includes('is itself a worker of node:cluster'), 20_000);
+    manager.child.kill('SIGKILL');
+    await manager.ended;
   }, 60_000);
 
   async function expectSameRefusal(why: RegExp, changes: Changes): Promise<void> {
