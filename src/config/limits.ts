@@ -9,7 +9,9 @@ export const proxyLimits = z
   .strictObject({
     connections: count
       .default(20_000)
-      .describe('Client connections at a time; one more is closed at once. Leave room for held writes.'),
+      .describe(
+        'Client connections at a time; a few more get 503, all others are cut off. Leave room for held writes.',
+      ),
     headerBytes: z
       .int()
       .min(1_024)

@@ -170,6 +170,8 @@ function serveMatched(
       response.writeHead(204, { Allow: 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS' }).end();
       return;
     case 'refused':
+      // Where the body ends is in doubt, and so where the next request would begin (RFC 9112, 6.1).
+      if (match.failure.code === 'bad-framing') response.shouldKeepAlive = false;
       refuse(
         context,
         request,

@@ -53,6 +53,9 @@ describe.each(storeNames)('row 21: a read at %s', (store) => {
     'after the head': { answer: 'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n' },
     'in a body with a length': { answer: 'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc' },
     'in chunks': { answer: 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n' },
+    'in a body that ends with the connection': {
+      answer: 'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc',
+    },
     'in an event stream': {
       answer:
         'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n',

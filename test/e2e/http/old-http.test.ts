@@ -95,6 +95,19 @@ describe('row 29: an HTTP/1.0 client', () => {
     expect(rig.legacy.requests[0]?.body).toBe(body);
   });
 
+  test('may not send chunks, which it does not know: 400, and the connection ends', async () => {
+    const client = await rig.connect();
+    const lines = ['Connection: keep-alive', 'Transfer-Encoding: chunked'];
+    client.send(old('PUT /a', lines, '2\r\nhi\r\n0\r\n\r\n'));
+    const taken = takeMessage(await client.toTheEnd());
+    expect(taken && [statusOf(taken.message), problemOf(taken.message)['code']]).toEqual([
+      400,
+      'bad-framing',
+    ]);
+    expect(taken && headerOf(taken.message, 'connection')).toBe('close');
+    expect(rig.legacy.bytes).toBe('');
+  });
+
   test('that is held is answered like every other', async () => {
     const fence = await rig.fence('ann');
     const client = await rig.connect();

@@ -26,6 +26,7 @@ describe('row 23: what comes in pieces', () => {
   const eventStream = 'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n';
   const answers: Record<string, { head: string; piece: (text: string) => string }> = {
     'an event stream in chunks': { head: `${eventStream}Transfer-Encoding: chunked\r\n\r\n`, piece: chunk },
+    'an event stream that ends with the connection': { head: `${eventStream}\r\n`, piece: plain },
     'an answer with a length': { head: 'HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n', piece: plain },
     'an answer in chunks': { head: 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n', piece: chunk },
   };
