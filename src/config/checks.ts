@@ -26,6 +26,7 @@ export function findingsOf(config: ReadableConfig): Findings {
   checkTokens(config, report);
   checkRedis(config, report);
   checkTimes(config, report);
+  checkLimits(config, report);
   checkKeys(config, report);
   checkStores(config, report);
   shapingFindings(config, report);
@@ -116,6 +117,27 @@ function checkTimes({ flip, ledger }: ReadableConfig, report: Reporter): void {
   if (leaseMs !== undefined && leaseMs < 1_000) {
     report.warning(
       `ledger.leaseMs is ${leaseMs}: one slow answer of Redis makes every process refuse writes; 10000 is usual.`,
+    );
+  }
+}
+
+function checkLimits({ proxy }: ReadableConfig, report: Reporter): void {
+  const { limits } = proxy;
+  if (limits === undefined) return;
+  const { connections, headersTimeoutMs, heldPerPartition, heldTotal, requestTimeoutMs } = limits;
+  if (headersTimeoutMs > requestTimeoutMs) {
+    report.problem(
+      'proxy.limits.headersTimeoutMs',
+      `must not be more than requestTimeoutMs (${requestTimeoutMs}): the head is a part of the request`,
+    );
+  }
+  if (heldPerPartition > heldTotal) {
+    report.problem('proxy.limits.heldPerPartition', `must not be more than heldTotal (${heldTotal})`);
+  }
+  if (heldTotal >= connections) {
+    report.problem(
+      'proxy.limits.heldTotal',
+      `must be less than connections (${connections}): each held write keeps one, and others must get in`,
     );
   }
 }

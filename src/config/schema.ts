@@ -8,6 +8,7 @@
 import { z } from 'zod';
 import { otherConnector, restConnectorSchema } from './connector.ts';
 import { identityRule } from './identity.ts';
+import { proxyLimits } from './limits.ts';
 import { listeningTls, storeShaping } from './shaping.ts';
 import {
   headerMap,
@@ -58,6 +59,7 @@ export const proxySchema = z.strictObject({
     ),
   tls: listeningTls,
   debugHeaders: z.boolean().default(false).describe('Answers carry Onewriter-Store and Onewriter-Epoch.'),
+  limits: proxyLimits,
   idempotency: z
     .strictObject({
       enabled: z.boolean().default(true).describe('With false, an Idempotency-Key is only passed on.'),

@@ -21,6 +21,8 @@ export const failureKinds = {
     title: 'The request body is framed in a way that is not taken',
     retry: false,
   },
+  'bad-request': { status: 400, title: 'The request cannot be read', retry: false },
+  'head-too-large': { status: 431, title: 'The head of the request is longer than allowed', retry: false },
   'no-route': { status: 404, title: 'Nothing is served at this path', retry: false },
   'method-not-allowed': { status: 405, title: 'This method is not forwarded', retry: false },
   'no-identity': { status: 401, title: 'The request does not say who it acts for', retry: false },

@@ -85,8 +85,9 @@ export function classifyAccess(
 /**
  * Compiles the rules. In a path, `:name` matches one segment, a trailing `/*` everything below (and the
  * path itself). Segments are compared decoded, because every server takes `%6f` for `o` (RFC 3986, 6.2.2.2).
- * Servers disagree about letter case, empty segments, parameters behind `;` and a slash at the end: a path that
- * would match a rule of another effect, or name another partition, only when those are overlooked is `ambiguous`,
+ * Servers disagree about letter case, empty segments, parameters behind `;`, a slash at the end, and slashes that are
+ * encoded or the other way round: a path that would match a rule of another effect, or name another partition, only
+ * when those are overlooked, or taken for a slash, is `ambiguous`,
  * and must be refused. So is a request with a name twice, where rules of different effect depend on which of the
  * two counts. `partitionParameters`: by which the partition is found where a rule does not say it.
  */
@@ -106,15 +107,22 @@ export function compileRoutes(
   }));
   return (seen) => {
     const exactly = seen.path.split('/').map(decodeSegment);
-    const loosely = looseSegments(seen.path);
     const exact = search(compiled, seen, 'exact', exactly, exactly);
-    const loose = search(compiled, seen, 'loose', loosely.map(foldCase), loosely);
-    if (exact === 'needs-body' || loose === 'needs-body') return { match: 'needs-body' };
-    if (exact.unclear || loose.unclear) return { match: 'ambiguous', by: 'conditions' };
-    // Mostly no rule is for the path in either reading.
-    const same = exact.found === loose.found || effectOf(exact.found) === effectOf(loose.found);
-    if (!same) return { match: 'ambiguous', by: 'path' };
-    return { match: 'route', route: exact.found?.matched, unread: exact.unread || loose.unread };
+    if (exact === 'needs-body') return { match: 'needs-body' };
+    let { unread, unclear } = exact;
+    let sameEffect = true;
+    for (const path of looseReadings(seen.path)) {
+      const segments = looseSegments(path);
+      const loose = search(compiled, seen, 'loose', segments.map(foldCase), segments);
+      if (loose === 'needs-body') return { match: 'needs-body' };
+      unread ||= loose.unread;
+      unclear ||= loose.unclear;
+      // Mostly no rule is for the path in any reading.
+      sameEffect &&= exact.found === loose.found || effectOf(exact.found) === effectOf(loose.found);
+    }
+    if (unclear) return { match: 'ambiguous', by: 'conditions' };
+    if (!sameEffect) return { match: 'ambiguous', by: 'path' };
+    return { match: 'route', route: exact.found?.matched, unread };
   };
 }
 
@@ -228,6 +236,22 @@ function effectOf(match: RuleMatch | undefined): string {
   return JSON.stringify([access, store, anonymous, partition, further, graphql, partitions]);
 }
 
+/** What some servers take for a slash, before they look at segments. */
+const otherSlashes = [/%2f/gi, /%5c/gi, /\\/g];
+
+/** As servers could read the path that do not go by its letters. */
+function looseReadings(path: string): readonly string[] {
+  if (!/[%\\]/.test(path)) return [path];
+  return otherSlashes.reduce<readonly string[]>(
+    (readings, slash) =>
+      readings.flatMap((reading) => {
+        const split = reading.replaceAll(slash, '/');
+        return split === reading ? [reading] : [reading, split];
+      }),
+    [path],
+  );
+}
+
 function looseSegments(path: string): string[] {
   const segments = path.split('/').map((segment) => decodeSegment(segment.split(';', 1)[0] ?? ''));
   return ['', ...segments.filter((segment) => segment !== '')];
@@ -272,18 +296,17 @@ function decodeSegment(segment: string): string {
 const plainPath = /^(?:\/[\w~!$&'()*+,:@=-]*)+$/;
 
 /**
- * Why a target cannot be classified safely, if so. Upstreams disagree about dot segments, encoded
- * slashes and backslashes, so a path with them could mean one record here and another one there.
+ * Why a target cannot be classified safely, if so. Upstreams disagree about dot segments, also behind slashes that
+ * are encoded or the other way round, so a path with them could mean one record here and another one there.
  */
 export function unsafeTarget(path: string): string | undefined {
   if (plainPath.test(path)) return undefined;
   if (!path.startsWith('/')) return 'it does not start with a slash';
   if (/[\u0000-\u0020\u007f#]/.test(path)) return 'it contains a control character, a space or a fragment';
-  for (const segment of path.split('/')) {
+  for (const segment of path.split(/\/|%2f|%5c|\\/i)) {
     const name = segment.replaceAll(/%2e/gi, '.').split(';', 1)[0];
     if (name === '.' || name === '..') return 'it contains a dot segment';
   }
-  if (/%2f|%5c|\\/i.test(path)) return 'it contains an encoded slash or a backslash';
   if (/%([01][0-9a-f]|7f)/i.test(path)) return 'it contains an encoded control character';
   return undefined;
 }

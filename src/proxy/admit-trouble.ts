@@ -39,6 +39,15 @@ export function heldFailure(because: HoldReason): Failure {
   return { ...heldTooLong[because], sent: 'no', retryAfterSeconds };
 }
 
+/** A write that would have to wait longer than this process lives. */
+export const shuttingDown: Failure = {
+  code: 'shutting-down',
+  detail:
+    'This proxy is shutting down and cannot wait for the account any longer. Nothing was sent; try again shortly.',
+  sent: 'no',
+  retryAfterSeconds,
+};
+
 export const leaseLapsed: Failure = {
   code: 'lease-lapsed',
   detail:

@@ -18,6 +18,7 @@ import {
   leaseLapsed,
   linkUnavailable,
   nobodyKnowsIt,
+  shuttingDown,
   splitFailure,
 } from './admit-trouble.ts';
 import type { Holds, Waiting } from './hold.ts';
@@ -251,7 +252,7 @@ function planWrite(admission: Admission, names: Partitions): void {
     const moved = place.place !== 'partition' || !sameNames(partitionsOf(place), names);
     const next = moved ? 'elsewhere' : tryAdmission(admission, names);
     if (typeof next !== 'string' && !('hold' in next)) leave(next);
-    else if (last) leave(refuse(heldFailure(typeof next === 'string' ? because : next.hold)));
+    else if (last) leave(refuseHeld(admission, names, typeof next === 'string' ? because : next.hold));
     else if (typeof next === 'string') {
       stopWatching();
       plan(admission);
@@ -272,7 +273,7 @@ function planWrite(admission: Admission, names: Partitions): void {
     },
   };
   if (!holds.hold(waiting)) {
-    decided(refuse(holdFull));
+    decided(holds.closed ? refuseHeld(admission, names, because) : refuseWrite(admission, names, holdFull));
     return;
   }
   counters.held += 1;
@@ -295,11 +296,12 @@ function sameNames(one: Partitions, other: Partitions): boolean {
 
 /** A write whose partitions' homes nobody knows sets about finding them; what comes of it wakes the write. */
 function settleHomes(
-  { homes, identified, bug }: Admission,
+  admission: Admission,
   names: Partitions,
   because: HoldReason,
   leaveEarly: (decision: Decision) => void,
 ): void {
+  const { homes, identified, bug } = admission;
   if (because !== 'unclaimed') return;
   for (const partition of names.filter((name) => !homes.known(name))) {
     if (identified) {
@@ -320,7 +322,7 @@ function settleHomes(
             leaveEarly(refuse(nobodyKnowsIt));
             return;
           case 'no-answer':
-            leaveEarly(refuse(heldFailure(because)));
+            leaveEarly(refuseHeld(admission, names, because));
         }
       })
       .catch(bug);
@@ -368,7 +370,7 @@ function tryAdmission(admission: Admission, names: Partitions): Tried {
     case 'split':
       return refuse(splitFailure('write', said.owners));
     case 'refuse':
-      return refuse(leaseLapsed);
+      return refuseWrite(admission, names, leaseLapsed);
   }
 }
 
@@ -379,6 +381,17 @@ function agree({ gate, homes }: Admission, names: Partitions): boolean {
     const ownership = gate.ownershipOf(name);
     return homes.known(name) && ownership.phase === 'open' && ownership.owner === owner;
   });
+}
+
+/** A held write that may not go on waiting. */
+function refuseHeld(admission: Admission, names: Partitions, because: HoldReason): Decision {
+  return refuseWrite(admission, names, admission.holds.closed ? shuttingDown : heldFailure(because));
+}
+
+/** A write that was not admitted: `store` is its owner as far as this proxy knows. */
+function refuseWrite({ gate }: Admission, [partition]: Partitions, failure: Failure): Decision {
+  const at = { store: gate.ownershipOf(partition).owner, stage: 'admission' };
+  return refuse({ ...failure, members: { ...failure.members, ...at } });
 }
 
 function refuse(failure: Failure): Decision {

@@ -49,6 +49,28 @@ export function answerInterim(
   socket.write(`${lines.join('\r\n')}\r\n\r\n`, 'latin1');
 }
 
+/** The rest of the request will never be understood, so the connection ends with this answer. */
+export function answerBroken(
+  request: IncomingMessage,
+  response: ServerResponse,
+  failure: Failure,
+  challenge: string,
+): void {
+  response.shouldKeepAlive = false;
+  response.once('close', () => endGently(request.socket));
+  answerFailure(request, response, failure, challenge);
+}
+
+/** A client that is still sending would miss its answer if the connection were closed at once (RFC 9112, 9.6). */
+export function endGently(socket: Duplex, last?: string): void {
+  if (socket.destroyed) return;
+  const end = setTimeout(() => socket.destroy(), lingerMs);
+  end.unref();
+  socket.once('close', () => clearTimeout(end));
+  socket.end(last);
+  socket.resume();
+}
+
 /** The store's answer to the first write with the same Idempotency-Key, once more. */
 export function answerAgain(
   request: IncomingMessage,
@@ -106,7 +128,7 @@ export function answerOnSocket(socket: Duplex, failure: Failure, challenge: stri
   const headers = [...headersOf(failure, challenge), 'Content-Length', String(Buffer.byteLength(body))];
   for (let at = 0; at < headers.length; at += 2) lines.push(`${headers[at]}: ${headers[at + 1]}`);
   lines.push('Connection: close', '', body);
-  socket.end(lines.join('\r\n'), () => socket.destroy());
+  endGently(socket, lines.join('\r\n'));
 }
 
 function headersOf(failure: Failure, challenge: string): string[] {

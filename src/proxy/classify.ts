@@ -127,8 +127,12 @@ function matchRequest(
   if (method === 'OPTIONS' && url === '*') return { match: 'server-options' };
   const coding = request.headers['transfer-encoding'];
   // Other codings end here, hop by hop (RFC 9112, 6.1): passed on without them, the body would be another.
-  if (coding !== undefined && coding.toLowerCase() !== 'chunked') {
-    return { match: 'refused', failure: failureOf('bad-framing', 'Only chunked transfer coding is taken.') };
+  if (coding !== undefined && (httpVersion === '1.0' || coding.toLowerCase() !== 'chunked')) {
+    const why =
+      httpVersion === '1.0'
+        ? 'HTTP/1.0 knows no transfer coding, so where the body ends is in doubt.'
+        : 'Only chunked transfer coding is taken.';
+    return { match: 'refused', failure: failureOf('bad-framing', why) };
   }
   const hosts = valuesOf(request.rawHeaders, 'host');
   if (hosts.length > 1) return badTarget('there is more than one Host header');

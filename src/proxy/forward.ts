@@ -11,12 +11,28 @@ import { TlsFailure } from '../stores/connect.ts';
 import type { Passage } from './admit.ts';
 import { answerAgain, answerInterim, breakOff, leaveBehind } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
-import { has, responseHeaders, without } from './headers.ts';
+import { type EventStreams, isEventStream } from './event-streams.ts';
+import { framed, responseHeaders } from './headers.ts';
 import { BodyTooLarge } from './hooked-upstream.ts';
 import type { KeyDecision, KeyedWrite } from './idempotency.ts';
 import { RecordFinder } from './record.ts';
-import { bodyTooLarge, bodyTooSlow, failureOf, lapsedFailure, outcomeUnknownAt } from './trouble.ts';
-import { bodyKindOf, isBodyRead, LeaseLapsed, readWhole, Upload } from './upload.ts';
+import {
+  bodyOverLimit,
+  bodyTooLarge,
+  bodyTooSlow,
+  failureOf,
+  lapsedFailure,
+  leavesDoubt,
+} from './trouble.ts';
+import {
+  bodyIsBeingSent,
+  bodyKindOf,
+  BodyOverLimit,
+  isBodyRead,
+  LeaseLapsed,
+  readWhole,
+  Upload,
+} from './upload.ts';
 import type { FailedStage, Upstream, UpstreamExchange, UpstreamListener } from './upstream.ts';
 
 export interface ForwardOrder {
@@ -30,6 +46,7 @@ export interface ForwardOrder {
   readonly upstream: Pick<Upstream, 'send'>;
   readonly writeTimeoutMs: number;
   readonly readTimeoutMs: number;
+  readonly bodyBytesMax: number;
   /** Fields added to an answer of this store and epoch, flat. */
   readonly answerFields: (from: Pick<Passage, 'store' | 'epoch'>) => readonly string[];
   /** What the client gets of the store's header fields, flat: of an answer's head, or of what comes beside it. */
@@ -40,6 +57,7 @@ export interface ForwardOrder {
   readonly keyed: KeyedWrite | undefined;
   readonly gate: WriteGate;
   readonly doorbell: Doorbell;
+  readonly eventStreams: EventStreams;
   /** Answers in the store's place. */
   readonly answer: (failure: Failure) => void;
   /** Ends this one request on an error that should not exist. */
@@ -56,6 +74,8 @@ export interface ForwardReport {
   readonly cause?: Error;
   /** Answered without an exchange, because of its key. */
   readonly byKey?: 'replayed' | 'refused';
+  /** An event stream that was ended because its partition had moved, or the proxy was told to end. */
+  readonly streamEnded?: true;
 }
 
 /** Starts the exchange; everything later happens through callbacks. */
@@ -85,6 +105,8 @@ class Forwarding implements UpstreamListener {
   #paused = false;
   /** Would complete a keyed write's answer, so it waits until the answer is stored. */
   #lastChunk: Buffer | undefined;
+  /** Of an event stream. */
+  #stopWatching = (): void => {};
 
   constructor(order: ForwardOrder) {
     this.#order = order;
@@ -153,13 +175,18 @@ class Forwarding implements UpstreamListener {
   };
 
   #newUpload(beginning?: Buffer): Upload {
-    const { request, trailers } = this.#order;
-    return new Upload(request, this.#mayContinue, trailers, beginning);
+    const { request, trailers, bodyBytesMax } = this.#order;
+    return new Upload(request, this.#mayContinue, trailers, bodyBytesMax, beginning);
   }
 
   #send(body: Buffer | Upload | null): void {
     if (this.#over) return;
-    const { request, upstream, matched, target, headers, readTimeoutMs } = this.#order;
+    const { request, upstream, matched, target, headers, readTimeoutMs, bodyBytesMax } = this.#order;
+    // One that was read before its length was known.
+    if (Buffer.isBuffer(body) && body.byteLength > bodyBytesMax) {
+      this.onFailed('cancelled', new BodyOverLimit());
+      return;
+    }
     const trailers = this.#order.trailers(request.rawTrailers);
     this.#exchange = upstream.send(
       {
@@ -189,6 +216,7 @@ class Forwarding implements UpstreamListener {
   onSending(): boolean {
     if (!this.#mayContinue()) return false;
     this.#sending = true;
+    if (this.#write && this.#upload !== undefined) bodyIsBeingSent(this.#order.request);
     return true;
   }
 
@@ -207,7 +235,7 @@ class Forwarding implements UpstreamListener {
     if (this.#clientGone) return;
     response.sendDate = false;
     try {
-      const headers = this.#framed(status, this.#shaped('head', rawHeaders));
+      const headers = framed(this.#order.request, status, this.#shaped('head', rawHeaders));
       for (const text of answerFields(passage)) headers.push(text);
       response.writeHead(status, /^[\t\x20-\x7e\x80-\xff]*$/.test(reason) ? reason : '', headers);
     } catch (cause) {
@@ -215,19 +243,21 @@ class Forwarding implements UpstreamListener {
       return;
     }
     if (keyed?.answer.looksComplete !== true) process.nextTick(this.#flush);
+    if (!this.#write && isEventStream(rawHeaders)) {
+      const { eventStreams, gate } = this.#order;
+      this.#stopWatching = eventStreams.watch(gate, passage, this.#endStream);
+    }
   }
 
-  /** Without what this answer, as this client gets it, cannot say. */
-  #framed(status: number, headers: string[]): string[] {
-    // RFC 9110, 8.6: some clients would wait for the bytes of a length.
-    const framed = status === 204 ? without('content-length', headers) : headers;
-    if (!has('trailer', framed)) return framed;
-    const { request } = this.#order;
-    const bodyless = request.method === 'HEAD' || status === 204 || status === 304;
-    const trailed = !bodyless && request.httpVersionMinor > 0 && !has('content-length', framed);
-    // They need chunks; node:http refuses to announce them otherwise.
-    return trailed ? framed : without('trailer', framed);
-  }
+  /** Between two events or not: what is unfinished at the end of a stream is no event. */
+  readonly #endStream = (): void => {
+    if (this.#over || this.#clientGone) return;
+    this.#flush();
+    void this.#finish('ended', { streamEnded: true });
+    this.#clientGone = true;
+    this.#order.response.end();
+    this.#exchange?.cancel(new Error('the event stream was ended'));
+  };
 
   #shaped(part: 'head' | 'beside', raw: readonly string[]): string[] {
     return this.#order.shaped(part, this.#order.passage.store, responseHeaders(raw));
@@ -289,11 +319,13 @@ class Forwarding implements UpstreamListener {
     const at = { store: passage.store, access: matched.access, sending: this.#sending, reason };
     const failure = lapsed
       ? lapsedFailure(passage.store, this.#sending)
-      : this.#exchange === undefined && this.#timeIsUp
-        ? (keyed?.waitsFor ?? bodyTooSlow)
-        : cause instanceof BodyTooLarge && !this.#sending
-          ? bodyTooLarge(cause.bytesMax)
-          : failureOf(this.#timeIsUp ? 'timeout' : stage, at);
+      : cause instanceof BodyOverLimit
+        ? bodyOverLimit(at)
+        : this.#exchange === undefined && this.#timeIsUp
+          ? (keyed?.waitsFor ?? bodyTooSlow)
+          : cause instanceof BodyTooLarge && !this.#sending
+            ? bodyTooLarge(cause.bytesMax)
+            : failureOf(this.#timeIsUp ? 'timeout' : stage, at);
     const settled = this.#finish(this.#sending ? 'in-doubt' : 'not-sent', { cause });
     if (this.#clientGone) return;
     if (response.headersSent) breakOff(request, response);
@@ -344,11 +376,12 @@ class Forwarding implements UpstreamListener {
   /** Resolves when the write's key, if it has one, tells how the write ended, or after a bounded wait. */
   #finish(
     outcome: WriteOutcome,
-    why: Pick<ForwardReport, 'cause' | 'byKey'> = {},
+    why: Pick<ForwardReport, 'cause' | 'byKey' | 'streamEnded'> = {},
   ): Promise<void> | undefined {
     if (this.#over) return undefined;
     this.#over = true;
     clearTimeout(this.#timer);
+    this.#stopWatching();
     const { response, passage, gate, keyed, ended } = this.#order;
     response.off('close', this.#onClientClose);
     const complete = why.cause === undefined && why.byKey === undefined;
@@ -369,9 +402,4 @@ function pairsOf(flat: readonly string[]): [string, string][] {
   const pairs: [string, string][] = [];
   for (let at = 0; at < flat.length; at += 2) pairs.push([flat[at] ?? '', flat[at + 1] ?? '']);
   return pairs;
-}
-
-/** Accepted for later (202), or answered by a gateway that does not know what became of it. */
-function leavesDoubt(status: number): boolean {
-  return status === 202 || outcomeUnknownAt(status);
 }

@@ -137,8 +137,19 @@ export function responseHeaders(rawHeaders: readonly string[]): string[] {
   return headers;
 }
 
+/** Without what an answer to this request, as its client gets it, cannot say. */
+export function framed(request: IncomingMessage, status: number, headers: string[]): string[] {
+  // RFC 9110, 8.6: some clients would wait for the bytes of a length.
+  const sized = status === 204 ? without('content-length', headers) : headers;
+  if (!has('trailer', sized)) return sized;
+  const bodyless = request.method === 'HEAD' || status === 204 || status === 304;
+  const trailed = !bodyless && request.httpVersionMinor > 0 && !has('content-length', sized);
+  // They need chunks; node:http refuses to announce them otherwise.
+  return trailed ? sized : without('trailer', sized);
+}
+
 /** `headers`: flat list; `name` in lower case. */
-export function has(name: string, headers: readonly string[]): boolean {
+function has(name: string, headers: readonly string[]): boolean {
   for (let at = 0; at < headers.length; at += 2) {
     const field = headers[at] ?? '';
     if (field.length === name.length && field.toLowerCase() === name) return true;

@@ -31,10 +31,16 @@ export class Holds {
   readonly #bounds: HoldBounds;
   readonly #queues = new Map<string, Queue>();
   readonly #timers = new Map<Waiting, NodeJS.Timeout>();
+  #closed = false;
 
   constructor(gate: Pick<WriteGate, 'onWake'>, bounds: HoldBounds) {
     this.#gate = gate;
     this.#bounds = bounds;
+  }
+
+  /** Nothing is held any more. */
+  get closed(): boolean {
+    return this.#closed;
   }
 
   /** Requests that wait at the moment. */
@@ -44,7 +50,7 @@ export class Holds {
 
   /** False where a bound is reached; then nothing is held. */
   hold(waiting: Waiting): boolean {
-    if (this.#timers.size >= this.#bounds.total) return false;
+    if (this.#closed || this.#timers.size >= this.#bounds.total) return false;
     const full = (partition: string): boolean =>
       (this.#queues.get(partition)?.waiting.size ?? 0) >= this.#bounds.perPartition;
     if (waiting.partitions.some(full)) return false;
@@ -80,8 +86,9 @@ export class Holds {
     }
   }
 
-  /** Every request must decide now, because the proxy ends. */
-  expireAll(): void {
+  /** Every request must decide now, and none waits any more, because the proxy ends. */
+  close(): void {
+    this.#closed = true;
     for (const waiting of [...this.#timers.keys()]) {
       if (this.release(waiting)) waiting.expire();
     }

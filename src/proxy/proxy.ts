@@ -1,8 +1,7 @@
 /** The proxy as a whole: one listening server, its upstream connections, and an orderly end. */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { createServer as createTlsServer, Server as TlsServer } from 'node:https';
+import type { Server } from 'node:http';
+import { Server as TlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import type { Duplex } from 'node:stream';
 import type { Config } from '../config/schema.ts';
 import type { Directory, Homes } from '../core/homes.ts';
 import { type StoreName, storeNames } from '../core/ownership.ts';
@@ -12,17 +11,17 @@ import type { LinkNotes } from '../core/links.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
 import type { Log } from '../log.ts';
 import { storeTlsOf } from '../stores/connect.ts';
-import { answerOnSocket } from './answer.ts';
 import { Bodies } from './body.ts';
 import { ByteBudget } from './byte-budget.ts';
-import { type CertificateFiles, CertificateWatch, readCertificate } from './certificate.ts';
-import { answerBeyond, clientsWithinFiles, Crowd } from './crowd.ts';
+import { CertificateWatch, readCertificate } from './certificate.ts';
 import { newCounters, type ProxyCounters } from './counters.ts';
+import { EventStreams } from './event-streams.ts';
 import { Holds } from './hold.ts';
 import type { Hooks } from './hook.ts';
 import { HookedUpstreams } from './hooked-upstream.ts';
 import { KeyedWrites } from './idempotency.ts';
-import { createContext, endOnBug, type ProxyContext, serve } from './serve.ts';
+import { createContext, type ProxyContext } from './serve.ts';
+import { newServer } from './server.ts';
 import { Upgrades } from './upgrade.ts';
 import { Upstream } from './upstream.ts';
 
@@ -48,26 +47,8 @@ export interface ProxyParts extends Terms {
   readonly hooks?: Hooks;
   /** Wall clock, ms; for credentials and signatures. */
   readonly nowMs?: () => number;
-  readonly limits?: Partial<ProxyLimits>;
-}
-
-export interface ProxyLimits {
-  readonly heldPerPartition: number;
-  readonly heldTotal: number;
-  /** Client connections. */
-  readonly connections: number;
-  /** Requests that wait for an upstream connection, per store. */
-  readonly queued: number;
-  /** Bodies and answers of keyed writes in memory, bytes. */
-  readonly keyedBytes: number;
-  /** Bodies that are read before their request is admitted, in memory, bytes. */
-  readonly bodyBytes: number;
-  /** For such a body to arrive, ms. */
-  readonly bodyMs: number;
-  /** Bodies and answers that are read for hooks, in memory, bytes. */
-  readonly hookBytes: number;
   /** Between two looks at the files of the certificate, ms. */
-  readonly certificateLookMs: number;
+  readonly certificateLookMs?: number;
 }
 
 export interface Proxy {
@@ -94,42 +75,23 @@ export interface Proxy {
   renewCertificate(): void;
 }
 
-const defaultLimits: ProxyLimits = {
-  heldPerPartition: 100,
-  heldTotal: 10_000,
-  connections: 20_000,
-  queued: 1_024,
-  keyedBytes: 67_108_864,
-  bodyBytes: 67_108_864,
-  bodyMs: 10_000,
-  hookBytes: 67_108_864,
-  certificateLookMs: 2_000,
-};
-const headerBytesMax = 32_768;
-const headersTimeoutMs = 30_000;
-/** For a whole request; the time that it may be held comes on top. */
-const requestTimeoutMs = 300_000;
-const keepAliveMs = 65_000;
-const bodySilenceMs = 300_000;
-const handshakeTimeoutMs = 10_000;
+const defaultCertificateLookMs = 2_000;
 const idleLookMs = 20;
 /** Longer than any question about an identity takes. */
 const identifiedWithinMs = 60_000;
 
 export function createProxy(parts: ProxyParts): Proxy {
   const { config, keys, log } = parts;
-  const limits = { ...defaultLimits, ...parts.limits };
+  const { limits } = config.proxy;
   const counters = newCounters();
   const bug = (error: unknown): void => log('error', 'proxy.bug', { error: String(error) });
-  const upstreams = {
-    legacy: upstreamOf(config, 'legacy', limits, bug),
-    app: upstreamOf(config, 'app', limits, bug),
-  };
+  const upstreams = { legacy: upstreamOf(config, 'legacy', bug), app: upstreamOf(config, 'app', bug) };
   const nowMs = parts.nowMs ?? Date.now;
   const keyedWrites =
     keys && new KeyedWrites({ keys, stores: config.stores, log, bytesMax: limits.keyedBytes });
-  const bodies = new Bodies({ bytesMax: limits.bodyBytes, timeoutMs: limits.bodyMs });
-  const hooked = hookedUpstreams(parts, upstreams, limits);
+  const bodies = new Bodies({ bytesMax: limits.inspectedBytes, timeoutMs: limits.inspectMs });
+  const hooked = hookedUpstreams(parts, upstreams);
+  const eventStreams = new EventStreams();
   const contextOf = (terms: Terms): ProxyContext => {
     const { homes = everyHomeIsKnown, directory = emptyDirectory, links = noLinks } = terms;
     const holds = new Holds(terms.gate, {
@@ -137,17 +99,23 @@ export function createProxy(parts: ProxyParts): Proxy {
       total: limits.heldTotal,
       holdMs: terms.config.flip.holdMs,
     });
-    const shared = { doorbell: parts.doorbell, log, nowMs, bodies, keyedWrites, counters, upstreams, hooked };
+    const shared = {
+      ...{ doorbell: parts.doorbell, log, nowMs, bodies, keyedWrites, counters, upstreams, hooked },
+      eventStreams,
+    };
     return createContext({ ...terms, ...shared, homes, directory, links, holds });
   };
   let context = contextOf(parts);
   const upgrades = new Upgrades(context);
   const { tls } = config.proxy;
   const files = tls && readCertificate(tls);
-  const server = newServer(() => context, upgrades, limits, files);
+  const server = newServer(() => context, upgrades, files);
   const certificate =
     tls && files && server instanceof TlsServer
-      ? new CertificateWatch(server, tls, files, { lookMs: limits.certificateLookMs, log })
+      ? new CertificateWatch(server, tls, files, {
+          lookMs: parts.certificateLookMs ?? defaultCertificateLookMs,
+          log,
+        })
       : undefined;
   return {
     listen: () => listen(server, config.proxy.host, config.proxy.port),
@@ -172,7 +140,7 @@ export function createProxy(parts: ProxyParts): Proxy {
     drain: async (timeoutMs) => drain(context, server, upgrades, timeoutMs),
     stop: async () => {
       certificate?.stop();
-      context.holds.expireAll();
+      context.holds.close();
       upgrades.endAll();
       context.identifier.close();
       await Promise.all([upstreams.legacy.close(), upstreams.app.close()]);
@@ -195,12 +163,8 @@ const everyHomeIsKnown: Homes = {
 const noLinks: LinkNotes = { known: () => true, note: async () => undefined };
 const emptyDirectory: Directory = { cached: () => null, look: async () => undefined };
 
-function upstreamOf(
-  config: Config,
-  store: StoreName,
-  limits: ProxyLimits,
-  bug: (error: unknown) => void,
-): Upstream {
+function upstreamOf(config: Config, store: StoreName, bug: (error: unknown) => void): Upstream {
+  const { limits } = config.proxy;
   const { url, connections, streams, connectTimeoutMs } = config.stores[store];
   return new Upstream({
     origin: new URL(url).origin,
@@ -210,8 +174,8 @@ function upstreamOf(
     connectTimeoutMs,
     queueMax: limits.queued,
     queueMs: connectTimeoutMs,
-    bodyTimeoutMs: bodySilenceMs,
-    headerBytesMax,
+    bodyTimeoutMs: limits.answerSilenceMs,
+    headerBytesMax: limits.headerBytes,
     bug,
   });
 }
@@ -219,9 +183,8 @@ function upstreamOf(
 function hookedUpstreams(
   { hooks = {}, config, log }: ProxyParts,
   upstreams: Readonly<Record<StoreName, Upstream>>,
-  limits: ProxyLimits,
 ): ProxyContext['hooked'] {
-  const budget = new ByteBudget(limits.hookBytes);
+  const budget = new ByteBudget(config.proxy.limits.hookedBytes);
   const hooked: Partial<Record<StoreName, HookedUpstreams>> = {};
   for (const store of storeNames) {
     const [hook, settings] = [hooks[store], config.stores[store].hook];
@@ -231,55 +194,6 @@ function hookedUpstreams(
     hooked[store] = new HookedUpstreams({ upstream: upstreams[store], hook, settings, budget, failed });
   }
   return hooked;
-}
-
-function newServer(
-  serving: () => ProxyContext,
-  upgrades: Upgrades,
-  limits: ProxyLimits,
-  files: CertificateFiles | undefined,
-): Server {
-  const options = {
-    maxHeaderSize: headerBytesMax,
-    headersTimeout: headersTimeoutMs,
-    requestTimeout: requestTimeoutMs + serving().config.flip.holdMs,
-    keepAliveTimeout: keepAliveMs,
-    noDelay: true,
-    // Only WebSocket is spoken here; a server may ignore every other offer (RFC 9110, 7.8).
-    shouldUpgradeCallback: (request: IncomingMessage) =>
-      request.headers.upgrade?.toLowerCase() === 'websocket',
-  };
-  const server =
-    files === undefined
-      ? createServer(options)
-      : createTlsServer({
-          ...options,
-          ...files,
-          handshakeTimeout: handshakeTimeoutMs,
-        });
-  const { log } = serving();
-  const crowd = new Crowd(server, clientsWithinFiles(limits.connections, log), log);
-  const serveSafely = (request: IncomingMessage, response: ServerResponse): void => {
-    try {
-      if (crowd.isBeyond(request.socket)) answerBeyond(serving(), request, response);
-      else serve(serving(), request, response);
-    } catch (error) {
-      endOnBug(serving(), request, error);
-    }
-  };
-  server.on('request', serveSafely);
-  // The 100 is sent once the request is admitted.
-  server.on('checkContinue', serveSafely);
-  server.on('upgrade', (request, socket, head) => {
-    if (crowd.isBeyond(socket)) socket.destroy();
-    else upgrades.upgrade(request, socket, head);
-  });
-  server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
-    socket.on('error', () => socket.destroy());
-    const detail = 'CONNECT is not forwarded. Nothing was sent.';
-    answerOnSocket(socket, { code: 'method-not-allowed', detail }, serving().challenge);
-  });
-  return server;
 }
 
 async function listen(server: Server, host: string, port: number): Promise<{ host: string; port: number }> {
@@ -304,8 +218,9 @@ async function drain(
   const closed = server.listening
     ? new Promise<boolean>((resolve) => server.close(() => resolve(true)))
     : Promise.resolve(true);
-  context.holds.expireAll();
+  context.holds.close();
   upgrades.endAll();
+  context.eventStreams.endAll();
   // A connection whose last answer began before the drain stays open after it.
   const idle = setInterval(() => server.closeIdleConnections(), idleLookMs);
   let timer: NodeJS.Timeout | undefined;

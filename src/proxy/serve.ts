@@ -24,6 +24,7 @@ import { type ProxyCounters, statusClass } from './counters.ts';
 import { noteDoubt } from './doubt.ts';
 import { forward } from './forward.ts';
 import type { RequestHeaderRules } from './headers.ts';
+import type { EventStreams } from './event-streams.ts';
 import type { Holds } from './hold.ts';
 import type { HookedUpstreams } from './hooked-upstream.ts';
 import type { KeyedWrites } from './idempotency.ts';
@@ -58,6 +59,7 @@ export interface ProxyContext {
   readonly challenge: string;
   readonly classifier: Classifier;
   readonly holds: Holds;
+  readonly eventStreams: EventStreams;
   /** Undefined: an Idempotency-Key is only passed on. */
   readonly keyedWrites: KeyedWrites | undefined;
   readonly counters: ProxyCounters;
@@ -70,6 +72,8 @@ export interface ProxyContext {
   readonly prefixes: Readonly<Record<StoreName, string>>;
   readonly guardSecret: KeyObject;
   readonly service: Service;
+  /** Infinity where there is no bound. */
+  readonly bodyBytesMax: number;
   /** Once other rules apply: whoever still comes with these is judged anew there. */
   successor: ProxyContext | undefined;
   /** True while the proxy drains: connections are closed after their answer. */
@@ -89,6 +93,7 @@ export function createContext(
     | 'log'
     | 'nowMs'
     | 'holds'
+    | 'eventStreams'
     | 'bodies'
     | 'keyedWrites'
     | 'counters'
@@ -129,6 +134,7 @@ export function createContext(
     prefixes: { legacy, app },
     guardSecret: guardKey(config.secret),
     service: { now: 'open' },
+    bodyBytesMax: config.proxy.limits.bodyBytes || Number.POSITIVE_INFINITY,
     successor: undefined,
     draining: false,
   };
@@ -140,6 +146,13 @@ function headerIn(place: string): string[] {
 }
 
 export function serve(context: ProxyContext, request: IncomingMessage, response: ServerResponse): void {
+  const { bodyBytesMax } = context;
+  if (Number(request.headers['content-length'] ?? 0) > bodyBytesMax) {
+    const detail = `The body is longer than proxy.limits.bodyBytes (${bodyBytesMax}). Nothing was forwarded and nothing was changed.`;
+    const sent = isReadMethod(request.method ?? '') ? {} : ({ sent: 'no' } as const);
+    refuse(context, request, response, { code: 'body-too-large', detail, ...sent });
+    return;
+  }
   serveMatched(context, request, response, context.classifier.match(request, false));
 }
 
@@ -157,6 +170,8 @@ function serveMatched(
       response.writeHead(204, { Allow: 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS' }).end();
       return;
     case 'refused':
+      // Where the body ends is in doubt, and so where the next request would begin (RFC 9112, 6.1).
+      if (match.failure.code === 'bad-framing') response.shouldKeepAlive = false;
       refuse(
         context,
         request,
@@ -275,16 +290,19 @@ function admitAndForward(
       ...wayTo(context, request, matched, passage, identity),
       writeTimeoutMs: settings.writeTimeoutMs,
       readTimeoutMs: settings.readTimeoutMs,
+      bodyBytesMax: context.bodyBytesMax,
       answerFields: (from) => answerFieldsOf(context, from),
       shaped: (part, from, headers) => shapedAnswer(context, request, part, from, headers),
       trailers: (raw) => trailersFor(context, store, raw),
       keyed: context.keyedWrites?.of(request, matched, passage, identity),
       gate: context.gate,
       doorbell: context.doorbell,
+      eventStreams: context.eventStreams,
       answer: (failure) => refuse(context, request, response, failure),
       bug: (error) => endOnBug(context, request, error),
-      ended: ({ status, outcome, cause, byKey }) => {
+      ended: ({ status, outcome, cause, byKey, streamEnded }) => {
         context.counters.underWay -= 1;
+        if (streamEnded === true) context.counters.closedAtFence += 1;
         if (byKey === 'replayed') context.counters.replayed += 1;
         if (byKey !== undefined) return;
         context.counters.requests[store][matched.access][
@@ -313,7 +331,7 @@ export function noticeAnonymousWrite(
   for (const { partition } of touchedBy(ticket)) gate.notice(partition);
 }
 
-function answerFieldsOf(context: ProxyContext, from: Pick<Passage, 'store' | 'epoch'>): string[] {
+export function answerFieldsOf(context: ProxyContext, from: Pick<Passage, 'store' | 'epoch'>): string[] {
   const fields: string[] = [];
   if (context.config.proxy.debugHeaders) {
     fields.push('Onewriter-Store', from.store);

@@ -141,6 +141,30 @@ export function bodyTooLarge(bytesMax: number): Failure {
   };
 }
 
+/** More came than the head of the request had said. */
+export function bodyOverLimit(at: {
+  readonly store: StoreName;
+  readonly access: Access;
+  readonly sending: boolean;
+}): Failure {
+  const { store, access, sending } = at;
+  const limit = 'The body is longer than proxy.limits.bodyBytes.';
+  if (access === 'read') return { code: 'body-too-large', detail: `${limit} Nothing was changed.` };
+  if (!sending) {
+    return {
+      code: 'body-too-large',
+      detail: `${limit} Nothing was sent and nothing was changed.`,
+      sent: 'no',
+    };
+  }
+  return {
+    code: 'body-too-large',
+    detail: `${limit} A part of the write had been sent to ${store} and was broken off. ${unknown}`,
+    sent: 'unknown',
+    members: { store, stage: 'sending' },
+  };
+}
+
 /** The member's lease lapsed after admission. Before the first byte that is a plain refusal. */
 export function lapsedFailure(store: StoreName, sending: boolean): Failure {
   if (!sending) {
@@ -149,6 +173,7 @@ export function lapsedFailure(store: StoreName, sending: boolean): Failure {
       detail: `This proxy lost touch with the ledger before it could send the write. ${untouched}`,
       sent: 'no',
       retryAfterSeconds: 1,
+      members: { store, stage: 'lease-lapsed' },
     };
   }
   return {
@@ -159,7 +184,23 @@ export function lapsedFailure(store: StoreName, sending: boolean): Failure {
   };
 }
 
+/** An upgrade that was asked for when its partition was fenced, or the proxy told to end. */
+export function upgradeBrokenOff(store: StoreName, why: 'fenced' | 'shutting-down'): Failure {
+  const because = why === 'fenced' ? 'The account began to move' : 'This proxy was told to end';
+  return {
+    code: 'outcome-unknown',
+    detail: `${because} while ${store} was asked to upgrade the connection, so that was broken off. Connect again; what ${store} did with the request is not known.`,
+    sent: 'unknown',
+    members: { store, stage: why },
+  };
+}
+
 /** Answers of a gateway that does not know what became of the write (502, 504, 520 to 527). */
 export function outcomeUnknownAt(status: number): boolean {
   return status === 502 || status === 504 || (status >= 520 && status <= 527);
+}
+
+/** Accepted for later (202), or answered by a gateway that does not know what became of it. */
+export function leavesDoubt(status: number): boolean {
+  return status === 202 || outcomeUnknownAt(status);
 }

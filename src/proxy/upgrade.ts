@@ -1,110 +1,57 @@
 /**
- * WebSocket upgrades: admitted like a write, carried by http-proxy-middleware, and ended on both sides when
- * their partition is fenced, so that the client comes back into the hold (RFC 6455, close code 1012).
+ * WebSocket upgrades: admitted like a write, asked for at the store, and ended on both sides when their partition is
+ * fenced, so that the client comes back into the hold (RFC 6455, close code 1012).
  */
-import type { ClientRequest, IncomingMessage } from 'node:http';
-import { Agent } from 'node:https';
+import { type IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { TLSSocket } from 'node:tls';
-import { createProxyMiddleware } from 'http-proxy-middleware';
 import type { Config } from '../config/schema.ts';
 import type { Failure } from '../core/failure.ts';
 import type { WriteOutcome } from '../core/member.ts';
 import type { StoreName } from '../core/ownership.ts';
 import { touchedBy } from '../core/ticket.ts';
-import { storeTlsOf, TlsFailure } from '../stores/connect.ts';
+import { type StoreDial, storeDialer, storeTlsOf, TlsFailure } from '../stores/connect.ts';
 import type { Client, Passage } from './admit.ts';
-import { answerOnSocket } from './answer.ts';
+import { answerOnSocket, endGently } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
+import { statusClass, type StatusClass } from './counters.ts';
 import { noteDoubt } from './doubt.ts';
+import { EarlyBytes } from './early-bytes.ts';
+import { Handshake } from './handshake.ts';
+import { framed, responseHeaders, without } from './headers.ts';
 import type { Identity } from './identify.ts';
-import { resetConnection } from './reset.ts';
 import { headersFor, shapedAnswer } from './outgoing.ts';
+import { relayAnswer } from './relay.ts';
 import {
+  answerFieldsOf,
   countRefusal,
   decide,
+  endOnBug,
   type ProxyContext,
   identifyThen,
   noticeAnonymousWrite,
   withSent,
 } from './serve.ts';
-import type { AsReceived } from './shape.ts';
-import { failureOf } from './trouble.ts';
-
-/** How long a side has to take the closing frame, ms; far below any settle time. */
-const closeWithinMs = 200;
-
-/** Server to client: FIN, opcode 8, two bytes, 1012 "service restart". */
-const closeFrame = Buffer.from([0x88, 0x02, 0x03, 0xf4]);
-/** To the store a client's frame: the same, masked (RFC 6455, 5.3) with a key of zeros. */
-const maskedCloseFrame = Buffer.from([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xf4]);
-
-interface Upgraded {
-  readonly request: IncomingMessage;
-  /** The request itself gets the headers for the store. */
-  readonly received: AsReceived;
-  readonly client: Duplex;
-  readonly passage: Passage;
-  readonly identity: Identity | undefined;
-  store: Duplex | undefined;
-  asked: ClientRequest | undefined;
-  /** Connected to the store, and TLS is not agreed on yet. */
-  inHandshake: boolean;
-  stopListening: () => void;
-  over: boolean;
-}
+import { failureOf, lapsedFailure, leavesDoubt, upgradeBrokenOff } from './trouble.ts';
+import { Tunnel } from './tunnel.ts';
+import type { FailedStage } from './upstream.ts';
 
 export class Upgrades {
   #context: ProxyContext;
-  readonly #open = new Map<IncomingMessage, Upgraded>();
-  readonly #middlewares: Readonly<Record<StoreName, ReturnType<typeof createProxyMiddleware>>>;
+  readonly #open = new Set<Upgrade>();
+  readonly #dials: Readonly<Record<StoreName, StoreDial>>;
 
   constructor(context: ProxyContext) {
     this.#context = context;
-    this.#middlewares = {
-      legacy: this.#middlewareTo('legacy', context.config),
-      app: this.#middlewareTo('app', context.config),
-    };
+    this.#dials = { legacy: dialTo('legacy', context.config), app: dialTo('app', context.config) };
   }
 
-  #middlewareTo(store: StoreName, { stores }: Config): ReturnType<typeof createProxyMiddleware> {
-    const tls = storeTlsOf(store, { stores });
-    return createProxyMiddleware({
-      target: stores[store].url,
-      ...(tls === undefined ? {} : { agent: new Agent({ ...tls, keepAlive: false }) }),
-      ws: true,
-      changeOrigin: false,
-      upgradeTimeout: stores[store].writeTimeoutMs,
-      on: {
-        proxyReqWs: (asked, request) => this.#asked(asked, request),
-        error: (error, request) => this.#failed(request, error),
-      },
-    });
-  }
-
+  /** `head`: what the client has sent behind its request. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on('error', () => socket.destroy());
-    const match = this.#context.classifier.match(request, true);
-    if (match.match !== 'request') {
-      const detail = 'Nothing can be upgraded at this path. Nothing was forwarded.';
-      this.#refuse(socket, match.match === 'refused' ? match.failure : { code: 'no-route', detail });
-      return;
-    }
-    const matched = match.request;
-    identifyThen(this.#context, request, matched, undefined, (identification) => {
-      if (socket.destroyed) return;
-      if (identification.kind === 'refused') {
-        this.#refuse(socket, withSent(identification.failure, matched));
-        return;
-      }
-      const identity = identification.kind === 'user' ? identification.identity : undefined;
-      decide(this.#context, request, matched, identity, socketClient(socket), (decision) => {
-        if (decision.decision === 'refuse') this.#refuse(socket, decision.failure);
-        else if (decision.decision === 'again') this.upgrade(request, socket, head);
-        else this.#carry(request, socket, head, matched, identity, decision.passage);
-      });
-    });
+    // Times of requests end here.
+    (socket as Socket).setTimeout(0);
+    this.#take(request, new EarlyBytes(socket, head));
   }
 
   /** From now on; what is open under the rules before belongs to no partition. */
@@ -114,159 +61,284 @@ export class Upgrades {
 
   /** Connections that write to a partition; pinned ones belong to none. */
   get writers(): number {
-    return [...this.#open.values()].filter(({ passage }) => passage.ticket !== undefined).length;
+    return [...this.#open].filter(({ passage }) => passage.ticket !== undefined).length;
   }
 
   /** Closes every upgraded connection, because the proxy ends. */
   endAll(): void {
-    for (const upgraded of this.#open.values()) this.#close(upgraded);
+    for (const upgrade of this.#open) upgrade.close('shutting-down');
   }
 
-  #carry(
-    request: IncomingMessage,
-    client: Duplex,
-    head: Buffer,
-    matched: MatchedRequest,
-    identity: Identity | undefined,
-    passage: Passage,
-  ): void {
-    const { store } = passage;
-    const upgraded: Upgraded = {
-      request,
-      received: { headers: request.headers, socket: request.socket },
-      client,
-      passage,
-      identity,
-      store: undefined,
-      asked: undefined,
-      inHandshake: false,
-      stopListening: () => {},
-      over: false,
+  #take(request: IncomingMessage, early: EarlyBytes): void {
+    const context = this.#context;
+    const { client } = early;
+    const refuse = (failure: Failure): void => {
+      countRefusal(context, failure);
+      early.take();
+      answerOnSocket(client, failure, context.challenge);
     };
-    this.#open.set(request, upgraded);
-    this.#context.counters.upgraded += 1;
-    if (passage.ticket !== undefined) {
-      const stops = touchedBy(passage.ticket).map(({ partition }) =>
-        this.#context.gate.onEndLongLived(partition, () => this.#endAtFence(upgraded)),
-      );
-      upgraded.stopListening = () => {
-        for (const stop of stops) stop();
-      };
-    }
-    client.once('close', () => this.#end(upgraded));
-    const target = this.#context.prefixes[store] + matched.target;
-    const headers = headersFor(this.#context, request, matched, passage, identity, target);
-    setHeaders(request, headers);
-    request.url = matched.target;
-    this.#middlewares[store].upgrade(request, client as Socket, head);
-  }
-
-  #endAtFence(upgraded: Upgraded): void {
-    if (upgraded.over) return;
-    this.#context.counters.closedAtFence += 1;
-    this.#close(upgraded);
-  }
-
-  #asked(asked: ClientRequest, request: IncomingMessage): void {
-    const upgraded = this.#open.get(request);
-    if (upgraded === undefined || upgraded.over) {
-      asked.destroy();
+    const match = context.classifier.match(request, true);
+    if (match.match !== 'request') {
+      const detail = 'Nothing can be upgraded at this path. Nothing was forwarded.';
+      refuse(match.match === 'refused' ? match.failure : { code: 'no-route', detail });
       return;
     }
-    upgraded.asked = asked;
-    asked.once('socket', (socket) => {
-      if (!(socket instanceof TLSSocket)) return;
-      socket.once('connect', () => {
-        upgraded.inHandshake = true;
+    const matched = match.request;
+    identifyThen(context, request, matched, undefined, (identification) => {
+      if (client.destroyed) return;
+      if (identification.kind === 'refused') {
+        refuse(withSent(identification.failure, matched));
+        return;
+      }
+      const identity = identification.kind === 'user' ? identification.identity : undefined;
+      decide(context, request, matched, identity, socketClient(client), (decision) => {
+        if (decision.decision === 'refuse') refuse(decision.failure);
+        else if (decision.decision === 'again') this.#take(request, early);
+        else this.#carry({ context, request, matched, identity, passage: decision.passage, early, refuse });
       });
-      socket.once('secureConnect', () => {
-        upgraded.inHandshake = false;
-      });
-    });
-    asked.once('upgrade', (answer, store) => {
-      this.#shape(upgraded, answer);
-      upgraded.store = store;
-      noticeAnonymousWrite(this.#context, upgraded.passage, upgraded.identity);
-      store.once('close', () => this.#end(upgraded));
-      if (upgraded.over) store.destroy();
-    });
-    asked.once('response', (answer: IncomingMessage) => {
-      this.#shape(upgraded, answer);
-      answer.once('end', () => this.#settle(upgraded, 'ended'));
     });
   }
 
-  /** This listener is called before the forwarder's, which sends the parsed form on. */
-  #shape({ received, passage }: Upgraded, answer: IncomingMessage): void {
-    const flat = Object.entries(answer.headers).flatMap(([name, value = '']) =>
-      [value].flat().flatMap((one) => [name, one]),
+  #carry(order: Omit<UpgradeOrder, 'dial' | 'again' | 'ended'>): void {
+    const upgrade = new Upgrade({
+      ...order,
+      dial: this.#dials[order.passage.store],
+      again: () => this.#take(order.request, order.early),
+      ended: () => {
+        this.#open.delete(upgrade);
+        order.context.counters.upgraded -= 1;
+      },
+    });
+    this.#open.add(upgrade);
+    order.context.counters.upgraded += 1;
+    upgrade.start();
+  }
+}
+
+/** Beside the pool, so that long-lived connections never stand in the way of requests. */
+function dialTo(store: StoreName, { stores }: Config): StoreDial {
+  const { url, connectTimeoutMs } = stores[store];
+  return storeDialer({ origin: new URL(url).origin, tls: storeTlsOf(store, { stores }), connectTimeoutMs });
+}
+
+interface UpgradeOrder {
+  readonly context: ProxyContext;
+  readonly request: IncomingMessage;
+  readonly matched: MatchedRequest;
+  readonly identity: Identity | undefined;
+  readonly passage: Passage;
+  readonly early: EarlyBytes;
+  readonly dial: StoreDial;
+  readonly refuse: (failure: Failure) => void;
+  /** Nothing was sent yet, and it must be decided anew where the request goes. */
+  readonly again: () => void;
+  /** Once. */
+  readonly ended: () => void;
+}
+
+/** One admitted upgrade: asking, then either a tunnel or an ordinary answer. */
+class Upgrade {
+  readonly #order: UpgradeOrder;
+  #handshake: Handshake | undefined;
+  #tunnel: Tunnel | undefined;
+  #stopListening = (): void => {};
+  #sending = false;
+  #answering = false;
+  #over = false;
+
+  constructor(order: UpgradeOrder) {
+    this.#order = order;
+  }
+
+  get passage(): Passage {
+    return this.#order.passage;
+  }
+
+  start(): void {
+    const { context, request, matched, identity, passage, early, dial } = this.#order;
+    const { config, gate, prefixes } = context;
+    const { store, ticket } = passage;
+    if (context.draining) {
+      this.close('shutting-down');
+      return;
+    }
+    const stops = (ticket === undefined ? [] : touchedBy(ticket)).map(({ partition }) =>
+      gate.onEndLongLived(partition, () => this.close('fenced')),
     );
-    answer.headers = parsedForm(shapedAnswer(this.#context, received, 'head', passage.store, flat));
-  }
-
-  /** Before the 101 the client gets an answer; after it, both ends are closed. */
-  #failed(request: IncomingMessage, error: Error): void {
-    const upgraded = this.#open.get(request);
-    if (upgraded === undefined || upgraded.over) return;
-    const { passage, client, store } = upgraded;
-    const refused = 'code' in error && error.code === 'ECONNREFUSED';
-    const untrusted = upgraded.inHandshake;
-    const sending = !refused && !untrusted;
-    if (store === undefined && client.writable) {
-      const reason = untrusted ? new TlsFailure(error).reason : undefined;
-      const at = { store: passage.store, access: 'write', sending, reason } as const;
-      this.#refuse(client, failureOf(untrusted ? 'tls' : refused ? 'refused' : 'broken', at));
+    this.#stopListening = () => {
+      for (const stop of stops) stop();
+    };
+    early.client.once('close', this.#onClientClose);
+    if (early.client.destroyed) {
+      this.#onClientClose();
+      return;
     }
-    if (!sending) this.#settle(upgraded, 'not-sent');
-    else this.#end(upgraded);
+    const settings = config.stores[store];
+    const target = prefixes[store] + matched.target;
+    // Without a body there is nothing behind which they could stand.
+    const headers = without('trailer', headersFor(context, request, matched, passage, identity, target));
+    const offer = ['Connection', 'Upgrade', 'Upgrade', request.headers.upgrade ?? 'websocket'];
+    this.#handshake = new Handshake(
+      {
+        ...{ dial, target, headers: [...headers, ...offer] },
+        answerTimeoutMs: settings.writeTimeoutMs,
+        headerBytesMax: config.proxy.limits.headerBytes,
+      },
+      {
+        onSending: () => this.#mayContinue() && this.#begin(),
+        onUpgraded: this.#guarded((answer, socket, head) => this.#onUpgraded(answer, socket, head)),
+        onAnswered: this.#guarded((answer) => this.#onAnswered(answer)),
+        onFailed: (stage, cause) => this.#fail(stage, cause),
+      },
+    );
+    this.#handshake.start();
   }
 
-  #close(upgraded: Upgraded): void {
-    const { client, store } = upgraded;
-    if (store === undefined) {
-      client.destroy();
-    } else {
-      store.unpipe(client);
-      client.unpipe(store);
-      client.end(closeFrame, () => client.destroy());
-      store.end(maskedCloseFrame, () => store.destroy());
-      // What a side that does not read has not taken by then, it shall not get any more.
-      setTimeout(() => {
-        for (const side of [client, store]) {
-          if (!side.destroyed) resetConnection(side);
-        }
-      }, closeWithinMs).unref();
+  /** The partition is fenced, the lease has lapsed, or the proxy ends. An ordinary answer goes on. */
+  close(why: 'fenced' | 'shutting-down'): void {
+    const { context, passage, refuse, again } = this.#order;
+    if (this.#over || this.#answering) return;
+    const sending = this.#sending;
+    if (why === 'fenced' && sending) context.counters.closedAtFence += 1;
+    if (this.#tunnel !== undefined) {
+      this.#tunnel.close();
+      return;
     }
-    this.#end(upgraded);
+    this.#handshake?.cancel();
+    this.#settle(sending ? 'in-doubt' : 'not-sent', 'broken');
+    const { store } = passage;
+    if (sending) refuse(upgradeBrokenOff(store, why));
+    else if (why === 'fenced') again();
+    else refuse(failureOf('closed', { store, access: 'write', sending }));
   }
 
-  /** One side is gone: so is the other. What the last frames did is not known. */
-  #end(upgraded: Upgraded): void {
-    const { client, store, asked } = upgraded;
-    this.#settle(upgraded, 'in-doubt');
-    if (store === undefined) asked?.destroy();
-    else if (!store.writableEnded) store.destroy();
-    if (!client.writableEnded) client.destroy();
+  #begin(): boolean {
+    this.#sending = true;
+    return true;
   }
 
-  #settle(upgraded: Upgraded, outcome: WriteOutcome): void {
-    if (upgraded.over) return;
-    upgraded.over = true;
-    upgraded.stopListening();
-    this.#open.delete(upgraded.request);
-    this.#context.counters.upgraded -= 1;
-    const { ticket } = upgraded.passage;
-    if (ticket === undefined) return;
-    this.#context.gate.end(ticket, outcome);
+  readonly #mayContinue = (): boolean => {
+    const { context, passage, refuse } = this.#order;
+    if (passage.ticket === undefined || context.gate.mayContinue(passage.ticket)) return true;
+    if (this.#tunnel !== undefined) return false;
+    this.#settle('not-sent', 'broken');
+    refuse(lapsedFailure(passage.store, false));
+    return false;
+  };
+
+  #onUpgraded(answer: IncomingMessage, store: Socket, head: Buffer): void {
+    const { context, passage, identity, early } = this.#order;
+    const { client } = early;
+    const protocol = answer.headers.upgrade ?? '';
+    // RFC 9110, 7.8: a store must not choose what was not offered.
+    if (protocol.toLowerCase() !== 'websocket') {
+      store.destroy();
+      this.#fail('broken', new Error(`the store switched to ${protocol || 'nothing'}`));
+      return;
+    }
+    noticeAnonymousWrite(context, passage, identity);
+    this.#count('1xx');
+    client.off('close', this.#onClientClose);
+    const lines = [`HTTP/1.1 101 ${answer.statusMessage || 'Switching Protocols'}`];
+    const fields = [...this.#shaped(answer), 'Connection', 'Upgrade', 'Upgrade', protocol];
+    for (let at = 0; at < fields.length; at += 2) lines.push(`${fields[at]}: ${fields[at + 1]}`);
+    client.write(`${lines.join('\r\n')}\r\n\r\n`, 'latin1');
+    const { limits } = context.config.proxy;
+    this.#tunnel = new Tunnel({
+      ...{ client, store, mayContinue: this.#mayContinue },
+      storeStallMs: context.config.stores[passage.store].writeTimeoutMs,
+      clientStallMs: limits.stalledMs,
+      silenceMs: limits.upgradedSilenceMs,
+      ended: () => this.#settle('in-doubt'),
+    });
+    this.#tunnel.open({ fromClient: early.take(), fromStore: head });
+  }
+
+  /** The store does not upgrade: its answer is the client's. */
+  #onAnswered(answer: IncomingMessage): void {
+    const { context, request, early, passage, identity } = this.#order;
+    const status = answer.statusCode ?? 0;
+    if (status === 101) {
+      answer.destroy();
+      this.#fail('broken', new Error('the store switched without saying to what'));
+      return;
+    }
+    if (statusClass(status) !== '4xx') noticeAnonymousWrite(context, passage, identity);
+    this.#answering = true;
+    early.take();
+    const fields = framed(request, status, this.#shaped(answer));
+    relayAnswer(answer, responseOn(early.client, request), fields, (complete) => {
+      const doubtful = !complete || leavesDoubt(status);
+      this.#settle(doubtful ? 'in-doubt' : 'ended', complete ? statusClass(status) : 'broken');
+    });
+  }
+
+  #shaped(answer: IncomingMessage): string[] {
+    const { context, request, passage } = this.#order;
+    const received = responseHeaders(answer.rawHeaders);
+    return [
+      ...shapedAnswer(context, request, 'head', passage.store, received),
+      ...answerFieldsOf(context, passage),
+    ];
+  }
+
+  #fail(stage: FailedStage, cause: Error): void {
+    const { passage, refuse } = this.#order;
+    const sending = this.#sending;
+    const reason = cause instanceof TlsFailure ? cause.reason : undefined;
+    this.#settle(sending ? 'in-doubt' : 'not-sent', 'broken');
+    refuse(failureOf(stage, { store: passage.store, access: 'write', sending, reason }));
+  }
+
+  readonly #onClientClose = (): void => {
+    this.#handshake?.cancel();
+    if (!this.#answering) this.#settle(this.#sending ? 'in-doubt' : 'not-sent', 'broken');
+  };
+
+  /** A store's answer must not be able to end the process. */
+  #guarded<Given extends unknown[]>(step: (...given: Given) => void): (...given: Given) => void {
+    return (...given) => {
+      try {
+        step(...given);
+      } catch (error) {
+        const { context, request } = this.#order;
+        endOnBug(context, request, error);
+        this.#settle('in-doubt');
+      }
+    };
+  }
+
+  #count(status: StatusClass): void {
+    this.#order.context.counters.requests[this.passage.store].write[status] += 1;
+  }
+
+  #settle(outcome: WriteOutcome, status?: StatusClass): void {
+    if (this.#over) return;
+    this.#over = true;
+    const { context, matched, passage, ended, early } = this.#order;
+    this.#stopListening();
+    early.client.off('close', this.#onClientClose);
+    if (status !== undefined) this.#count(status);
+    ended();
+    if (passage.ticket === undefined) return;
+    context.gate.end(passage.ticket, outcome);
     if (outcome !== 'in-doubt') return;
-    const why = 'the WebSocket was closed; what its last frames did is not known';
-    noteDoubt(this.#context, upgraded.passage, { method: 'GET', target: upgraded.request.url ?? '', why });
+    const why =
+      this.#tunnel === undefined
+        ? 'the WebSocket was asked for, and what became of it is not known'
+        : 'the WebSocket was closed; what its last frames did is not known';
+    noteDoubt(context, passage, { method: 'GET', target: matched.target, why });
   }
+}
 
-  #refuse(socket: Duplex, failure: Failure): void {
-    countRefusal(this.#context, failure);
-    answerOnSocket(socket, failure, this.#context.challenge);
-  }
+/** The server has let go of the connection: what it does for an answer is done here. */
+function responseOn(client: Duplex, request: IncomingMessage): ServerResponse {
+  const response = new ServerResponse(request);
+  response.shouldKeepAlive = false;
+  response.assignSocket(client as Socket);
+  client.on('drain', () => response.emit('drain'));
+  response.once('finish', () => endGently(client));
+  return response;
 }
 
 function socketClient(socket: Duplex): Client {
@@ -277,21 +349,4 @@ function socketClient(socket: Duplex): Client {
       return () => socket.off('close', listener);
     },
   };
-}
-
-/** The forwarder takes its headers from the parsed form: give it what would be sent, and the handshake. */
-function setHeaders(request: IncomingMessage, headers: readonly string[]): void {
-  const { 'transfer-encoding': _, ...parsed } = parsedForm(headers);
-  request.headers = { ...parsed, connection: 'Upgrade', upgrade: 'websocket' };
-}
-
-function parsedForm(headers: readonly string[]): Record<string, string | string[]> {
-  const parsed: Record<string, string | string[]> = {};
-  for (let at = 0; at < headers.length; at += 2) {
-    const name = (headers[at] ?? '').toLowerCase();
-    const value = headers[at + 1] ?? '';
-    const before = parsed[name];
-    parsed[name] = before === undefined ? value : [before, value].flat();
-  }
-  return parsed;
 }

@@ -107,6 +107,24 @@ export function readBeginning(
   return leave;
 }
 
+/** Writes of which a store may have got a part while the client was still sending. */
+const partlySent = new WeakSet<IncomingMessage>();
+
+export function bodyIsBeingSent(request: IncomingMessage): void {
+  partlySent.add(request);
+}
+
+export function isBodyPartlySent(request: IncomingMessage): boolean {
+  return partlySent.has(request);
+}
+
+export class BodyOverLimit extends Error {
+  constructor() {
+    super('the body of the request is larger than allowed');
+    this.name = 'BodyOverLimit';
+  }
+}
+
 export class ClientBrokeOff extends Error {
   constructor() {
     super('the client ended the connection before its request was complete');
@@ -127,6 +145,8 @@ export class Upload implements UpstreamBody {
   readonly #request: IncomingMessage;
   readonly #mayContinue: () => boolean;
   readonly #trailersOf: (raw: readonly string[]) => readonly string[];
+  readonly #bytesMax: number;
+  #bytes = 0;
   #beginning: Buffer | undefined;
   #sink: UpstreamBodySink | undefined;
   #attached = false;
@@ -137,10 +157,12 @@ export class Upload implements UpstreamBody {
     request: IncomingMessage,
     mayContinue: () => boolean,
     trailersOf: (raw: readonly string[]) => readonly string[],
+    bytesMax: number,
     beginning: Buffer | undefined = begunBefore.get(request),
   ) {
     const { 'content-length': length, 'transfer-encoding': coding } = request.headers;
     this.length = length === undefined || coding !== undefined ? undefined : Number(length);
+    this.#bytesMax = bytesMax;
     this.#request = request;
     this.#mayContinue = mayContinue;
     this.#trailersOf = trailersOf;
@@ -156,7 +178,7 @@ export class Upload implements UpstreamBody {
     this.#sink = sink;
     const beginning = this.#beginning;
     this.#beginning = undefined;
-    if (beginning === undefined || sink.piece(beginning)) this.resume();
+    if (beginning === undefined || this.#pass(beginning)) this.resume();
   }
 
   resume(): void {
@@ -178,8 +200,18 @@ export class Upload implements UpstreamBody {
 
   readonly #onData = (chunk: Buffer): void => {
     if (!this.#mayContinue()) this.#sink?.broken(new LeaseLapsed());
-    else if (this.#sink?.piece(chunk) === false) this.#request.pause();
+    else if (!this.#pass(chunk)) this.#request.pause();
   };
+
+  /** False: no more for now. */
+  #pass(chunk: Buffer): boolean {
+    this.#bytes += chunk.byteLength;
+    if (this.#bytes > this.#bytesMax) {
+      this.#sink?.broken(new BodyOverLimit());
+      return false;
+    }
+    return this.#sink?.piece(chunk) !== false;
+  }
 
   readonly #onEnd = (): void => {
     this.#received = true;

@@ -317,7 +317,7 @@ describe('a hook that fails on a request', () => {
 
   test('what all bodies together may take is given back', async () => {
     const { port } = await startHooked(rpc, {
-      limits: { hookBytes: 150_000 },
+      limits: { hookedBytes: 150_000 },
       answer: answering('200 OK', '{"result":1}'),
     });
     for (let round = 0; round < 4; round += 1) {

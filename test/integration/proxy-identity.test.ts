@@ -298,7 +298,7 @@ describe('a session in a JSON body', () => {
   });
 
   test('is bounded in all requests together: beyond that 503, until one is over', async () => {
-    await start(knowing({ [shown]: 'ann' }, 'body'), rule, { limits: { bodyBytes: 1_500 } });
+    await start(knowing({ [shown]: 'ann' }, 'body'), rule, { limits: { inspectedBytes: 1_500 } });
     const body = `{"_SessionToken":"r:abc","x":"${'x'.repeat(900)}"}`;
     rig.gate.fence('ann', 'app');
     const first = await RawClient.open(rig.port);
@@ -314,7 +314,7 @@ describe('a session in a JSON body', () => {
   });
 
   test('that does not arrive in time is 408', async () => {
-    await start(knowing({ [shown]: 'ann' }, 'body'), rule, { limits: { bodyMs: 50 } });
+    await start(knowing({ [shown]: 'ann' }, 'body'), rule, { limits: { inspectMs: 50 } });
     const client = await RawClient.open(rig.port);
     client.send(`POST /a HTTP/1.1\r\nHost: h\r\n${json}\r\nContent-Length: 50\r\n\r\n{"_Sess`);
     expect(codeOf(await client.answer())).toBe('request-timeout');

@@ -186,7 +186,7 @@ describe('a body that decides', () => {
   });
 
   test('that does not arrive, or finds no room, is refused and nothing is sent', async () => {
-    await startInApp({ limits: { bodyMs: 50, bodyBytes: 100 } });
+    await startInApp({ limits: { inspectMs: 50, inspectedBytes: 100 } });
     const late = await RawClient.open(rig.port);
     late.send(bytesOf({ target: '/search', body: 'xxxxx' }).slice(0, -1));
     const slow = await late.answer();
@@ -200,7 +200,7 @@ describe('a body that decides', () => {
   });
 
   test('of a client that goes away while it is read leaves nothing behind', async () => {
-    await startInApp({ limits: { bodyBytes: 1_000 } });
+    await startInApp({ limits: { inspectedBytes: 1_000 } });
     const client = await RawClient.open(rig.port);
     client.send(bytesOf({ target: '/search', body: `{"a":"${'x'.repeat(900)}"}` }).slice(0, -1));
     const fits = { target: '/search', body: `{"a":"${'x'.repeat(800)}"}` };

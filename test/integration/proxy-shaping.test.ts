@@ -227,8 +227,8 @@ test('an upgrade and its answer take the same form as a request and its answer',
   expect([headerOf(sent, 'host'), headerOf(sent, 'x-api-key')]).toEqual(['shop.example', 'ours']);
   expect(client.received).not.toMatch(/^server:/im);
   expect(client.received.match(/^set-cookie: .*$/gim)).toEqual([
-    'set-cookie: a=1; Domain=shop.example',
-    'set-cookie: b=2',
+    'Set-Cookie: a=1; Domain=shop.example',
+    'Set-Cookie: b=2',
   ]);
   client.close();
 });

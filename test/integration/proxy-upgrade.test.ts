@@ -13,6 +13,7 @@ interface EchoStore {
   readonly sockets: WebSocketServer;
   readonly url: string;
   readonly requests: IncomingMessage[];
+  readonly messages: string[];
   readonly closes: number[];
 }
 
@@ -41,10 +42,14 @@ async function startEcho(): Promise<EchoStore> {
   const server = createServer((_request, response) => response.writeHead(404).end('no'));
   const sockets = new WebSocketServer({ server, path: '/live' });
   const requests: IncomingMessage[] = [];
+  const messages: string[] = [];
   const closes: number[] = [];
   sockets.on('connection', (socket, request) => {
     requests.push(request);
-    socket.on('message', (data) => socket.send(data));
+    socket.on('message', (data: Buffer) => {
+      messages.push(data.toString());
+      socket.send(data);
+    });
     socket.on('close', (code) => closes.push(code));
     socket.on('error', () => {});
   });
@@ -54,6 +59,7 @@ async function startEcho(): Promise<EchoStore> {
     server,
     sockets,
     requests,
+    messages,
     closes,
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
   };
@@ -140,4 +146,28 @@ test('a client that goes away takes its connection to the store with it', async 
   socket.terminate();
   await until('the store sees it closed', () => legacy.closes.length === 1);
   await until('its ticket has ended', () => rig.gate.endings.length === 1);
+});
+
+test('no frame is passed to the store once the lease has lapsed, even before anybody says so', async () => {
+  const socket = await open('ann');
+  expect(await echo(socket, 'hello')).toBe('hello');
+  const closed = once(socket, 'close');
+  rig.gate.loseLease();
+  socket.send('too late');
+  await closed;
+  await until('the store sees the end', () => legacy.closes.length === 1);
+  expect(legacy.messages).toEqual(['hello']);
+  expect(rig.gate.endings).toEqual([{ partition: 'ann', outcome: 'in-doubt' }]);
+});
+
+test('an upgrade whose lease lapses while its store is being connected to is not sent, and says so', async () => {
+  const mayContinue = rig.gate.mayContinue.bind(rig.gate);
+  Object.assign(rig.gate, { mayContinue: () => false });
+  const lines = 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n';
+  const answer = await exchange(rig.port, `GET /live HTTP/1.1\r\nHost: h\r\nx-user: ann\r\n${lines}\r\n`);
+  Object.assign(rig.gate, { mayContinue });
+  expect(statusOf(answer)).toBe(503);
+  expect(JSON.parse(answer.body)).toMatchObject({ code: 'lease-lapsed', sent: 'no', store: 'legacy' });
+  expect(rig.gate.endings).toEqual([{ partition: 'ann', outcome: 'not-sent' }]);
+  expect(legacy.requests).toEqual([]);
 });

@@ -30,7 +30,7 @@ beforeEach(async () => {
   const tls = { cert: used.certFile, key: used.keyFile };
   rig = await startRig({
     config: { proxy: { port: 0, tls }, flip: { holdMs: 20_000 } },
-    limits: { certificateLookMs: 20 },
+    certificateLookMs: 20,
     legacy: { rewrite: { location: true } },
   });
 });
@@ -147,7 +147,7 @@ suite(`the certificate (${noOpenssl ?? 'with openssl'})`, () => {
   test('is read again at once when an operator asks for it', async () => {
     await rig.stop();
     const tls = { cert: used.certFile, key: used.keyFile };
-    rig = await startRig({ config: { proxy: { port: 0, tls } }, limits: { certificateLookMs: 1e6 } });
+    rig = await startRig({ config: { proxy: { port: 0, tls } }, certificateLookMs: 1e6 });
     const before = await shown();
     put(second);
     rig.proxy.renewCertificate();

@@ -6,7 +6,7 @@ import type { LinkNotes } from '../../src/core/links.ts';
 import type { TlsOptions } from 'node:tls';
 import type { RecordKey } from '../../src/core/ports.ts';
 import type { Hooks } from '../../src/proxy/hook.ts';
-import { createProxy, type Proxy, type ProxyLimits } from '../../src/proxy/proxy.ts';
+import { createProxy, type Proxy } from '../../src/proxy/proxy.ts';
 import { createTestGate, type TestGate } from './gate.ts';
 import { type RawAnswer, RawUpstream } from './raw-http.ts';
 
@@ -45,7 +45,8 @@ export async function startRig(
     readonly prefix?: string;
     /** The stores speak TLS with it. */
     readonly tls?: TlsOptions;
-    readonly limits?: Partial<ProxyLimits>;
+    readonly limits?: Partial<Config['proxy']['limits']>;
+    readonly certificateLookMs?: number;
     readonly keys?: IdempotencyKeys;
     /** Their stores need `hook` in the configuration, too. */
     readonly hooks?: Hooks;
@@ -60,8 +61,11 @@ export async function startRig(
   const rung: RecordKey[] = [];
   const doubted: ProxyDoubt[] = [];
   const logged: ProxyRig['logged'] = [];
+  const { limits, certificateLookMs } = options;
+  const proxyKeys = (options.config?.['proxy'] as object | undefined) ?? { port: 0 };
   const config = configOf({
     ...options.config,
+    proxy: { ...proxyKeys, ...(limits === undefined ? {} : { limits }) },
     stores: {
       legacy: { url: legacy.url + (options.prefix ?? ''), ...options.legacy },
       app: { url: app.url + (options.prefix ?? ''), ...options.app },
@@ -74,7 +78,7 @@ export async function startRig(
       doubts: { note: (doubt) => void doubted.push(doubt) },
       doorbell: { ring: (record) => void rung.push(record), flush: async () => {} },
       log: (_level, event, fields = {}) => void logged.push({ event, fields }),
-      ...(options.limits === undefined ? {} : { limits: options.limits }),
+      ...(certificateLookMs === undefined ? {} : { certificateLookMs }),
       ...(options.keys === undefined ? {} : { keys: options.keys }),
       ...(options.hooks === undefined ? {} : { hooks: options.hooks }),
       ...(options.links === undefined ? {} : { links: options.links }),

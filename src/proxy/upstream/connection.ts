@@ -172,7 +172,8 @@ export class Connection implements Carrier, BodyWatch {
     if (taken.refusal !== undefined)
       this.#end('broken', new Error(`the answer is not HTTP: ${taken.refusal}`));
     else if (taken.end !== undefined) this.#complete(exchange, taken.end);
-    else if (!this.#paused) this.#waitForStore(exchange);
+    // A head that comes byte by byte has no more time than one that comes at once.
+    else if (this.#headTaken) this.#waitForStore(exchange);
   }
 
   #takeHead(exchange: Exchange, { status, reason, rawHeaders, eventStream }: FinalHead): void {

@@ -181,6 +181,30 @@ describe('what one key must know of another', () => {
       /less than flip.holdMs \(5000\)/,
     ],
     [
+      'a head that may take longer than its request',
+      { 'proxy.limits': { headersTimeoutMs: 5_000, requestTimeoutMs: 4_000 } },
+      'proxy.limits.headersTimeoutMs',
+      'must not be more than requestTimeoutMs (4000): the head is a part of the request',
+    ],
+    [
+      'more held writes of one partition than of all',
+      { 'proxy.limits': { heldPerPartition: 11, heldTotal: 10 } },
+      'proxy.limits.heldPerPartition',
+      'must not be more than heldTotal (10)',
+    ],
+    [
+      'held writes that could take every connection',
+      { 'proxy.limits': { heldTotal: 1_000, connections: 1_000 } },
+      'proxy.limits.heldTotal',
+      /^must be less than connections \(1000\)/,
+    ],
+    [
+      'a limit that is none',
+      { 'proxy.limits': { headerBytes: 100 } },
+      'proxy.limits.headerBytes',
+      'must be 1024 or more',
+    ],
+    [
       'a key that its first write outlasts',
       { 'proxy.idempotency.keepMs': 40_000 },
       'proxy.idempotency.keepMs',

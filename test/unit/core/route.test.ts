@@ -1,7 +1,7 @@
 /** Which route a request matches: tables over every kind of condition, and over what is ambiguous. */
 import { describe, expect, test } from '@jest/globals';
 import type { Reading } from '../../../src/core/condition.ts';
-import { compileRoutes, type RouteRule, type SeenRequest } from '../../../src/core/route.ts';
+import { compileRoutes, unsafeTarget, type RouteRule, type SeenRequest } from '../../../src/core/route.ts';
 
 interface Sent {
   readonly path?: string;
@@ -148,4 +148,44 @@ test('a path that is spelled in another way is ambiguous under conditions, too',
   const table = compileRoutes([{ path: '/a', query: { a: 'x' }, access: 'read' }]);
   expect(table(seen({ path: '/A', query: 'a=x' }))).toEqual({ match: 'ambiguous', by: 'path' });
   expect(table(seen({ path: '/A', query: 'a=y' }))).toMatchObject({ match: 'route', route: undefined });
+});
+
+describe('a slash that is encoded, or the other way round', () => {
+  const table = compileRoutes([
+    { path: '/files/*', store: 'legacy' },
+    { path: '/calendars/:owner/*', partition: 'path.owner' },
+    { path: '/a/b/c', access: 'read' },
+  ]);
+  test.each([
+    '/b%2Fc',
+    '/b%5cc',
+    '/b\\c',
+    '/files/a%2Fb',
+    '/files/a\\b%2f',
+    '/x/%2F/y',
+    '/calendars/o/a%2Fb',
+  ])('%s is forwarded: no route is in question', (path) => expect(table(seen({ path })).match).toBe('route'));
+  test.each([
+    '/files%2Fa',
+    '/FILES%5ca',
+    '/files\\a',
+    '/calendars/ann%2Fx',
+    '/calendars/a%2fb/x',
+    '/calendars%2Fann/x',
+    // Whoever takes one of them for a slash, and not the other.
+    '/a%2Fb\\c',
+    '/a\\b/c',
+    '/calendars/ann\\b%2Fx',
+  ])('%s is ambiguous', (path) => {
+    expect(table(seen({ path }))).toEqual({ match: 'ambiguous', by: 'path' });
+  });
+  test.each(['/a%2F..%2Fb', '/a\\..', '/%5c%2e%2E%5cb', '/a/..%2fb', '/..\\', '/.%2Fa'])(
+    '%s is refused',
+    (path) => {
+      expect(unsafeTarget(path)).toBe('it contains a dot segment');
+    },
+  );
+  test.each(['/b%2Fc', '/b\\c', '/a..%2F..b', '/%252e%252e%252f'])('%s is no climb', (path) => {
+    expect(unsafeTarget(path)).toBeUndefined();
+  });
 });
