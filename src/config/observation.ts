@@ -72,7 +72,7 @@ export const observationLine = z.discriminatedUnion('type', [
     at,
     host: z.string(),
     pid: z.int(),
-    names: z.enum(['hash', 'plain']),
+    users: z.enum(['hash', 'plain']),
   }),
   z.object({ type: z.literal('dropped'), at, count, because: z.string() }),
   z.object({

@@ -84,7 +84,7 @@ export interface ObservationStart {
   readonly at: string;
   readonly host: string;
   readonly pid: number;
-  readonly names: 'hash' | 'plain';
+  readonly users: 'hash' | 'plain';
 }
 
 /** Lines that should stand here and could not be written. */

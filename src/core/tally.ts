@@ -41,7 +41,7 @@ export class Tally {
     this.#paths = new PathTable(limits.pathsMax, { make: () => new Map(), merge: mergeMethods });
   }
 
-  /** Returns the path under which it was counted; `path`: masked. */
+  /** Returns the path under which it was counted, where there was room for it; `path`: masked. */
   add(path: string, observation: Counted): string {
     this.requests += 1;
     const { route, method } = observation;
@@ -49,21 +49,29 @@ export class Tally {
     if (route !== null) count(this.#ofRoute(route), observation);
     else if (place === undefined) count(this.#rest, observation);
     else count(ofMethod(place.value, method), observation);
-    return place?.path ?? '/…';
+    return place?.path ?? path;
   }
 
-  /** Routes in the order of the configuration, then paths, those with the most requests first. */
-  rows(): ObservedRow[] {
+  /**
+   * Routes in the order of the configuration, then paths, those with the most requests first. At most `rowsMax`;
+   * what is left stands in the last one.
+   */
+  rows(rowsMax = Number.POSITIVE_INFINITY): ObservedRow[] {
     const ofRoutes = [...this.#routes.values()]
       .toSorted((a, b) => (a.route?.index ?? 0) - (b.route?.index ?? 0))
-      .map(({ route, counts }) => rowOf({ route, method: null, path: route?.path ?? null }, counts));
+      .map(({ route, counts }) => ({ of: { route, method: null, path: route?.path ?? null }, counts }));
     const ofPaths = [...this.#paths.entries()]
       .flatMap(([path, methods]) =>
-        [...methods].map(([method, counts]) => rowOf({ route: null, method, path }, counts)),
+        [...methods].map(([method, counts]) => ({ of: { route: null, method, path }, counts })),
       )
-      .toSorted((a, b) => b.requests - a.requests);
-    const rest = rowOf({ route: null, method: null, path: null }, this.#rest);
-    return [...ofRoutes, ...ofPaths, ...(rest.requests === 0 ? [] : [rest])];
+      .toSorted((a, b) => b.counts.requests - a.counts.requests);
+    const all = [...ofRoutes, ...ofPaths];
+    const rest = noCounts();
+    mergeCounts(rest, this.#rest);
+    for (const { counts } of all.slice(rowsMax - 1)) mergeCounts(rest, counts);
+    const rows = all.slice(0, rowsMax - 1).map(({ of, counts }) => rowOf(of, counts));
+    if (rest.requests > 0) rows.push(rowOf({ route: null, method: null, path: null }, rest));
+    return rows;
   }
 
   #ofRoute(route: NonNullable<Observation['route']>): Counts {

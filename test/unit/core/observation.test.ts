@@ -172,6 +172,10 @@ describe('a tally', () => {
     ]);
     expect(tally.requests).toBe(6);
     for (const row of tally.rows()) expect(observedRow.parse(row)).toEqual(row);
+    const [first, rest, ...more] = tally.rows(2);
+    expect(more).toEqual([]);
+    expect(first).toEqual(tally.rows()[0]);
+    expect(rest).toMatchObject({ path: null, requests: 5, writes: 4, refused: { 'no-identity': 1 } });
   });
 });
 
