@@ -23,6 +23,7 @@ import { Rounds } from './ledger/rounds.ts';
 import { type Lookout, openLookout } from './ledger/lookout.ts';
 import { LedgerRecovery } from './ledger/restore.ts';
 import type { Log } from './log.ts';
+import { startObserving } from './observe-role.ts';
 import { pause } from './pause.ts';
 import { ProxyProcesses } from './processes/processes.ts';
 import { openKeys, ProxyRole } from './proxy-role.ts';
@@ -84,6 +85,9 @@ export async function startRole(role: Role, request: RoleRequest): Promise<Runni
     }
   };
   try {
+    if (request.config.proxy.mode === 'observe' && (role === 'up' || role === 'proxy')) {
+      return { ...(await startObserving(request, stops)), stop };
+    }
     const { address, died } = await openRedis(role, request, stops);
     return { ...(await startParts(role, request, address, stops)), stop, failed: died };
   } catch (error) {
@@ -346,6 +350,7 @@ function handoffDesk(
     copies: sync.desk,
     guards: sync.guardCalls,
     acceptLoss: config.ledger.acceptLoss,
+    observing: config.proxy.mode === 'observe',
     pinnedRoutes: config.routes.filter((route) => route.store !== undefined).map((route) => route.path),
     settings: { ...config.flip, guarded, proof, feedDelayMs: sync.readers.legacy.feedDelayMs },
     plans: new Book<Plan>(redis, 'plans', plansKept),

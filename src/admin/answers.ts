@@ -262,7 +262,20 @@ export const memberRemoveAnswer = z.object({
   pid: z.int(),
   silentMs: milliseconds,
 });
-export const membersAnswer = z.object({ members: z.array(memberAnswer) });
+export const observerAnswer = z.object({
+  id: z.string(),
+  host: z.string(),
+  pid: z.int(),
+  settleMs: milliseconds,
+  seenAtMs: milliseconds.describe('By the Redis clock.'),
+  silentMs: milliseconds,
+});
+export const membersAnswer = z.object({
+  members: z.array(memberAnswer),
+  observers: z
+    .array(observerAnswer)
+    .describe('Proxies that only observe; while there is one, nothing moves.'),
+});
 
 export const statusAnswer = z.object({
   counts: countsAnswer,

@@ -6,17 +6,29 @@ import { type Operation, operation, type Reply } from './operation.ts';
 import type { AdminParts } from './parts.ts';
 import { reason } from './terms.ts';
 
+/** Many times as long as an observer takes to be seen again. */
+const observerSilentMs = 10_000;
+
 export function memberOperations(parts: AdminParts): Operation[] {
   return [
     operation({
       method: 'get',
       path: '/members',
       role: 'viewer',
-      summary: 'The proxy processes listed in the ledger.',
+      summary: 'The proxy processes listed in the ledger: members, and those that only observe.',
       answer: membersAnswer,
       run: async () => {
-        const members = await parts.ledger.members();
-        return { answer: { members: members.map((member) => ({ ...member, ...silenceOf(parts, member) })) } };
+        const [members, observers, nowMs] = await Promise.all([
+          parts.ledger.members(),
+          parts.ledger.observers.list(),
+          parts.ledger.nowMs(),
+        ]);
+        return {
+          answer: {
+            members: members.map((member) => ({ ...member, ...silenceOf(parts, member) })),
+            observers: observers.map((observer) => ({ ...observer, silentMs: nowMs - observer.seenAtMs })),
+          },
+        };
       },
     }),
     operation({
@@ -49,11 +61,7 @@ async function remove(parts: AdminParts, id: string, why: string): Promise<Reply
   }
   await parts.watch?.look();
   const member = (await parts.ledger.members()).find((listed) => listed.id === id);
-  if (member === undefined) {
-    return {
-      problem: { code: 'no-such-member', detail: `No member ${id} is listed; GET /v1/members lists them.` },
-    };
-  }
+  if (member === undefined) return removeObserver(parts, id, why);
   const silentMs = parts.watch?.silentMs(id) ?? 0;
   const needMs = member.leaseMs + member.writeTimeoutMs + member.settleMs;
   const who = `${id} (pid ${member.pid} on ${member.host})`;
@@ -68,4 +76,23 @@ async function remove(parts: AdminParts, id: string, why: string): Promise<Reply
   }
   const change = { action: 'member.remove', target: id, reason: why, before: member, after: null };
   return { answer: { id, host: member.host, pid: member.pid, silentMs: Math.round(silentMs) }, change };
+}
+
+/** An observer goes on without the ledger, so its silence is only a hint: the operator vouches for its death. */
+async function removeObserver({ ledger }: AdminParts, id: string, why: string): Promise<Reply> {
+  const observer = (await ledger.observers.list()).find((listed) => listed.id === id);
+  if (observer === undefined) {
+    const detail = `No member ${id} is listed; GET /v1/members lists them.`;
+    return { problem: { code: 'no-such-member', detail } };
+  }
+  const { host, pid, settleMs, seenAtMs } = observer;
+  const silentMs = (await ledger.nowMs()) - seenAtMs;
+  const needMs = observerSilentMs + settleMs;
+  const who = `${id} (pid ${pid} on ${host})`;
+  if (silentMs <= needMs || !(await ledger.observers.end(id, seenAtMs))) {
+    const detail = `Nothing was done: ${who}, which observes, was seen ${silentMs} ms ago, and counts as silent after ${needMs} ms. Stop that process, or wait, and repeat.`;
+    return { problem: { code: 'member-alive', detail, members: { silentMs, needMs } } };
+  }
+  const change = { action: 'member.remove', target: id, reason: why, before: observer, after: null };
+  return { answer: { id, host, pid, silentMs }, change };
 }

@@ -11,6 +11,7 @@ import { partitionsResolve } from './commands/partitions-resolve.ts';
 import { ledgerCommands } from './commands/ledger.ts';
 import { linkCommands } from './commands/links.ts';
 import { memberCommands } from './commands/members.ts';
+import { observeCommands } from './commands/observe.ts';
 import { plan } from './commands/plan.ts';
 import { rollback } from './commands/rollback.ts';
 import { servers } from './commands/serve.ts';
@@ -22,6 +23,7 @@ import { verify } from './commands/verify.ts';
 export const commands: readonly Command[] = [
   ...servers,
   doctor,
+  ...observeCommands,
   plan,
   flip,
   rollback,

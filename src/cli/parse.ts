@@ -148,6 +148,7 @@ function checkPositionals(command: Command, positionals: readonly string[]): str
   if (positionals.length < needed) {
     return `"${command.name}" needs ${command.positionals[positionals.length] ?? 'an argument'}.`;
   }
+  if (command.positionals.at(-1)?.endsWith('…]') === true) return undefined;
   const extra = positionals[command.positionals.length];
   return extra === undefined ? undefined : `"${command.name}" does not take "${extra}".`;
 }

@@ -11,9 +11,8 @@ type Connector = NonNullable<Config['stores']['legacy']['connector']>;
 
 /** Every place of the configuration that asks for something this version does not have. */
 export function notAvailableYet(config: ReadableConfig): ConfigProblem[] {
-  const { proxy, sync, stores } = config;
+  const { sync, stores } = config;
   const wanted: [path: string, unavailable: boolean, instead: string][] = [
-    ['proxy.mode', proxy.mode === 'observe', 'use enforce'],
     ['sync.rollbackWindow', on(sync.rollbackWindow), 'use off'],
     ...config.routes.flatMap((route, at) => routeRows(`routes[${at}]`, route)),
     ...connectorRows('stores.legacy.connector', stores.legacy.connector),

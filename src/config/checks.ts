@@ -29,6 +29,7 @@ export function findingsOf(config: ReadableConfig): Findings {
   checkLimits(config, report);
   checkKeys(config, report);
   checkStores(config, report);
+  checkObserving(config, report);
   shapingFindings(config, report);
   identityFindings(config, report);
   routeFindings(config, report);
@@ -66,7 +67,7 @@ function plainHost(host: string | undefined): string | undefined {
   return ['localhost', '127.0.0.1', '::1', '[::1]'].includes(host ?? '') ? 'loopback' : host;
 }
 
-function checkTokens({ admin }: ReadableConfig, report: Reporter): void {
+function checkTokens({ admin, proxy }: ReadableConfig, report: Reporter): void {
   if (admin.tokens === undefined) return;
   const seen = new Map<string, number>();
   for (const [at, { name }] of admin.tokens.entries()) {
@@ -78,7 +79,7 @@ function checkTokens({ admin }: ReadableConfig, report: Reporter): void {
       );
     } else seen.set(name, at);
   }
-  if (admin.tokens.length === 0) {
+  if (admin.tokens.length === 0 && proxy.mode !== 'observe') {
     report.warning(
       'admin.tokens is empty: the admin API and the commands that use it will refuse every call.',
     );
@@ -152,6 +153,20 @@ function checkKeys({ proxy, stores }: ReadableConfig, report: Reporter): void {
       'proxy.idempotency.keepMs',
       `must be more than stores.${name}.writeTimeoutMs and settleMs together (${writeTimeoutMs + settleMs}): a key must outlast its first write`,
     );
+  }
+}
+
+/** What an observing proxy does not do is not configured for it, or its operator would rely on it. */
+function checkObserving({ proxy, stores }: ReadableConfig, report: Reporter): void {
+  if (proxy.mode !== 'observe') return;
+  if (stores.legacy.hook !== undefined) {
+    report.problem(
+      'stores.legacy.hook',
+      'cannot stand beside proxy.mode observe, which passes everything on as it came',
+    );
+  }
+  if ((proxy.processes ?? 1) > 1) {
+    report.problem('proxy.processes', 'must be 1 with proxy.mode observe; start more proxies beside it');
   }
 }
 

@@ -5,6 +5,7 @@ import { LineCounter, parseDocument } from 'yaml';
 import { accessHash } from './access-hash.ts';
 import { notAvailableYet } from './availability.ts';
 import { findingsOf } from './checks.ts';
+import { schemaFor } from './observing.ts';
 import { fillIn, type Environment } from './placeholders.ts';
 import { problemsOf, type ConfigProblem } from './problems.ts';
 import { configSchema, type Config, type ParsedConfig } from './schema.ts';
@@ -53,13 +54,14 @@ export function parseConfig(text: string, env: Environment, path: string): Loade
   const parsed = parseText(text);
   if ('problems' in parsed) return refused(parsed.problems);
   const filled = fillIn(parsed.value, configSchema, env);
-  const checked = configSchema.safeParse(filled.value);
+  const schema = schemaFor(filled.value);
+  const checked = schema.safeParse(filled.value);
   const sections = checked.success ? checked.data : readableSections(filled.value);
   const findings = findingsOf(sections);
   // A placeholder without a value has been reported; what the schema thinks of its text says nothing more.
   const reported = new Set(filled.problems.map((problem) => problem.path));
   const others = [
-    ...(checked.success ? [] : problemsOf(checked.error.issues, configSchema, filled.value)),
+    ...(checked.success ? [] : problemsOf(checked.error.issues, schema, filled.value)),
     ...findings.problems,
     ...notAvailableYet(sections),
   ].filter((problem) => !reported.has(problem.path));

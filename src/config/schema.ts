@@ -41,7 +41,23 @@ export const proxySchema = z.strictObject({
   mode: z
     .enum(['enforce', 'observe'])
     .default('enforce')
-    .describe('With observe, everything goes to legacy and decisions are only recorded.'),
+    .describe(
+      'With observe, everything goes to legacy as it came, and what enforcing would do is written down (docs/observe.md). Then stores.app, secret and identity may be left out.',
+    ),
+  observe: z
+    .strictObject({
+      users: z
+        .enum(['hash', 'plain'])
+        .default('hash')
+        .describe('How users and partitions stand in the records: as keyed hashes, or as they are.'),
+      totalBytes: z
+        .int()
+        .min(1_048_576)
+        .default(1_073_741_824)
+        .describe('Size of all records together; the oldest make room for new ones.'),
+    })
+    .prefault({})
+    .describe('The records of an observing proxy, in observe/ below dataDir.'),
   trustedProxies: z
     .array(z.string())
     .default([])

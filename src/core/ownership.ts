@@ -62,6 +62,8 @@ export type TransitionRefusal =
   | { readonly refused: 'other-attempt'; readonly detail: string }
   /** The ledger lost data; nothing moves until an operator restores it. */
   | { readonly refused: 'ledger-regressed'; readonly detail: string }
+  /** A proxy only observes, and is stopped by no fence. */
+  | { readonly refused: 'observed'; readonly detail: string }
   | { readonly refused: 'deadline-passed'; readonly detail: string }
   | { readonly refused: 'deadline-not-passed'; readonly detail: string };
 

@@ -62,6 +62,23 @@ export interface MemberRecord {
   readonly unexpirable?: boolean | undefined;
 }
 
+/** A proxy process that sends everything to the default store and only records; while it is listed nothing moves. */
+export interface ObserverRecord {
+  readonly id: string;
+  readonly host: string;
+  readonly pid: number;
+  /** How long what it passed on last may still take effect at the store, ms. */
+  readonly settleMs: number;
+  /** Redis clock. */
+  readonly seenAtMs: number;
+}
+
+export interface ObserverList {
+  list(): Promise<ObserverRecord[]>;
+  /** With `seenAtMs` only if it was not seen since. False: it was, or it was not listed. */
+  end(id: string, seenAtMs?: number): Promise<boolean>;
+}
+
 export interface MemberAcknowledgement extends Acknowledgement {
   readonly member: string;
 }
@@ -81,7 +98,8 @@ export interface Ledger {
    * came back to life in the meantime stays, and must be waited for. False: it stays, or was not there.
    */
   removeMember(id: string, seenSequence?: number): Promise<boolean>;
-  /** When a member last left or was removed, Redis clock; 0 if none did. */
+  readonly observers: ObserverList;
+  /** When a member or an observer last left or was removed, Redis clock; 0 if none did. */
   lastDepartureMs(): Promise<number>;
   nowMs(): Promise<number>;
   /** An operator has looked: members forget the writes in doubt of the partition. Throws when refused. */

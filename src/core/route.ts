@@ -4,6 +4,10 @@ import type { StoreName } from './ownership.ts';
 
 export type Access = 'read' | 'write';
 
+/** What decided on the access; `unread`: a rule was passed over because the body could not be looked into. */
+export const accessReasons = ['method', 'route', 'graphql', 'override', 'upgrade', 'unread'] as const;
+export type AccessReason = (typeof accessReasons)[number];
+
 export interface RecordRule {
   readonly kind: string;
   /** Where the record's id is found: `path.NAME` in the request or `response.FIELD` in the answer. */

@@ -30,6 +30,8 @@ export interface PlanParts {
   readonly guarded: Readonly<Record<StoreName, boolean>>;
   readonly settings: Pick<HandoffSettings, 'proof'>;
   readonly acceptLoss: boolean;
+  /** The configuration is one of proxies that only observe. */
+  readonly observing?: boolean;
   readonly pinnedRoutes: readonly string[];
 }
 
@@ -198,6 +200,7 @@ async function globalBlockers(parts: PlanParts, to: StoreName): Promise<Blocker[
     add('ledger-regressed', `the ledger lost data (${lost.detail}); restore it: "onewriter ledger restore"`);
   }
   checkMembers(parts, add);
+  await checkObservers(parts, add);
   if (!parts.acceptLoss) {
     for (const gap of await parts.ledger.durabilityGaps()) {
       add(
@@ -231,6 +234,22 @@ async function checkStore(
     await parts.guards.verdict(store, stamp, 'read', AbortSignal.timeout(probeWithinMs));
   } catch (error) {
     add('guard-unreachable', `the guard of ${store} does not answer its signed calls: ${sentenceOf(error)}`);
+  }
+}
+
+/** What they are sent goes to legacy whatever the ledger says; see lua/transition.lua, which refuses each fence. */
+async function checkObservers(parts: PlanParts, add: (code: string, detail: string) => void): Promise<void> {
+  if (parts.observing === true) {
+    add(
+      'observe-mode',
+      'the configuration says proxy.mode observe; set it to enforce, and restart everything',
+    );
+  }
+  for (const { id, pid, host } of await parts.ledger.observers.list()) {
+    add(
+      'observing',
+      `proxy ${id} (pid ${pid} on ${host}) only observes and sends every write to legacy. Stop it or start it with proxy.mode enforce; if it is dead, take it off the list: onewriter members remove ${id}`,
+    );
   }
 }
 

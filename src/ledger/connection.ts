@@ -17,6 +17,7 @@ export const keys = {
   directory: `${keyPrefix}:directory`,
   doubts: `${keyPrefix}:doubts`,
   members: `${keyPrefix}:members`,
+  observers: `${keyPrefix}:observers`,
   acknowledgements: `${keyPrefix}:acknowledgements`,
   registry: `${keyPrefix}:registry`,
   sealing: `${keyPrefix}:sealing`,

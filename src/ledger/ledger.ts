@@ -20,6 +20,7 @@ import { readAllPartitions } from './all-partitions.ts';
 import { keys, luaSource, onlyReplyOf, redisNowMs } from './connection.ts';
 import { durabilityGaps } from './durability.ts';
 import { DurableWrites } from './durable-writes.ts';
+import { RedisObservers } from './observers.ts';
 import { parseRecord } from './records.ts';
 import { readRegression } from './regression.ts';
 
@@ -82,9 +83,9 @@ export class RedisLedger implements Ledger {
   readonly untouched: LedgerRecord;
   readonly #redis: Redis;
   readonly writes: DurableWrites;
+  readonly observers: RedisObservers;
   readonly #settings: LedgerSettings;
   readonly #untouchedRecord: string;
-
   /** `writing`: a connection for nothing else, where replicas must confirm (see DurableWrites). */
   constructor(redis: Redis, settings: LedgerSettings, writing = redis) {
     this.#redis = redis;
@@ -97,11 +98,12 @@ export class RedisLedger implements Ledger {
       changedAtMs: 0,
     });
     this.untouched = parseRecord(this.#untouchedRecord);
-    writing.defineCommand('onewriterTransition', { numberOfKeys: 3, lua: luaSource('transition') });
+    this.observers = new RedisObservers(redis, this.writes);
+    writing.defineCommand('onewriterTransition', { numberOfKeys: 4, lua: luaSource('transition') });
     const heartbeat = { numberOfKeys: 3, lua: luaSource('heartbeat') };
     for (const asked of new Set([redis, writing])) asked.defineCommand('onewriterHeartbeat', heartbeat);
     writing.defineCommand('onewriterAppend', { numberOfKeys: 3, lua: luaSource('append') });
-    writing.defineCommand('onewriterClaim', { numberOfKeys: 5, lua: luaSource('claim') });
+    writing.defineCommand('onewriterClaim', { numberOfKeys: 6, lua: luaSource('claim') });
     writing.defineCommand('onewriterDepart', { numberOfKeys: 2, lua: luaSource('depart') });
   }
 
@@ -141,6 +143,7 @@ export class RedisLedger implements Ledger {
         keys.partitions,
         keys.meta,
         keys.changes,
+        keys.observers,
         order.partition,
         current.phase,
         current.epoch,
@@ -160,6 +163,10 @@ export class RedisLedger implements Ledger {
     switch (answer) {
       case 'done':
         return { result: 'done', record, durable };
+      case 'observed': {
+        const detail = 'a proxy only observes and sends every write to legacy; "members list" names it';
+        return { result: 'refused', refusal: { refused: answer, detail }, record };
+      }
       case 'ledger-regressed':
       case 'deadline-passed':
       case 'deadline-not-passed':
@@ -312,7 +319,8 @@ export class RedisLedger implements Ledger {
     const owned = { phase: 'open', owner: rules.newPartitions, epoch: firstEpoch + 1 } as const;
     const [answer, text, sealed] = await this.writes.sendSurely<[string, string, string]>((pipeline) =>
       pipeline.onewriterClaim(
-        ...[keys.partitions, keys.meta, keys.changes, keys.registry, keys.sealing, partition, rules.hash],
+        ...[keys.partitions, keys.meta, keys.changes, keys.registry, keys.sealing, keys.observers],
+        ...[partition, rules.hash],
         ...[JSON.stringify(owned), randomUUID(), by, 'first write of a new partition'],
         ...[this.#untouchedRecord, changesKept, step],
       ),

@@ -74,7 +74,7 @@ export async function openLookout(parts: LookoutParts): Promise<Lookout> {
 }
 
 /** Without a password. */
-function nameOfLedger({ redisUrl, dataDir }: LookoutParts): string {
+export function nameOfLedger({ redisUrl, dataDir }: Pick<LookoutParts, 'redisUrl' | 'dataDir'>): string {
   if (redisUrl === 'embedded') return `embedded ${resolve(dataDir, 'redis')}`;
   const { hostname: host, port, pathname } = new URL(redisUrl);
   return `${host}:${port || '6379'}/${pathname.slice(1) || '0'}`;

@@ -8,6 +8,7 @@ import type { Failure } from '../core/failure.ts';
 import type { Directory } from '../core/homes.ts';
 import {
   type Access,
+  type AccessReason,
   classifyAccess,
   compileRoutes,
   isReadMethod,
@@ -37,6 +38,7 @@ export interface MatchedRequest {
   readonly query: string;
   readonly route: MatchedRoute | undefined;
   readonly access: Access;
+  readonly accessBy: AccessReason;
   /** Of partitions, by the field of the body in which they stand. */
   readonly names: ReadonlyMap<string, string | undefined>;
   /** What the body says at the places that the route names under `partitions`. */
@@ -165,9 +167,10 @@ function matchRequest(
   const byRule = classifyAccess(method, route?.rule, { method: overridden, upgrade });
   const graphql = route?.rule.graphql === true && route.rule.access === undefined && !overridden && !upgrade;
   const access = graphql ? graphqlAccess({ method, query, body: body ?? { kind: 'unreadable' } }) : byRule;
+  const accessBy = accessReasonOf({ upgrade, unread, overridden, graphql, rule: route?.rule });
   const names = body === undefined ? noNames : namesIn(body, rules.fields);
   const listed = listedIn(rules, route, body);
-  const matched = { method, target, path, query, route, access, names, ...listed };
+  const matched = { method, target, path, query, route, access, accessBy, names, ...listed };
   if (!namesDestination(method, overridden)) return { match: 'request', request: matched };
   const destination = matchDestination(rules, request, body);
   if (destination === 'needs-body') return needsBody;
@@ -220,6 +223,19 @@ function listedIn(
 ): Pick<MatchedRequest, 'listed'> {
   const list = route && lists.get(route.rule);
   return list === undefined || body === undefined ? {} : { listed: list.inBody(body) };
+}
+
+function accessReasonOf(found: {
+  readonly upgrade: boolean;
+  readonly unread: boolean;
+  readonly overridden: boolean;
+  readonly graphql: boolean;
+  readonly rule: RouteRule | undefined;
+}): AccessReason {
+  if (found.upgrade) return 'upgrade';
+  if (found.overridden) return found.unread ? 'unread' : 'override';
+  if (found.graphql) return 'graphql';
+  return found.rule?.access === undefined ? 'method' : 'route';
 }
 
 const noNames: ReadonlyMap<string, string | undefined> = new Map();

@@ -18,7 +18,7 @@ const hopByHop = new Set([
   'http2-settings',
 ]);
 /** Say where a request came from, or move it to another path behind the classifier's back. */
-const fromTrustedPeersOnly = new Set([
+export const fromTrustedPeersOnly = new Set([
   'forwarded',
   'x-real-ip',
   'x-original-url',

@@ -24,6 +24,15 @@ export function sourceOf(rule: PartitionRule, directory: Pick<Directory, 'cached
   return rule.path.startsWith('/') ? fromTemplate(rule.path) : fromPath(rule.path);
 }
 
+/** The rule in the words in which a route would write it. */
+export function textOf(rule: PartitionRule): string {
+  if ('by' in rule) return rule.by;
+  if ('directory' in rule) return 'directory';
+  return Object.entries(rule)
+    .map(([source, name]) => `${source}.${name}`)
+    .join();
+}
+
 /** `user`, or a source and a name: path, header, claim, query or body, as a route writes it. */
 export function routeSourceOf(text: string): PartitionSource {
   if (text === 'user') return fromUser;

@@ -15,16 +15,25 @@ const list: Command = {
     if (!admin.ok) return admin.refusal;
     const listed = await admin.value.get('/members', membersAnswer);
     if (!listed.ok) return listed.refusal;
-    for (const member of listed.value.members) context.output.event('member', member);
-    context.output.table(
-      listed.value.members.map(({ id, host, pid, silentMs, inFlight, inDoubt, unexpirable }) => [
+    const { members, observers } = listed.value;
+    for (const member of members) context.output.event('member', member);
+    for (const observer of observers) context.output.event('observer', observer);
+    context.output.table([
+      ...members.map(({ id, host, pid, silentMs, inFlight, inDoubt, unexpirable }) => [
         id,
         plain(`pid ${pid} on ${host}`),
         silentMs === undefined ? 'not watched' : `silent ${silentMs} ms`,
         `${inFlight} in flight, ${inDoubt} in doubt`,
         unexpirable === true ? 'goes on without the ledger' : '',
       ]),
-    );
+      ...observers.map(({ id, host, pid, silentMs }) => [
+        id,
+        plain(`pid ${pid} on ${host}`),
+        `silent ${silentMs} ms`,
+        'only observes: nothing moves',
+        'goes on without the ledger',
+      ]),
+    ]);
     return exitCodes.done;
   },
 };

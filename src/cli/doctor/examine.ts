@@ -3,6 +3,7 @@ import { loadConfig } from '../../config/load.ts';
 import type { Environment } from '../command.ts';
 import { fail, type Finding, ok, warn } from './finding.ts';
 import { checkNode, checkPorts, checkProcesses } from './machine.ts';
+import { checkObserving } from './observing.ts';
 import { checkRedis } from './redis.ts';
 import { checkIdentity, checkListening, checkPinnedRoutes, checkTokens } from './settings.ts';
 import { checkStore } from './stores.ts';
@@ -18,6 +19,12 @@ export async function examine(configPath: string, env: Environment): Promise<Fin
     return [node, ...problems];
   }
   const { config } = loaded;
+  const first = [
+    node,
+    ok('config', loaded.path),
+    ...loaded.warnings.map((warning) => warn('config', warning, 'See docs/configuration.md.')),
+  ];
+  if (config.proxy.mode === 'observe') return [...first, ...(await checkObserving(config))];
   const [redis, legacy, app, ports] = await Promise.all([
     checkRedis(config, env),
     checkStore(config, 'legacy'),
@@ -25,9 +32,7 @@ export async function examine(configPath: string, env: Environment): Promise<Fin
     checkPorts(config),
   ]);
   return [
-    node,
-    ok('config', loaded.path),
-    ...loaded.warnings.map((warning) => warn('config', warning, 'See docs/configuration.md.')),
+    ...first,
     checkTokens(config),
     ...checkListening(config),
     ...checkIdentity(config),

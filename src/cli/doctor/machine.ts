@@ -45,11 +45,11 @@ export function checkDataDir(dataDir: string): Finding {
 
 /** A port that is taken by onewriter itself is fine: the deployment runs already. */
 export async function checkPorts(config: Config): Promise<Finding[]> {
-  const { proxy, admin } = config;
-  return Promise.all([
-    checkPort('proxy.port', proxy, '/.well-known/onewriter/health'),
-    checkPort('admin.port', admin, '/healthz'),
-  ]);
+  return Promise.all([checkProxyPort(config), checkPort('admin.port', config.admin, '/healthz')]);
+}
+
+export function checkProxyPort({ proxy }: Config): Promise<Finding> {
+  return checkPort('proxy.port', proxy, '/.well-known/onewriter/health');
 }
 
 async function checkPort(

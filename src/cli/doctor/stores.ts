@@ -11,9 +11,9 @@ import { RestGuardCalls } from '../../stores/rest/guard-calls.ts';
 import { createRestStore, type RestStore } from '../../stores/rest/store.ts';
 import { fail, type Finding, lookMs, ok, sentenceOf, warn } from './finding.ts';
 
-/** Reads only: one page of each list, and a verdict that changes nothing. */
-export async function checkStore(config: Config, name: StoreName): Promise<Finding[]> {
-  const { url, connector, guard } = config.stores[name];
+/** Whether a connection to the store can be made, and trusted. */
+export async function checkReach(config: Config, name: StoreName): Promise<Finding[]> {
+  const { url } = config.stores[name];
   const setting = `stores.${name}`;
   const unreachable = await whyUnreachable(url);
   if (unreachable !== undefined) {
@@ -21,9 +21,19 @@ export async function checkStore(config: Config, name: StoreName): Promise<Findi
       fail(setting, `${url} cannot be reached (${unreachable})`, `Start it, or correct ${setting}.url.`),
     ];
   }
-  const findings = [ok(setting, `${url} accepts connections`), ...(await checkHook(setting, config, name))];
+  const reached = ok(setting, `${url} accepts connections`);
   const untrusted = await whyUntrusted(name, config);
-  if (untrusted !== undefined) return [...findings, fail(`${setting}.tls`, untrusted, adviceOnTls(setting))];
+  if (untrusted === undefined) return [reached];
+  return [reached, fail(`${setting}.tls`, untrusted, adviceOnTls(setting))];
+}
+
+/** Reads only: one page of each list, and a verdict that changes nothing. */
+export async function checkStore(config: Config, name: StoreName): Promise<Finding[]> {
+  const { connector, guard } = config.stores[name];
+  const setting = `stores.${name}`;
+  const findings = await checkReach(config, name);
+  if (findings.some(({ level }) => level === 'fail')) return findings;
+  findings.push(...(await checkHook(setting, config, name)));
   const store = createRestStore(name, config, unlimited);
   try {
     if (connector === undefined) {

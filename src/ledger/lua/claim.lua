@@ -9,6 +9,7 @@
 -- needs a higher epoch, or the guard would refuse its copies for ever.
 --
 -- KEYS  1 partitions (hash)  2 meta (hash)  3 changes (stream)  4 registry (hash)  5 seals under way (hash)
+--       6 observers (hash)
 -- ARGV  1 partition  2 hash of the rules that the member runs by  3 next ownership (JSON)  4 change id  5 by
 --       6 reason  7 untouched record (JSON)  8 stream length kept
 --       9 step: 'ask' only asks, 'seal' notes that the guard will be sealed, 'claim' claims
@@ -33,7 +34,8 @@ if attributes then
   redis.call('HSET', KEYS[4], ARGV[1], attributes)
   return {'at-home', ARGV[7], sealed}
 end
-if not known[3] then
+-- Who only observes lets everybody write to the default store, and tells nobody whom.
+if not known[3] or redis.call('HLEN', KEYS[6]) > 0 then
   if step ~= 'ask' then redis.call('HSET', KEYS[4], ARGV[1], '{}') end
   return {'taken-for-old', ARGV[7], sealed}
 end

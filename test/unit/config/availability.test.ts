@@ -79,6 +79,7 @@ describe('what this version has', () => {
       },
     ],
     ['several processes', { 'proxy.processes': 4 }],
+    ['to observe only', { 'proxy.mode': 'observe' }],
     ['where new partitions begin', { newPartitions: 'app' }],
     ['to go on without the ledger', { 'ledger.onLedgerLoss': 'serve-last-known' }],
     ['a directory of users', { partition: [{ directory: true }, { by: 'user' }] }],
@@ -91,7 +92,6 @@ describe('what this version has', () => {
 
 describe('what this version does not have', () => {
   const missing: [path: string, changes: Record<string, unknown>][] = [
-    ['proxy.mode', { 'proxy.mode': 'observe' }],
     ['sync.rollbackWindow', { 'sync.rollbackWindow': 'on' }],
     ['sync.rollbackWindow', { 'sync.rollbackWindow': true }],
     ['routes[0].reads', { routes: [{ path: '/a', reads: 'copy' }] }],

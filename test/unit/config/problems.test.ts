@@ -551,7 +551,7 @@ describe('what one key must know of another', () => {
 describe('all at once', () => {
   test('plain mistakes, missing variables, contradictions and what is not built come in one answer', () => {
     const text = `
-proxy: { port: "\${PORT}", mode: observe, trustedProxies: [nowhere] }
+proxy: { port: "\${PORT}", trustedProxies: [nowhere] }
 secret: short
 stores: { legacy: { url: "ftp://a" }, app: { } }
 identity: [ { header: x-user, from: [ "::1" ] }, { basic: true } ]
@@ -562,7 +562,6 @@ flip: { waves: [], drainMs: 4000 }
     expect(result.ok ? [] : result.problems.map(({ path }) => path)).toEqual([
       'proxy.port',
       'proxy.trustedProxies[0]',
-      'proxy.mode',
       'secret',
       'stores.legacy.url',
       'stores.app.url',
