@@ -26,11 +26,14 @@ export interface PairValues {
   readonly loose: readonly string[];
 }
 
+/** Many servers read this many and overlook the others (qs and PHP 1,000). */
+const pairsReadByAll = 500;
+
 export function valuesInPairs(text: string, name: string): PairValues {
   const want = looseName(name);
   return {
-    exact: valuesOf(text.split('&'), (found) => found === name),
-    loose: valuesOf(text.split(/[&;]/), (found) => looseName(found) === want),
+    exact: valuesOf(text.split('&').slice(0, pairsReadByAll), (found) => found === name),
+    loose: valuesOf(text.split(/[&;]/), (found) => looseName(found) === want || mangledName(found) === want),
   };
 }
 
@@ -76,13 +79,24 @@ function valuesOf(pairs: readonly string[], isIt: (name: string) => boolean): st
   return values;
 }
 
-/** Some servers overlook letter case, PHP reads "a.b" and "a b" as "a_b" and "a[]" as "a". */
+/**
+ * Some servers overlook letter case, and PHP ends a name at NUL and reads "a.b" and "a b" as "a_b" and "a[]" as "a".
+ * qs and Rack overlook brackets around a name.
+ */
 export function looseName(name: string): string {
-  return name
+  const [whole = ''] = name.split('\0', 1);
+  return whole
     .trim()
     .toLowerCase()
-    .replace(/(?<=.)\[.*$/s, '')
+    .replace(/^[[\]]+|[[\]]+$/g, '')
+    .replace(/\[.*$/s, '')
     .replaceAll(/[. ]/g, '_');
+}
+
+/** PHP reads a bracket that nothing closes as "_". */
+function mangledName(name: string): string | undefined {
+  const open = name.indexOf('[');
+  return open === -1 || name.includes(']', open) ? undefined : looseName(name.replaceAll('[', '_'));
 }
 
 /** Sequences that are no UTF-8 stay as they are. */

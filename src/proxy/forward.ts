@@ -12,7 +12,7 @@ import type { Passage } from './admit.ts';
 import { answerAgain, answerInterim, breakOff, leaveBehind } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
 import { type EventStreams, isEventStream } from './event-streams.ts';
-import { framed, responseHeaders } from './headers.ts';
+import { pairsOf, framed, responseHeaders } from './headers.ts';
 import { BodyTooLarge } from './hooked-upstream.ts';
 import type { KeyDecision, KeyedWrite } from './idempotency.ts';
 import { RecordFinder } from './record.ts';
@@ -396,10 +396,4 @@ class Forwarding implements UpstreamListener {
     if (settled === undefined) step();
     else settled.then(step).catch(this.#order.bug);
   }
-}
-
-function pairsOf(flat: readonly string[]): [string, string][] {
-  const pairs: [string, string][] = [];
-  for (let at = 0; at < flat.length; at += 2) pairs.push([flat[at] ?? '', flat[at + 1] ?? '']);
-  return pairs;
 }

@@ -173,3 +173,10 @@ function namedByConnection(value: string | undefined): Set<string> | undefined {
   if (lower === 'keep-alive' || lower === 'close') return undefined;
   return new Set(lower.split(',').map((name) => name.trim()));
 }
+
+/** Of a flat list, in its order. */
+export function pairsOf(flat: readonly string[]): [string, string][] {
+  const pairs: [string, string][] = [];
+  for (let at = 0; at < flat.length; at += 2) pairs.push([flat[at] ?? '', flat[at + 1] ?? '']);
+  return pairs;
+}

@@ -65,7 +65,8 @@ export function overridesMethodInQuery(query: string): boolean {
   if (!/_?method/i.test(query) && !query.includes('%')) return false;
   return query.split(/[&;]/).some((pair) => {
     const name = decodeOnce(pair.split('=', 1)[0] ?? '').replaceAll('+', ' ');
-    // PHP reads ".method", " method" and "_method[]" as _method too.
-    return /^\s*[_. ]method(\[|$)/i.test(name);
+    // PHP reads ".method", " method", "[method", "_method[]" and what stands before NUL as _method, too; qs and Rack
+    // overlook brackets around it.
+    return /^[\s[\]]*[_. []method(?:[[\]\0]|$)/i.test(name);
   });
 }
