@@ -25,13 +25,18 @@ function bareUndici(url: string): Server {
     }
     const { method = 'GET', url: path = '/' } = request;
     const body = request.headers['content-length'] === undefined ? null : request;
+    const gone = new Error('the client went away');
+    let started: { abort: (reason: Error) => void } | undefined;
+    response.once('close', () => {
+      if (!response.writableFinished) started?.abort(gone);
+    });
     pool.dispatch(
       { method, path, headers, body },
       {
         onRequestStart: (controller) => {
-          response.once('close', () => {
-            if (!response.writableFinished) controller.abort(new Error('the client went away'));
-          });
+          started = controller;
+          // Also while it waited for a connection: else that would wait for a body that never comes.
+          if (response.destroyed) controller.abort(gone);
         },
         onResponseStart: (controller, status) => {
           const raw = (controller.rawHeaders as Buffer[]).map((value) => value.toString('latin1'));
