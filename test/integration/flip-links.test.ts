@@ -102,6 +102,18 @@ describe('a plan', () => {
 });
 
 describe('a flip under way', () => {
+  test('moves them in the wave that was planned for them', async () => {
+    await rig.ledger.join({ leaseMs });
+    await link(['u00', 'u11'], ['u11', 'u05']);
+    rig.hopeless = new Set(['u05']);
+    const desk = await rig.openDesk({ batch: 1, waves: ['1', '100%'] });
+    const { id } = await rig.start(desk);
+    const paused = await rig.untilFlip(desk, id, 'it stands', ({ state }) => state === 'paused');
+    expect(paused.detail).toContain('in wave 1 of 2, 1 of 3 partitions stayed where they were');
+    await desk.resume(id, 'ops', 'seen');
+    expect(await rig.ended(desk, id)).toMatchObject({ state: 'failed', committed: 11, aborted: 1 });
+  });
+
   test('does not fence a partition that was joined with one that stays, and gives it up at once', async () => {
     await rig.ledger.join({ leaseMs });
     const desk = await rig.openDesk({ batch: 1, waves: ['100%'] });

@@ -209,14 +209,14 @@ describe('a write over several partitions', () => {
   test('keeps an advance of any one of them waiting until it has committed', async () => {
     await sealGuard(pool, 'set-e', 2);
     await sealGuard(pool, 'set-f', 2);
-    const client = await pool.connect();
-    await client.query('BEGIN');
-    const also = [{ partition: 'set-f', epoch: 4 }];
-    expect(await guardCheck(client, { partition: 'set-e', epoch: 4, access: 'write', also })).toBeUndefined();
-    const advance = advanceGuard(pool, 'set-f', 5);
-    await waiting('onewriter.advance');
-    await client.query('COMMIT');
-    client.release();
+    let advance: Promise<unknown> | undefined;
+    await inTransaction(async (client) => {
+      const also = [{ partition: 'set-f', epoch: 4 }];
+      const claims = { partition: 'set-e', epoch: 4, access: 'write', also } as const;
+      expect(await guardCheck(client, claims)).toBeUndefined();
+      advance = advanceGuard(pool, 'set-f', 5);
+      await waiting('onewriter.advance');
+    });
     expect(await advance).toMatchObject({ epoch: 5, written: true, accept: true });
     expect(await over(['set-e', 4], ['set-f', 4])).toBe('stale-epoch');
   });
@@ -228,6 +228,19 @@ describe('a write over several partitions', () => {
       [...names.slice(at % 4), ...names.slice(0, at % 4)].map((name) => [name, 4 + Math.floor(at / 40)]);
     const answers = await Promise.all(Array.from({ length: 80 }, (_, at) => over(...turn(at))));
     expect(answers.filter((code) => code !== undefined && code !== 'stale-epoch')).toEqual([]);
+  });
+
+  test('takes the rows in the order of their names: while it waits for one, it holds none behind it', async () => {
+    await sealGuard(pool, 'set-k', 2);
+    await sealGuard(pool, 'set-l', 2);
+    let writing: Promise<string | undefined> | undefined;
+    await inTransaction(async (client) => {
+      await client.query("SELECT 1 FROM onewriter.guard WHERE partition = 'set-k' FOR UPDATE");
+      writing = over(['set-l', 4], ['set-k', 4]);
+      await waiting('onewriter.check_all');
+      await client.query("SELECT 1 FROM onewriter.guard WHERE partition = 'set-l' FOR UPDATE NOWAIT");
+    });
+    expect(await writing).toBeUndefined();
   });
 
   test('needs partitions, and an epoch for each', async () => {

@@ -97,6 +97,16 @@ describe('partitions in a JSON body', () => {
     },
   );
 
+  test.each([
+    ['an object for a list, as PHP takes it', '{"requests":{"0":{"owner":"u2"}}}'],
+    ['null for a list', '{"requests":null}'],
+    ['an array for the whole body', '[{"owner":"u2"}]'],
+    ['an entry without an owner', '{"requests":[{}]}'],
+    ['more than a body may have', 'too long'],
+  ])('do not pass for none beside the acting user\u2019s own: %s', (_, body) => {
+    expect(found(by('body.requests[*].owner', { partition: 'user' }), { body })).toBe('no-partition');
+  });
+
   test('stand at any depth', () => {
     const config = by('body.data.rooms[*].guests[*].id');
     const body =
@@ -138,6 +148,10 @@ describe('partitions in a JSON body', () => {
     expect(many(partitionsMax + 1)).toBe('too-many-partitions');
     expect(found(owners, { body: body(entriesMax, () => 'u1') })).toEqual(['u1']);
     expect(found(owners, { body: body(entriesMax + 1, () => 'u1') })).toBe('too-many-partitions');
+    // Also where no single list is that long.
+    const row = Array.from({ length: entriesMax / 2 }, () => 'u1');
+    expect(found(by('body[*][*]'), { body: JSON.stringify([row]) })).toEqual(['u1']);
+    expect(found(by('body[*][*]'), { body: JSON.stringify([row, row]) })).toBe('too-many-partitions');
     const long = body(40, (at) => `${at}`.padEnd(200, 'x'));
     expect(found(owners, { body: long })).toBe('too-many-partitions');
   });
