@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { type CliProcess, runCli, startCli } from '../support/cli.ts';
 import { answering, TestService } from '../support/identity.ts';
 import { openLedger } from '../support/ledger.ts';
@@ -12,6 +12,9 @@ import { exchange, RawClient, RawUpstream, statusOf } from '../support/raw-http.
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { connectorFor, startRestStore } from '../support/rest-store.ts';
 import { until } from '../support/until.ts';
+
+// Each test starts several processes, one after the other.
+jest.setTimeout(180_000);
 
 let directory: string;
 let dataDir: string;
@@ -105,7 +108,7 @@ test('with nothing but the URL of legacy: traffic passes, is recorded, and leave
   const doctor = await runCli(['doctor', '--config', config]);
   expect(doctor.stdout).toMatch(/ok +proxy.mode +observe: everything goes to legacy/);
   expect(doctor.exit).toBe(0);
-}, 90_000);
+});
 
 test('the numbers of the report are those that an independent count finds', async () => {
   const service = await TestService.start(({ headers }, response) => {
@@ -337,7 +340,7 @@ describe('the ledger', () => {
     const doctor = await runCli(['doctor', '--config', observing]);
     expect(doctor.stdout).toMatch(/fail +redis +2 partitions do not live in legacy/);
     await Promise.all([old.stop(), young.stop()]);
-  }, 180_000);
+  });
 
   test('is embedded, and something has moved in it: a proxy that would observe does not start', async () => {
     const record = { id: 'a-u1', owner_id: 'u1', title: 'one' };
@@ -361,7 +364,7 @@ describe('the ledger', () => {
     expect(refused.exit).toBe(1);
     expect(refused.stderr).toContain('"u1" does not live in legacy');
     await Promise.all([old.stop(), young.stop()]);
-  }, 180_000);
+  });
 });
 
 function closed(client: RawClient): false {
