@@ -36,6 +36,7 @@ const { values } = parseArgs({
 const minutes = (usual: string): string[] => ['--minutes', values.minutes ?? usual];
 const parts: Readonly<Record<string, Part>> = {
   forwarders: { script: 'forwarders.ts', given: [], quick: ['--quick'] },
+  processes: { script: 'processes.ts', given: [], quick: undefined },
   admission: { script: 'admission.ts', given: [], quick: ['--quick'] },
   memory: { script: 'memory.ts', given: [], quick: ['--quick'] },
   soak: { script: 'soak.ts', given: minutes('1'), quick: minutes('0.2') },

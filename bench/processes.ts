@@ -161,5 +161,5 @@ if (values.store) {
   const rows = await run(counts, Number(values.seconds), Number(values.rounds));
   console.table(rows);
   console.log(`ratio: to ${counts[0]} in the same round, median; ${connections} connections`);
-  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, undefined, 2)}\n`);
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ rows }, undefined, 2)}\n`);
 }

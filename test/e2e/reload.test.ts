@@ -215,3 +215,22 @@ test('a ledger that loses its data at that moment does not pass for whole', asyn
   expect(log.length).toBe(before);
   await rig.close();
 }, 60_000);
+
+test('a signal that comes before the start is over ends nothing', async () => {
+  const process = startCli(['proxy', '--config', config], {
+    env: { NODE_OPTIONS: `--import=${hangUpEarly()}` },
+  });
+  await until('it listens', () => process.stdout().includes('proxy'), 20_000);
+  process.child.kill('SIGTERM');
+  const { exit, stderr } = await process.ended;
+  expect(exit).toBe(0);
+  expect(stderr).toContain('this process is just starting');
+}, 60_000);
+
+/** A module that sends the signal to its own process as soon as somebody listens for it. */
+function hangUpEarly(): string {
+  const file = join(directory, 'hang-up.mjs');
+  const code = `process.on('newListener', (event) => event === 'SIGHUP' && setImmediate(() => process.kill(process.pid, 'SIGHUP')));`;
+  writeFileSync(file, code);
+  return file;
+}

@@ -27,10 +27,17 @@ export const servers: readonly Command[] = (['up', 'proxy', 'admin', 'worker'] a
     const { config, hash: configHash, warnings } = loaded.value;
     for (const warning of warnings) output.aside(`warning: ${warning}`);
     const log = jsonLog((line) => output.aside(line.trimEnd()));
-    let running: Running;
+    const rules = { config, configHash };
+    let running: Running | undefined;
+    // From the beginning: a signal that nobody asks for ends a process.
+    const forget = onHangup(() => {
+      running?.renewCertificate();
+      void reloadRules(running, rules, configPath, env, log);
+    });
     try {
       running = await (await composition()).startRole(role, { config, configHash, env, log });
     } catch (error) {
+      forget();
       return startRefusal(error, config.proxy.port, config.admin.port);
     }
     for (const [name, url] of Object.entries(running.addresses)) {
@@ -41,11 +48,6 @@ export const servers: readonly Command[] = (['up', 'proxy', 'admin', 'worker'] a
       output.event('warning', { detail: warning });
       output.aside(output.paint('red', `onewriter: ${warning}`));
     }
-    const rules = { config, configHash };
-    const forget = onHangup(() => {
-      running.renewCertificate();
-      void reloadRules(running, rules, configPath, env, log);
-    });
     const ended = await Promise.race([
       running.failed,
       new Promise<'asked'>((resolve) => {
@@ -63,7 +65,7 @@ export const servers: readonly Command[] = (['up', 'proxy', 'admin', 'worker'] a
 
 /** Loads the file again; `rules` says what the process runs by, before and after. */
 async function reloadRules(
-  running: Running,
+  running: Running | undefined,
   rules: { config: Config; configHash: string },
   configPath: string,
   env: Environment,
@@ -71,6 +73,10 @@ async function reloadRules(
 ): Promise<void> {
   const stays = (because: string): void =>
     log('warn', 'rules.not-changed', { detail: `Nothing was changed: ${because}.` });
+  if (running === undefined) {
+    stays('this process is just starting; send the signal again');
+    return;
+  }
   const loaded = loadConfig({ path: configPath, env });
   if (!loaded.ok) {
     const found = loaded.problems.map(({ path, message }) => `${path} ${message}`.trim());
