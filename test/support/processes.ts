@@ -13,8 +13,6 @@ import { connectorFor, type SeenCall, startRestStore, type TestRestStore } from 
 import { until } from './until.ts';
 
 export const users = ['u1', 'u2', 'u3', 'u4', 'u5', 'u6'];
-/** A process that was killed is proven gone after 3 s of lease, 1 s of write and 0.5 s of settling. */
-export const goneAfterMs = 4_500;
 const token = 'operator-token-1';
 const recordsPerUser = 3;
 
@@ -75,7 +73,7 @@ export class ProcessRig {
       redis: { url: this.server.url },
       dataDir: join(this.directory, 'data'),
       secret: 'a-secret-of-the-process-tests',
-      ledger: { leaseMs: 3_000 },
+      ledger: { leaseMs: 6_000 },
       stores: {
         legacy: { url: this.legacy.url, ...times },
         app: { url: this.app.url, guard: false, ...times },
