@@ -7,32 +7,15 @@ import type { Failure } from '../core/failure.ts';
 import type { WriteOutcome } from '../core/member.ts';
 import type { StoreName } from '../core/ownership.ts';
 import type { Doorbell, RecordKey, WriteGate } from '../core/ports.ts';
-import { TlsFailure } from '../stores/connect.ts';
 import type { Passage } from './admit.ts';
 import { answerAgain, answerInterim, breakOff, leaveBehind } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
 import { type EventStreams, isEventStream } from './event-streams.ts';
 import { pairsOf, framed, responseHeaders } from './headers.ts';
-import { BodyTooLarge } from './hooked-upstream.ts';
 import type { KeyDecision, KeyedWrite } from './idempotency.ts';
 import { RecordFinder } from './record.ts';
-import {
-  bodyOverLimit,
-  bodyTooLarge,
-  bodyTooSlow,
-  failureOf,
-  lapsedFailure,
-  leavesDoubt,
-} from './trouble.ts';
-import {
-  bodyIsBeingSent,
-  bodyKindOf,
-  BodyOverLimit,
-  isBodyRead,
-  LeaseLapsed,
-  readWhole,
-  Upload,
-} from './upload.ts';
+import { bodyTooSlow, failureBy, lapsedFailure, leavesDoubt } from './trouble.ts';
+import { bodyIsBeingSent, bodyKindOf, BodyOverLimit, isBodyRead, readWhole, Upload } from './upload.ts';
 import type { FailedStage, Upstream, UpstreamExchange, UpstreamListener } from './upstream.ts';
 
 export interface ForwardOrder {
@@ -314,18 +297,13 @@ class Forwarding implements UpstreamListener {
 
   onFailed(stage: FailedStage, cause: Error): void {
     const { request, response, passage, matched, keyed, answer } = this.#order;
-    const lapsed = this.#lapsed || cause instanceof LeaseLapsed;
-    const reason = cause instanceof TlsFailure ? cause.reason : undefined;
-    const at = { store: passage.store, access: matched.access, sending: this.#sending, reason };
-    const failure = lapsed
+    const at = { store: passage.store, access: matched.access, sending: this.#sending };
+    const bodyIsLate = this.#exchange === undefined && this.#timeIsUp;
+    const failure = this.#lapsed
       ? lapsedFailure(passage.store, this.#sending)
-      : cause instanceof BodyOverLimit
-        ? bodyOverLimit(at)
-        : this.#exchange === undefined && this.#timeIsUp
-          ? (keyed?.waitsFor ?? bodyTooSlow)
-          : cause instanceof BodyTooLarge && !this.#sending
-            ? bodyTooLarge(cause.bytesMax)
-            : failureOf(this.#timeIsUp ? 'timeout' : stage, at);
+      : bodyIsLate
+        ? (keyed?.waitsFor ?? bodyTooSlow)
+        : failureBy(cause, this.#timeIsUp ? 'timeout' : stage, at);
     const settled = this.#finish(this.#sending ? 'in-doubt' : 'not-sent', { cause });
     if (this.#clientGone) return;
     if (response.headersSent) breakOff(request, response);

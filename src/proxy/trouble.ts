@@ -2,11 +2,26 @@
 import type { Failure } from '../core/failure.ts';
 import type { StoreName } from '../core/ownership.ts';
 import type { Access } from '../core/route.ts';
+import { TlsFailure } from '../stores/connect.ts';
+import { BodyTooLarge } from './hooked-upstream.ts';
+import { BodyOverLimit, LeaseLapsed } from './upload.ts';
 import type { FailedStage } from './upstream.ts';
 
 const untouched = 'Nothing was sent and nothing was changed; try again shortly.';
 const unknown =
   'It may or may not have taken effect; look at the record before you send it again. It was not repeated.';
+
+/** By why it failed, where that says more than the stage. */
+export function failureBy(
+  cause: Error,
+  stage: FailedStage,
+  at: { readonly store: StoreName; readonly access: Access; readonly sending: boolean },
+): Failure {
+  if (cause instanceof LeaseLapsed) return lapsedFailure(at.store, at.sending);
+  if (cause instanceof BodyOverLimit) return bodyOverLimit(at);
+  if (cause instanceof BodyTooLarge && !at.sending) return bodyTooLarge(cause.bytesMax);
+  return failureOf(stage, { ...at, reason: cause instanceof TlsFailure ? cause.reason : undefined });
+}
 
 /** `sending`: bytes may have left. Until then the answer to "was it sent?" is no. */
 export function failureOf(
@@ -133,7 +148,7 @@ export const bodyTooSlow: Failure = {
 };
 
 /** A body that a hook must read. */
-export function bodyTooLarge(bytesMax: number): Failure {
+function bodyTooLarge(bytesMax: number): Failure {
   return {
     code: 'body-too-large',
     detail: `The body must be read before it is sent, and at most ${bytesMax} bytes are. Nothing was sent and nothing was changed; send a smaller one.`,
@@ -142,7 +157,7 @@ export function bodyTooLarge(bytesMax: number): Failure {
 }
 
 /** More came than the head of the request had said. */
-export function bodyOverLimit(at: {
+function bodyOverLimit(at: {
   readonly store: StoreName;
   readonly access: Access;
   readonly sending: boolean;

@@ -10,7 +10,7 @@ import type { Failure } from '../core/failure.ts';
 import type { WriteOutcome } from '../core/member.ts';
 import type { StoreName } from '../core/ownership.ts';
 import { touchedBy } from '../core/ticket.ts';
-import { type StoreDial, storeDialer, storeTlsOf, TlsFailure } from '../stores/connect.ts';
+import { type StoreDial, storeDialer, storeTlsOf } from '../stores/connect.ts';
 import type { Client, Passage } from './admit.ts';
 import { answerOnSocket, endGently } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
@@ -32,7 +32,7 @@ import {
   noticeAnonymousWrite,
   withSent,
 } from './serve.ts';
-import { failureOf, lapsedFailure, leavesDoubt, upgradeBrokenOff } from './trouble.ts';
+import { failureBy, failureOf, lapsedFailure, leavesDoubt, upgradeBrokenOff } from './trouble.ts';
 import { Tunnel } from './tunnel.ts';
 import type { FailedStage } from './upstream.ts';
 
@@ -285,9 +285,8 @@ class Upgrade {
   #fail(stage: FailedStage, cause: Error): void {
     const { passage, refuse } = this.#order;
     const sending = this.#sending;
-    const reason = cause instanceof TlsFailure ? cause.reason : undefined;
     this.#settle(sending ? 'in-doubt' : 'not-sent', 'broken');
-    refuse(failureOf(stage, { store: passage.store, access: 'write', sending, reason }));
+    refuse(failureBy(cause, stage, { store: passage.store, access: 'write', sending }));
   }
 
   readonly #onClientClose = (): void => {
