@@ -109,7 +109,9 @@ export function compileRoutes(
     conditions: conditionsOf(rule),
     fields: Object.entries(rule.body ?? {}),
   }));
+  const beginnings = beginningsOf(compiled);
   return (seen) => {
+    if (beginnings !== undefined && beginsOtherwise(seen.path, beginnings)) return noRoute;
     const exactly = seen.path.split('/').map(decodeSegment);
     const exact = search(compiled, seen, 'exact', exactly, exactly);
     if (exact === 'needs-body') return { match: 'needs-body' };
@@ -128,6 +130,24 @@ export function compileRoutes(
     if (!sameEffect) return { match: 'ambiguous', by: 'path' };
     return { match: 'route', route: exact.found?.matched, unread };
   };
+}
+
+const noRoute: RouteMatch = { match: 'route', route: undefined, unread: false };
+/** A first segment that every reader takes for the same, but for the case of its letters. */
+const plainBeginning = /^\/([\w.~-]+)(?:\/|$)/;
+
+/** The first segments of all rules, folded; undefined where a rule is for any. */
+function beginningsOf(rules: readonly CompiledRule[]): ReadonlySet<string> | undefined {
+  const beginnings = rules.map(({ loose }) => loose[1] ?? '');
+  return beginnings.some((segment) => segment === '*' || segment.startsWith(':'))
+    ? undefined
+    : new Set(beginnings);
+}
+
+/** Most paths begin like none of the rules, in any reading: nothing else need be looked at. */
+function beginsOtherwise(path: string, beginnings: ReadonlySet<string>): boolean {
+  const beginning = plainBeginning.exec(path)?.[1];
+  return beginning !== undefined && !beginnings.has(beginning.toLowerCase());
 }
 
 interface CompiledRule {

@@ -161,6 +161,14 @@ function partitionsOf({ partition, also = [] }: Extract<Place, { place: 'partiti
 
 function planRead(admission: Admission, names: Partitions): void {
   const { gate, homes, found, decided, identified } = admission;
+  const [only] = names;
+  // Mostly there is one, and everybody knows where it lives.
+  if (names.length === 1 && homes.known(only)) {
+    if (identified) gate.notice(only);
+    const { owner, epoch } = gate.ownershipOf(only);
+    decided({ decision: 'forward', passage: { store: owner, partition: only, epoch } });
+    return;
+  }
   const unknown = names.filter((name) => !homes.known(name));
   if (unknown.some((name) => !found.has(name))) {
     findHomes(admission, unknown);

@@ -147,13 +147,13 @@ function matchRequest(
     return { match: 'refused', failure: failureOf('no-route', 'This path is not open to clients.') };
   }
   const found = findRoute(rules, request, { path, query }, body);
-  const needsBody: Match = {
+  const needsBody = (): Match => ({
     match: 'needs-body',
     with: (bytes) => matchRequest(rules, request, upgrade, seenIn(request, bytes)),
-  };
+  });
   switch (found.match) {
     case 'needs-body':
-      return needsBody;
+      return needsBody();
     case 'ambiguous':
       return found.by === 'conditions'
         ? { match: 'refused', failure: failureOf('ambiguous-route', ambiguous) }
@@ -162,18 +162,18 @@ function matchRequest(
       break;
   }
   const { route, unread } = found;
-  if (body === undefined && wantsBody(rules, method, route)) return needsBody;
+  if (body === undefined && wantsBody(rules, method, route)) return needsBody();
   const overridden = unread || overridesMethod({ request, method, query, body, rule: route?.rule });
   const byRule = classifyAccess(method, route?.rule, { method: overridden, upgrade });
   const graphql = route?.rule.graphql === true && route.rule.access === undefined && !overridden && !upgrade;
   const access = graphql ? graphqlAccess({ method, query, body: body ?? { kind: 'unreadable' } }) : byRule;
   const accessBy = accessReasonOf({ upgrade, unread, overridden, graphql, rule: route?.rule });
-  const names = body === undefined ? noNames : namesIn(body, rules.fields);
+  const names = body === undefined || rules.fields.length === 0 ? noNames : namesIn(body, rules.fields);
   const listed = listedIn(rules, route, body);
   const matched = { method, target, path, query, route, access, accessBy, names, ...listed };
   if (!namesDestination(method, overridden)) return { match: 'request', request: matched };
   const destination = matchDestination(rules, request, body);
-  if (destination === 'needs-body') return needsBody;
+  if (destination === 'needs-body') return needsBody();
   if (destination === undefined) return { match: 'request', request: matched };
   if ('refused' in destination) return badTarget(destination.refused, 'Destination');
   return { match: 'request', request: { ...matched, destination } };

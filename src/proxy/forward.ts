@@ -84,6 +84,7 @@ class Forwarding implements UpstreamListener {
   #status = 0;
   /** Head or first chunk that waits for company, so that small answers leave in one write. */
   #firstChunk: Buffer | undefined;
+  #mayFlush = false;
   #flushed = false;
   #paused = false;
   /** Would complete a keyed write's answer, so it waits until the answer is stored. */
@@ -225,7 +226,7 @@ class Forwarding implements UpstreamListener {
       this.#exchange?.cancel(new Error('the head of the answer cannot be passed on', { cause }));
       return;
     }
-    if (keyed?.answer.looksComplete !== true) process.nextTick(this.#flush);
+    this.#mayFlush = keyed?.answer.looksComplete !== true;
     if (!this.#write && isEventStream(rawHeaders)) {
       const { eventStreams, gate } = this.#order;
       this.#stopWatching = eventStreams.watch(gate, passage, this.#endStream);
@@ -261,6 +262,10 @@ class Forwarding implements UpstreamListener {
     }
     this.#flush();
     this.#pass(chunk);
+  }
+
+  onCaughtUp(): void {
+    if (this.#mayFlush) this.#flush();
   }
 
   onEnd(rawTrailers: string[]): void {
@@ -331,14 +336,14 @@ class Forwarding implements UpstreamListener {
     else this.#exchange.cancel(timedOut);
   };
 
-  readonly #flush = (): void => {
+  #flush(): void {
     if (this.#flushed || this.#clientGone) return;
     this.#flushed = true;
     const chunk = this.#firstChunk;
     this.#firstChunk = undefined;
     if (chunk === undefined) this.#order.response.flushHeaders();
     else this.#pass(chunk);
-  };
+  }
 
   #pass(chunk: Buffer): void {
     const { response } = this.#order;
@@ -360,8 +365,7 @@ class Forwarding implements UpstreamListener {
     this.#over = true;
     clearTimeout(this.#timer);
     this.#stopWatching();
-    const { response, passage, gate, keyed, ended } = this.#order;
-    response.off('close', this.#onClientClose);
+    const { passage, gate, keyed, ended } = this.#order;
     const complete = why.cause === undefined && why.byKey === undefined;
     const settled = keyed?.end(complete ? 'answered' : outcome === 'in-doubt' ? 'in-doubt' : 'not-sent');
     if (passage.ticket !== undefined) gate.end(passage.ticket, outcome);

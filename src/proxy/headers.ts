@@ -57,8 +57,7 @@ export function requestHeaders(request: IncomingMessage, rules: RequestHeaderRul
     }
     // 100 is answered here.
     if (hopByHop.has(lower) || lower === 'expect' || rewritten.has(lower)) continue;
-    const mayBeNamed = !judgedBy.has(lower) && !rules.guardedNames.has(lower);
-    if (named !== undefined && named.has(lower) && mayBeNamed) continue;
+    if (named?.has(lower) === true && !judgedBy.has(lower) && !rules.guardedNames.has(lower)) continue;
     const mayIdentify = rules.identityHeaders.get(lower);
     if (mayIdentify !== undefined && !mayIdentify(socket.remoteAddress)) continue;
     if (rules.forwarded && lower === 'forwarded') continue;

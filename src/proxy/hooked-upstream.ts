@@ -191,6 +191,10 @@ class HookedExchange implements UpstreamExchange, UpstreamListener {
     else if (!this.#answer.body.add(chunk)) this.#breakOff(new BodyTooLarge(this.#parts.settings.bodyBytes));
   }
 
+  onCaughtUp(): void {
+    if (!this.#over && this.#waiting === undefined && this.#answer === undefined) this.#listener.onCaughtUp();
+  }
+
   onEnd(rawTrailers: string[]): void {
     if (this.#over) return;
     if (this.#waiting !== undefined) this.#waiting.push(() => this.onEnd(rawTrailers));
@@ -238,6 +242,7 @@ class HookedExchange implements UpstreamExchange, UpstreamListener {
     const given = body !== undefined && body.byteLength > 0 && status !== 204;
     if (given && !this.#over) this.#listener.onData(body);
     for (const step of waiting) step();
+    if (!this.#over) this.#listener.onCaughtUp();
     if (!this.#pausedOutside) this.#inner?.resume();
   }
 

@@ -58,6 +58,8 @@ export interface UpstreamListener {
   onInformation(status: number, rawHeaders: string[]): void;
   onHead(status: number, reason: string, rawHeaders: string[]): void;
   onData(chunk: Buffer): void;
+  /** All that has come so far was told: what waits for company need not wait longer. */
+  onCaughtUp(): void;
   onEnd(rawTrailers: string[]): void;
   onFailed(stage: FailedStage, cause: Error): void;
 }
@@ -87,8 +89,8 @@ export interface UpstreamSettings {
   readonly bug: (error: unknown) => void;
 }
 
-/** Between two looks at connections that are idle. */
-const idleLookMs = 1_000;
+/** Between two looks at connections that are idle; well below the margin that they keep to a store's hint. */
+const idleLookMs = 500;
 
 export class Upstream {
   readonly #settings: UpstreamSettings;
@@ -208,17 +210,22 @@ export class Upstream {
 
   #rest(): void {
     if (this.#freed.length === 0) return;
-    this.#idle.push(...this.#freed);
+    const nowMs = performance.now();
+    for (const connection of this.#freed) {
+      connection.rest(nowMs);
+      this.#idle.push(connection);
+    }
     this.#freed = [];
     this.#idleLook ??= setInterval(() => this.#lookAtIdle(), idleLookMs).unref();
   }
 
   #lookAtIdle(): void {
-    const idle = this.#idle;
-    this.#idle = idle.filter((connection) => connection.mayCarry());
-    for (const connection of idle) {
-      if (!connection.mayCarry()) connection.close();
-    }
+    const nowMs = performance.now();
+    this.#idle = this.#idle.filter((connection) => {
+      const kept = connection.mayCarry() && !connection.isTired(nowMs);
+      if (!kept) connection.close();
+      return kept;
+    });
     if (this.#idle.length > 0) return;
     clearInterval(this.#idleLook);
     this.#idleLook = undefined;

@@ -76,6 +76,8 @@ export class Asked implements UpstreamListener {
     this.#tell('data');
   }
 
+  onCaughtUp(): void {}
+
   onEnd(rawTrailers: string[]): void {
     this.rawTrailers = rawTrailers;
     this.#tell('end');

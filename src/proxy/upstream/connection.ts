@@ -47,7 +47,9 @@ export class Connection implements Carrier, BodyWatch {
   #headTaken = false;
   #paused = false;
   #closed = false;
-  #idleUntilMs = 0;
+  /** How long it may be idle, and until when, ms. */
+  #idleMs = keepMsDefault;
+  #idleUntilMs = Number.POSITIVE_INFINITY;
 
   /** Opens it; the exchange is carried, or fails with it. */
   constructor(settings: ConnectionSettings, owner: ConnectionOwner, exchange: Exchange) {
@@ -70,7 +72,6 @@ export class Connection implements Carrier, BodyWatch {
     socket.on('end', this.#onStoreEnded);
     socket.on('error', (error) => this.#end('broken', error));
     socket.on('close', () => this.#end('broken', new Error('the connection was closed')));
-    this.#idleUntilMs = performance.now() + keepMsDefault;
     const exchange = this.#exchange;
     this.#exchange = undefined;
     if (exchange === undefined) this.#owner.onFree(this);
@@ -81,7 +82,17 @@ export class Connection implements Carrier, BodyWatch {
   mayCarry(): boolean {
     const socket = this.#socket;
     if (this.#closed || socket === undefined || this.#exchange !== undefined) return false;
-    return socket.writable && !socket.readableEnded && performance.now() < this.#idleUntilMs;
+    return socket.writable && !socket.readableEnded;
+  }
+
+  /** It is idle from now on. */
+  rest(nowMs: number): void {
+    this.#idleUntilMs = nowMs + this.#idleMs;
+  }
+
+  /** It has been idle for too long: the store may be about to close it. */
+  isTired(nowMs: number): boolean {
+    return nowMs >= this.#idleUntilMs;
   }
 
   /** Only where it may. */
@@ -172,8 +183,11 @@ export class Connection implements Carrier, BodyWatch {
     if (taken.refusal !== undefined)
       this.#end('broken', new Error(`the answer is not HTTP: ${taken.refusal}`));
     else if (taken.end !== undefined) this.#complete(exchange, taken.end);
-    // A head that comes byte by byte has no more time than one that comes at once.
-    else if (this.#headTaken) this.#waitForStore(exchange);
+    else {
+      // A head that comes byte by byte has no more time than one that comes at once.
+      if (this.#headTaken) this.#waitForStore(exchange);
+      exchange.caughtUp();
+    }
   }
 
   #takeHead(exchange: Exchange, { status, reason, rawHeaders, eventStream }: FinalHead): void {
@@ -197,7 +211,7 @@ export class Connection implements Carrier, BodyWatch {
       this.#giveUp(false);
     } else {
       if (this.#paused) this.resume();
-      this.#idleUntilMs = performance.now() + Math.min(idleMs, keepMsMax);
+      this.#idleMs = Math.min(idleMs, keepMsMax);
       this.#owner.onFree(this);
     }
     exchange.end(rawTrailers);

@@ -95,6 +95,14 @@ export class Exchange implements UpstreamExchange {
     }
   }
 
+  caughtUp(): void {
+    try {
+      this.listener.onCaughtUp();
+    } catch (error) {
+      this.#failOnBug(error);
+    }
+  }
+
   end(rawTrailers: string[]): void {
     this.#end();
     try {
