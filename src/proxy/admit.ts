@@ -213,20 +213,24 @@ function findHomes(admission: Admission, partitions: readonly string[]): void {
 
 /** The directory answers in its own time; what it said is then read from memory, like everything else. */
 function lookUp(admission: Admission, user: string): void {
-  const { client, decided, directory, service } = admission;
   if (!mayLookAgain(admission, directoryUnavailable)) return;
-  directory
-    .look(user)
+  planAfter(admission, admission.directory.look(user), directoryUnavailable);
+}
+
+/** Nothing is admitted meanwhile; afterwards the request is planned anew, or refused where `asked` failed. */
+function planAfter(admission: Admission, asked: Promise<unknown>, failure: Failure): void {
+  const { client, decided, service, bug } = admission;
+  asked
     .then(
       () => true,
       () => false,
     )
-    .then((found) => {
+    .then((answered) => {
       if (client.gone()) return;
-      if (found || service.now === 'replaced') plan(admission);
-      else decided(refuse(directoryUnavailable));
+      if (answered || service.now === 'replaced') plan(admission);
+      else decided(refuse(failure));
     })
-    .catch(admission.bug);
+    .catch(bug);
 }
 
 /** False where the request was refused instead. */
@@ -337,22 +341,9 @@ function settleHomes(
   }
 }
 
-/** Nothing is admitted meanwhile; afterwards the write is planned anew. */
 function noteLink(admission: Admission, names: Partitions): void {
-  const { links, client, decided, service, route } = admission;
   if (!mayLookAgain(admission, linkUnavailable)) return;
-  links
-    .note(names, route)
-    .then(
-      () => true,
-      () => false,
-    )
-    .then((noted) => {
-      if (client.gone()) return;
-      if (noted || service.now === 'replaced') plan(admission);
-      else decided(refuse(linkUnavailable));
-    })
-    .catch(admission.bug);
+  planAfter(admission, admission.links.note(names, admission.route), linkUnavailable);
 }
 
 type Tried = Decision | { readonly hold: HoldReason } | 'note-link';

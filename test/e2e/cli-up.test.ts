@@ -1,8 +1,10 @@
+import { createServer as createHttpServer } from 'node:http';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { type CliProcess, runCli, startCli } from '../support/cli.ts';
 import { connectorFor, startRestStore, type TestRestStore } from '../support/rest-store.ts';
@@ -144,6 +146,51 @@ test('a record that the app will not take is listed with its reason, and is copi
   expect(retried).toMatchObject({ exit: 0 });
   await until('it is copied', () => app.records.has('a-u9'));
   await until('no letter is left', async () => !(await cli('sync', 'status')).stdout.includes('a-u9'));
+});
+
+test('retry --all passes over a letter whose record was copied between the listing and its turn', async () => {
+  app.intercept = ({ method, path }) =>
+    method === 'PUT' && path.endsWith('/a-u8') ? { status: 422, body: {} } : undefined;
+  legacy.set({ id: 'a-u8', owner_id: 'u8', title: 'one' });
+  await until('the dead letter is listed', async () => (await cli('sync', 'status')).stdout.includes('a-u8'));
+  // Between the CLI and the admin API: what was listed is told only when it is no longer true.
+  const between = createHttpServer((request, response) => {
+    void (async () => {
+      const { method = '', url = '' } = request;
+      const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
+      const body = method === 'POST' ? await text(request) : undefined;
+      const answer = await fetch(`${adminUrl}${url}`, {
+        method,
+        headers,
+        ...(body !== undefined && { body }),
+      });
+      const listed = await answer.text();
+      if (method === 'GET') {
+        app.intercept = undefined;
+        expect(await cli('sync', 'retry', '--all', '--reason', 'mended')).toMatchObject({ exit: 0 });
+      }
+      response.writeHead(answer.status, { 'content-type': 'application/json' }).end(listed);
+    })();
+  });
+  await new Promise<void>((resolve) => between.listen(0, '127.0.0.1', resolve));
+  const { port } = between.address() as AddressInfo;
+  const late = [
+    '--config',
+    config,
+    '--admin',
+    `http://127.0.0.1:${port}`,
+    'sync',
+    'retry',
+    '--reason',
+    'late',
+  ];
+  const retried = await runCli([...late, '--all']);
+  expect(retried).toMatchObject({ exit: 0 });
+  expect(retried.stdout).toContain('0 records are looked at again');
+  await until('it is copied', () => app.records.has('a-u8'));
+  await until('no letter is left', async () => !(await cli('sync', 'status')).stdout.includes('a-u8'));
+  between.closeAllConnections();
+  between.close();
 });
 
 describe('doctor', () => {
