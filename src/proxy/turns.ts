@@ -9,7 +9,8 @@ import type { Duplex } from 'node:stream';
 /** Requests of one connection that may wait for their turn: a bound for memory, far above what clients do. */
 const waitingMax = 256;
 
-const newest = new WeakMap<Duplex, ServerResponse>();
+/** Undefined once it is answered: a connection that waits for its next request must not keep the last one. */
+const newest = new WeakMap<Duplex, ServerResponse | undefined>();
 const waiting = new WeakMap<Duplex, number>();
 
 /** Calls `serve` in its turn; never where the connection ends before. */
@@ -17,6 +18,7 @@ export function inTurn(request: IncomingMessage, response: ServerResponse, serve
   const { socket } = request;
   const before = newest.get(socket);
   newest.set(socket, response);
+  response.once('close', forget);
   if (before === undefined || before.destroyed) {
     serve();
     return;
@@ -33,6 +35,11 @@ export function inTurn(request: IncomingMessage, response: ServerResponse, serve
   });
 }
 
+function forget(this: ServerResponse): void {
+  const { socket } = this.req;
+  if (newest.get(socket) === this) newest.set(socket, undefined);
+}
+
 /** Calls `step` once everything that was asked on the connection is answered; never where it ends before. */
 export function afterAnswers(socket: Duplex, step: () => void): void {
   const last = newest.get(socket);
@@ -47,7 +54,7 @@ export function afterAnswers(socket: Duplex, step: () => void): void {
 
 /** Something was asked on the connection, and all of it is answered. */
 export function isIdle(socket: Duplex): boolean {
-  return newest.get(socket)?.destroyed ?? false;
+  return newest.has(socket) && (newest.get(socket)?.destroyed ?? true);
 }
 
 /** The answer that is due to a request whose body is still coming. */
