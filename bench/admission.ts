@@ -132,7 +132,7 @@ const worst = (of: (row: Row) => number): number => Math.max(...rows.map(of));
 const judgements: readonly Judgement[] = [
   judge(
     'admission-time',
-    worst(({ admitAndEndUs }) => admitAndEndUs),
+    worst(({ ofFewUsersUs }) => ofFewUsersUs),
   ),
   judge(
     'view-memory',

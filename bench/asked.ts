@@ -9,7 +9,11 @@ interface Asked {
 }
 
 const asked = {
-  'admission-time': { what: 'look-up, admission and end of a write', unit: 'us', limit: 1 },
+  'admission-time': {
+    what: 'look-up, admission and end of a write, of 1,000 users among a million',
+    unit: 'us',
+    limit: 1,
+  },
   'view-memory': { what: 'memory of the view per partition', unit: 'B', limit: 150 },
   'upload-memory': { what: 'growth while 1 GiB goes up', unit: 'MiB', limit: 64 },
   'download-memory': { what: 'growth while 1 GiB comes down', unit: 'MiB', limit: 64 },

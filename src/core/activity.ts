@@ -12,6 +12,8 @@ interface PartitionActivity {
   lastFinishedMs: number;
 }
 
+const none: readonly number[] = [];
+
 export class WriteActivity {
   readonly #settleMs: Readonly<Record<StoreName, number>>;
   readonly #startedMs: number;
@@ -26,7 +28,7 @@ export class WriteActivity {
     const known = this.#partitions.get(partition);
     if (known !== undefined) known.inFlight += 1;
     else
-      this.#partitions.set(partition, { inFlight: 1, inDoubtUntilMs: [], lastFinishedMs: this.#startedMs });
+      this.#partitions.set(partition, { inFlight: 1, inDoubtUntilMs: none, lastFinishedMs: this.#startedMs });
   }
 
   end(partition: string, owner: StoreName, outcome: WriteOutcome, nowMs: number): void {
@@ -67,7 +69,7 @@ export class WriteActivity {
   resolve(partition: string, nowMs: number): void {
     const activity = this.#partitions.get(partition);
     if (activity === undefined) return;
-    activity.inDoubtUntilMs = [];
+    activity.inDoubtUntilMs = none;
     activity.lastFinishedMs = Math.min(activity.lastFinishedMs, nowMs);
   }
 
@@ -112,7 +114,7 @@ export class WriteActivity {
 }
 
 function unsettledOf(activity: PartitionActivity | undefined, nowMs: number): readonly number[] {
-  if (activity === undefined || activity.inDoubtUntilMs.length === 0) return [];
+  if (activity === undefined || activity.inDoubtUntilMs.length === 0) return none;
   activity.inDoubtUntilMs = activity.inDoubtUntilMs.filter((untilMs) => untilMs > nowMs);
   return activity.inDoubtUntilMs;
 }

@@ -110,9 +110,9 @@ export class Member {
     let because = this.#whyHeld(partition);
     for (const name of also) because ??= this.#whyHeld(name);
     if (because !== undefined) return { verdict: 'hold', because };
+    const { owner, epoch } = this.#view.of(partition);
     this.#activity.begin(partition);
     for (const name of also) this.#activity.begin(name);
-    const { owner, epoch } = this.#view.of(partition);
     const ticket = { partition, owner, epoch, leaseTerm: this.#lease.term };
     if (also.length === 0) return { verdict: 'admit', ticket };
     const others = also.map((name) => ({ partition: name, epoch: this.#view.of(name).epoch }));

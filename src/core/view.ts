@@ -4,6 +4,7 @@
  */
 import type { Pair } from './links.ts';
 import { type Ownership, type StoreName, untouched } from './ownership.ts';
+import { PartitionTable } from './partition-table.ts';
 
 /** What every entry of the ledger's stream has. `id` is random: a version number alone is no identity (I5). */
 interface Entry {
@@ -77,7 +78,7 @@ export type ApplyResult = 'applied' | 'already-known' | 'gap';
 
 export class LedgerView {
   #position: Position = { version: 0, id: '' };
-  #partitions = new Map<string, Ownership>();
+  #partitions = new PartitionTable();
   #rules: Rules | undefined;
   readonly #default: Ownership;
 
@@ -103,7 +104,8 @@ export class LedgerView {
   }
 
   load(snapshot: Snapshot): void {
-    this.#partitions = new Map(snapshot.partitions);
+    this.#partitions = new PartitionTable();
+    for (const [partition, ownership] of snapshot.partitions) this.#partitions.set(partition, ownership);
     this.#position = snapshot.position;
     this.#rules = snapshot.rules;
   }
@@ -122,7 +124,9 @@ export class LedgerView {
   /** Independent, in the same state. */
   fork(): LedgerView {
     const twin = new LedgerView(this.#default.owner);
-    twin.load({ position: this.#position, partitions: this.#partitions, rules: this.#rules });
+    twin.#partitions = this.#partitions.fork();
+    twin.#position = this.#position;
+    twin.#rules = this.#rules;
     return twin;
   }
 
