@@ -9,6 +9,10 @@ interface Asked {
 }
 
 const asked = {
+  'get-ratio': { what: 'GET of 150 B, of express + HPM', unit: 'x', limit: 2.5, better: 'more' },
+  'post-ratio': { what: 'POST of 1 KiB, of express + HPM', unit: 'x', limit: 2.2, better: 'more' },
+  'crowd-errors': { what: 'errors with 1,000 connections', unit: '', limit: 0 },
+  'added-p99': { what: 'added p99, at half of what express + HPM takes', unit: 'ms', limit: 1 },
   'admission-time': {
     what: 'look-up, admission and end of a write, of 1,000 users among a million',
     unit: 'us',

@@ -7,17 +7,18 @@
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { figure } from './asked.ts';
+import { figure, type Judgement, judge } from './asked.ts';
 import { startScript } from './child.ts';
 import { type Contenders, startContenders } from './contenders.ts';
 import { type Latency, measureLatencies } from './latency.ts';
 import { hasWrk } from './load.ts';
 import { machine } from './machine.ts';
-import { getCell, measureRates, type Rate } from './rates.ts';
+import { few, getCell, measureRates, postCell, type Rate } from './rates.ts';
 import { residentMiB } from './resident.ts';
 import { left, right, table } from './table.ts';
 
 const baseline = 'express-hpm';
+const onewriter = 'onewriter';
 const { values } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
@@ -47,9 +48,13 @@ try {
   const mostOf = new Map(
     rates.filter(isGet).map(({ contender, perSecond }) => [contender, perSecond] as const),
   );
-  const latency = { rounds, seconds: 2 * seconds, upstream: Number(upstream.said), mostOf };
-  const latencies = await measureLatencies(contenders.all, latency);
-  showLatencies(latencies);
+  const latency = { rounds, seconds: 2 * seconds, upstream: Number(upstream.said) };
+  const halfOf = (contender: string): number => (mostOf.get(contender) ?? 0) / 2;
+  const own = await measureLatencies(contenders.all, { ...latency, rateOf: halfOf });
+  showLatencies('GET at half of its own most', own);
+  const same = await measureLatencies(contenders.all, { ...latency, rateOf: () => halfOf(baseline) });
+  showLatencies(`GET at half of the most of ${baseline}`, same);
+  const latencies = [...own, ...same];
   showMemory(contenders);
   const errors = [...rates, ...latencies].reduce((sum, row) => sum + row.errors, 0);
   if (errors > 0) {
@@ -57,12 +62,30 @@ try {
     process.exitCode = 1;
   }
   if (values.json !== undefined) {
-    const result = { machine, partitions, rounds, seconds, wrk, notes, rates, latencies };
+    const judgements = judgementsOf(rates, same);
+    const latenciesAt = { halfOfOwn: own, halfOfBaseline: same };
+    const result = { machine, partitions, rounds, seconds, wrk, notes, rates, latenciesAt, judgements };
     writeFileSync(values.json, `${JSON.stringify(result, undefined, 2)}\n`);
   }
 } finally {
   await contenders?.stop();
   await upstream.stop();
+}
+
+function judgementsOf(rates: readonly Rate[], latencies: readonly Latency[]): Judgement[] {
+  const ours = ({ contender }: { readonly contender: string }): boolean => contender === onewriter;
+  const ratioOf = (load: string): number =>
+    rates.find((rate) => ours(rate) && rate.load === load && rate.connections === few)?.ratio ?? Number.NaN;
+  const atMany = rates.filter((rate) => ours(rate) && rate.connections !== few);
+  return [
+    judge('get-ratio', ratioOf(getCell.kind.name)),
+    judge('post-ratio', ratioOf(postCell.kind.name)),
+    judge(
+      'crowd-errors',
+      atMany.reduce((sum, { errors }) => sum + errors, 0),
+    ),
+    judge('added-p99', latencies.find(ours)?.addedP99Ms ?? Number.NaN),
+  ];
 }
 
 function isGet({ load, connections }: Rate): boolean {
@@ -79,7 +102,7 @@ function showRates(rates: readonly Rate[]): void {
   process.stdout.write(`ratio: to ${baseline} in the same round; medians of ${rounds}\n\n`);
 }
 
-function showLatencies(latencies: readonly Latency[]): void {
+function showLatencies(title: string, latencies: readonly Latency[]): void {
   const rows = latencies.map((row) => [
     ...[row.contender, figure(row.perSecond), row.p50Ms.toFixed(2), row.p99Ms.toFixed(2)],
     ...[row.directP50Ms.toFixed(2), row.directP99Ms.toFixed(2)],
@@ -87,7 +110,7 @@ function showLatencies(latencies: readonly Latency[]): void {
   ]);
   const through = [right('p50 ms'), right('p99 ms'), right('direct p50'), right('direct p99')];
   const added = [right('added p50'), right('added p99'), right('errors')];
-  process.stdout.write(table([left('GET at half load'), right('requests/s'), ...through, ...added], rows));
+  process.stdout.write(table([left(title), right('requests/s'), ...through, ...added], rows));
   process.stdout.write('direct: the upstream alone at the same rate, right before\n\n');
 }
 

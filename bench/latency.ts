@@ -1,6 +1,6 @@
 /**
- * What a contender adds to the latency of the upstream, at half of the load that it takes at most. Right before and at the
- * same constant rate the upstream is asked alone, so that what the machine adds is in both.
+ * What a contender adds to the latency of the upstream at a constant rate. Right before and at the same rate the upstream is
+ * asked alone, so that what the machine adds is in both.
  */
 import type { Contender } from './contenders.ts';
 import type { GeneratorReport } from './generator.ts';
@@ -10,7 +10,6 @@ import { median } from './statistics.ts';
 
 export interface Latency {
   readonly contender: string;
-  /** Rate of the load; half of the contender's own most. */
   readonly perSecond: number;
   readonly p50Ms: number;
   readonly p99Ms: number;
@@ -26,19 +25,19 @@ export interface LatencySettings {
   readonly rounds: number;
   readonly seconds: number;
   readonly upstream: number;
-  /** Requests per second that each took at most, by its name. */
-  readonly mostOf: ReadonlyMap<string, number>;
+  /** Requests per second, by the name of a contender. */
+  readonly rateOf: (contender: string) => number;
 }
 
 export async function measureLatencies(
   all: readonly Contender[],
   settings: LatencySettings,
 ): Promise<Latency[]> {
-  const { rounds, seconds, upstream, mostOf } = settings;
+  const { rounds, seconds, upstream, rateOf } = settings;
   const byName = new Map<string, { through: GeneratorReport; direct: GeneratorReport }[]>();
   for (let round = 0; round < rounds; round += 1) {
     for (const contender of round % 2 === 0 ? all : all.toReversed()) {
-      const perSecond = (mostOf.get(contender.name) ?? 0) / 2;
+      const perSecond = rateOf(contender.name);
       const load = { requests: requestsOf(getCell, contender), connections: getCell.connections, seconds };
       const direct = await ratedLoad({ ...load, port: upstream }, perSecond);
       const through = await ratedLoad({ ...load, port: contender.port }, perSecond);
@@ -50,7 +49,7 @@ export async function measureLatencies(
       median(reports.map(figure));
     return {
       contender,
-      perSecond: (mostOf.get(contender) ?? 0) / 2,
+      perSecond: rateOf(contender),
       p50Ms: over(({ through }) => through.latencyMs.p50),
       p99Ms: over(({ through }) => through.latencyMs.p99),
       directP50Ms: over(({ direct }) => direct.latencyMs.p50),

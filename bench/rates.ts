@@ -28,9 +28,10 @@ export interface Cell {
 export const few = 64;
 const many = 1_000;
 export const getCell: Cell = { kind: get, connections: few, tokens: true };
+export const postCell: Cell = { kind: post, connections: few, tokens: true };
 const quickCells: readonly Cell[] = [
   getCell,
-  { kind: post, connections: few, tokens: true },
+  postCell,
   { kind: get, connections: many },
   { kind: upload, connections: few, stretch: 2 },
   { kind: download, connections: few, stretch: 2 },
