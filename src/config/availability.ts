@@ -45,7 +45,6 @@ function connectorRows(path: string, connector: Connector | undefined): Rows {
     ...records.flatMap(([kind, record]): Rows => {
       const place = `${path}.records.${kind}`;
       return [
-        [`${place}.bulk`, record.bulk !== undefined, 'leave it out: records are written one by one'],
         [`${place}.writers`, record.writers !== undefined, 'leave it out'],
         [`${place}.map`, record.map !== undefined, 'leave it out: fields keep their names'],
       ];

@@ -52,7 +52,22 @@ function checkRecordKind(place: string, record: RecordKind, report: Reporter): v
   if (record.create !== undefined) {
     checkPlaceholders(`${place}.create.path`, record.create.path, ['id', 'partition'], report);
   }
+  if (record.bulk !== undefined) checkBulk(`${place}.bulk`, record.bulk, report);
   checkPaging(`${place}.list`, list, report);
+}
+
+function checkBulk(place: string, bulk: NonNullable<RecordKind['bulk']>, report: Reporter): void {
+  checkPlaceholders(`${place}.path`, bulk.path, ['partition'], report);
+  if (bulk.body === undefined || holdsItems(bulk.body)) return;
+  report.problem(
+    `${place}.body`,
+    'must have "{items}" as one of its values: the array of records goes there',
+  );
+}
+
+function holdsItems(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return value === '{items}';
+  return Object.values(value).some(holdsItems);
 }
 
 function checkPlaceholders(

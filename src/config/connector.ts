@@ -57,9 +57,18 @@ export const recordSchema = z.strictObject({
   put: call.optional().describe('Replaces a record.'),
   delete: call.optional().describe('Deletes a record.'),
   bulk: call
-    .extend({ max: z.int().min(1).max(10_000).describe('Most records in one call.') })
+    .extend({
+      path: path.describe('Path of the call; {partition} is filled in, and then a call holds one partition.'),
+      body: z
+        .record(z.string(), z.unknown())
+        .optional()
+        .describe(
+          'Body of the call, with "{items}" where the array of records belongs. Left out: the body is the array.',
+        ),
+      max: z.int().min(1).max(10_000).describe('Most records in one call.'),
+    })
     .optional()
-    .describe('Writes many records at once.'),
+    .describe('Creates or replaces many records in one call, under their own ids.'),
   id: z.string().min(1).describe('Path to the id in a record.'),
   partition: z.string().min(1).describe('Path to the partition in a record.'),
   version: z

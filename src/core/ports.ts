@@ -87,6 +87,8 @@ export interface Ledger {
   /** What `read` says of a partition that no transition touched. */
   readonly untouched: LedgerRecord;
   read(partition: string): Promise<LedgerRecord>;
+  /** The same for many at once, in their order. */
+  readMany(partitions: readonly string[]): Promise<readonly LedgerRecord[]>;
   /** Partitions that any transition touched. */
   touched(): Promise<ReadonlyMap<string, LedgerRecord>>;
   order(order: Order): Promise<OrderResult>;
@@ -247,6 +249,30 @@ export interface CopyWriter {
   readonly store: StoreName;
   put(copy: CopyForm, stamp: CopyStamp, exists: boolean, signal: AbortSignal): Promise<void>;
   remove(key: { kind: string; id: string }, stamp: CopyStamp, signal: AbortSignal): Promise<void>;
+  /** Undefined where records of this kind can be written only one by one. */
+  bulk(kind: string): BulkLimits | undefined;
+  /** Creates or replaces records of one kind in one call, within the limits that `bulk` names. */
+  putMany(kind: string, copies: readonly StampedCopy[], signal: AbortSignal): Promise<BulkOutcome>;
+}
+
+export interface BulkLimits {
+  /** Records in one call. */
+  readonly max: number;
+  /** A call can hold records of one partition only: it is signed for it, or its path names it. */
+  readonly onePartition: boolean;
+}
+
+export interface StampedCopy {
+  readonly copy: CopyForm;
+  readonly stamp: CopyStamp;
+}
+
+/** What one call with many records is known to have done. */
+export interface BulkOutcome {
+  /** Ids of the records that were certainly written; whoever wants to know of the others reads them again. */
+  readonly written: ReadonlySet<string>;
+  /** What was not written now may be written later. */
+  readonly mayStillHappen: boolean;
 }
 
 export interface GuardAnswer {

@@ -111,6 +111,12 @@ export class RedisLedger implements Ledger {
     return parseRecord((await this.#redis.hget(keys.partitions, partition)) ?? this.#untouchedRecord);
   }
 
+  async readMany(partitions: readonly string[]): Promise<readonly LedgerRecord[]> {
+    if (partitions.length === 0) return [];
+    const found = await this.#redis.hmget(keys.partitions, ...partitions);
+    return found.map((text) => parseRecord(text ?? this.#untouchedRecord));
+  }
+
   async touched(): Promise<ReadonlyMap<string, LedgerRecord>> {
     return new Map((await readAllPartitions(this.#redis, (record) => record)).entries);
   }

@@ -117,6 +117,18 @@ async function mayCopy(
   return { copied: 'no', because: decision.because, when };
 }
 
+/** What stands on both sides under one id, as read inside a session. */
+export interface RecordPair {
+  readonly id: string;
+  readonly ownerRecord: StoreRecord | undefined;
+  readonly copyRecord: StoreRecord | undefined;
+}
+
+type Needed =
+  | { readonly need: 'nothing' }
+  | { readonly need: 'removal' }
+  | { readonly need: 'put'; readonly form: CopyForm; readonly exists: boolean };
+
 export class CopySession {
   readonly partition: string;
   readonly from: StoreName;
@@ -160,24 +172,70 @@ export class CopySession {
     ownerRecord: StoreRecord | undefined,
     copyRecord: StoreRecord | undefined,
   ): Promise<Applied> {
-    const wanted = wantedCopy(ownerRecord, this.partition, this.owner, this.copy);
-    const foreign = copyRecord !== undefined && copyRecord.partition !== this.partition;
-    if (wanted === undefined) {
-      if (copyRecord === undefined || copyRecord.deleted || foreign) return 'same';
+    const needed = this.#neededFor(key, ownerRecord, copyRecord);
+    if (needed.need === 'nothing') return 'same';
+    if (needed.need === 'removal') {
       await this.#write((writer, stamp) => writer.remove(key, stamp, this.signal));
       return 'removed';
+    }
+    const { form, exists } = needed;
+    await this.#write((writer, stamp) => writer.put(form, stamp, exists, this.signal));
+    return 'written';
+  }
+
+  /** How many records of the kind one call takes; undefined where they are written one by one. */
+  bulkMax(kind: string): number | undefined {
+    return this.#parts.writers.get(this.to)?.bulk(kind)?.max;
+  }
+
+  /**
+   * As apply, for records of one kind that the owner has, at most `bulkMax` of them in one call. Returns the ids
+   * whose copies are certainly equal now; the others are to be read again and applied one by one.
+   */
+  async applyMany(kind: string, pairs: readonly RecordPair[]): Promise<ReadonlySet<string>> {
+    const forms: CopyForm[] = [];
+    for (const { id, ownerRecord, copyRecord } of pairs) {
+      if (isForeign(copyRecord, this.partition)) continue;
+      const needed = this.#neededFor({ kind, id }, ownerRecord, copyRecord);
+      if (needed.need === 'put') forms.push(needed.form);
+    }
+    if (forms.length === 0) return new Set();
+    try {
+      return await this.#write(async (writer, stamp) => {
+        const copies = forms.map((copy) => ({ copy, stamp }));
+        const { written, mayStillHappen } = await writer.putMany(kind, copies, this.signal);
+        if (mayStillHappen) this.#held.keepAfterRelease(this.#parts.settleMs[this.to]);
+        return written;
+      });
+    } catch (error) {
+      // It may have been one record of many, or too many of them.
+      if (error instanceof StoreFailure && error.kind === 'rejected') return new Set();
+      throw error;
+    }
+  }
+
+  #neededFor(
+    key: { readonly kind: string; readonly id: string },
+    ownerRecord: StoreRecord | undefined,
+    copyRecord: StoreRecord | undefined,
+  ): Needed {
+    const wanted = wantedCopy(ownerRecord, this.partition, this.owner, this.copy);
+    const foreign = isForeign(copyRecord, this.partition);
+    if (wanted === undefined) {
+      const gone = copyRecord === undefined || copyRecord.deleted || foreign;
+      return gone ? { need: 'nothing' } : { need: 'removal' };
     }
     if (foreign) {
       throw new StoreFailure(
         'rejected',
-        `${this.to} holds ${key.kind} ${key.id} for partition ${copyRecord.partition}, ${this.from} for ` +
+        `${this.to} holds ${key.kind} ${key.id} for partition ${copyRecord?.partition}, ${this.from} for ` +
           `${this.partition}; it was left alone: it must leave the other partition first`,
       );
     }
-    if (copyRecord !== undefined && sameCopy(wanted, copyRecord, this.owner, this.copy)) return 'same';
-    const form = copyRecord?.deleted === true ? revived(wanted, this.copy.shape(key.kind)) : wanted;
-    await this.#write((writer, stamp) => writer.put(form, stamp, copyRecord !== undefined, this.signal));
-    return 'written';
+    if (copyRecord === undefined) return { need: 'put', form: wanted, exists: false };
+    if (sameCopy(wanted, copyRecord, this.owner, this.copy)) return { need: 'nothing' };
+    const form = copyRecord.deleted ? revived(wanted, this.copy.shape(key.kind)) : wanted;
+    return { need: 'put', form, exists: true };
   }
 
   /** Ends the session when the lock was lost or the partition has moved since it began. */
@@ -200,22 +258,26 @@ export class CopySession {
     }
   }
 
-  async #write(
-    send: (writer: NonNullable<ReturnType<Writers['get']>>, stamp: CopyStamp) => Promise<void>,
-  ): Promise<void> {
+  async #write<T>(
+    send: (writer: NonNullable<ReturnType<Writers['get']>>, stamp: CopyStamp) => Promise<T>,
+  ): Promise<T> {
     const writer = this.#parts.writers.get(this.to);
     if (writer === undefined) throw new Error(`there is no writer for ${this.to}`);
     if (this.#hand.hand === 'sync') await this.#parts.budgets[this.to].take(this.signal);
     await this.#ensure(() => this.#held.coverWrite());
     this.signal.throwIfAborted();
     try {
-      await send(writer, { partition: this.partition, epoch: this.epoch });
+      return await send(writer, { partition: this.partition, epoch: this.epoch });
     } catch (error) {
       const nothingWritten = error instanceof StoreFailure && error.kind !== 'unavailable';
       if (!nothingWritten) this.#held.keepAfterRelease(this.#parts.settleMs[this.to]);
       throw error;
     }
   }
+}
+
+function isForeign(held: StoreRecord | undefined, partition: string): boolean {
+  return held !== undefined && held.partition !== partition;
 }
 
 /** What the copy of this partition should hold for the record: nothing, where it is gone or lives elsewhere. */

@@ -1,7 +1,7 @@
 /** One pass over a partition: read both sides whole, compare, and (in a session) apply what differs. */
 import { type RecordProblem, StoreFailure, type StoreReader } from '../core/ports.ts';
 import { type CopyForm, type Difference, differencesOf, type StoreRecord } from '../core/records.ts';
-import { type CopySession, comparableCopy, matchedAlready, wantedCopy } from './apply.ts';
+import { type CopySession, comparableCopy, matchedAlready, type RecordPair, wantedCopy } from './apply.ts';
 import { type Patience, readPatiently } from './patience.ts';
 
 export interface Comparison {
@@ -126,10 +126,11 @@ export async function copyPass(session: CopySession, patience: Patience): Promis
   const others = found.differences.filter((difference) => difference.difference !== 'extra');
   const failed: FailedRecord[] = [];
   let copied = 0;
+  let known: Known = found;
   const settle = async (difference: Difference): Promise<void> => {
     const key = difference.difference === 'extra' ? difference : difference.copy;
     try {
-      if ((await applyDifference(session, difference, found, patience)) !== 'same') copied += 1;
+      if ((await applyDifference(session, difference, known, patience)) !== 'same') copied += 1;
     } catch (error) {
       // One record that the target will not take must not stop the others; everything else ends the pass.
       if (!(error instanceof StoreFailure) || error.kind !== 'rejected') throw error;
@@ -137,7 +138,10 @@ export async function copyPass(session: CopySession, patience: Patience): Promis
     }
   };
   await eachOf(extras, settle);
-  await eachOf(others, settle);
+  const inBulk = await copyInBulk(session, others, found, patience);
+  copied += inBulk.copied;
+  known = inBulk.known;
+  await eachOf(inBulk.left, settle);
   return {
     compared: found.ownerRecords.size + extras.length,
     copied,
@@ -146,6 +150,62 @@ export async function copyPass(session: CopySession, patience: Patience): Promis
     pages: found.pages,
     tookMs: performance.now() - startedMs,
   };
+}
+
+type Known = Pick<Comparison, 'ownerRecords' | 'copyRecords'>;
+type Listed = Exclude<Difference, { readonly difference: 'extra' }>;
+
+/**
+ * Writes many records in few calls, where the copy's store can. What is left, because a call was refused or its
+ * answer did not name the record, is for single writes; what the copy held of it before counts no more.
+ */
+async function copyInBulk(
+  session: CopySession,
+  differences: readonly Listed[],
+  found: Comparison,
+  patience: Patience,
+): Promise<{ readonly copied: number; readonly left: readonly Listed[]; readonly known: Known }> {
+  const left: Listed[] = [];
+  const copyRecords = new Map(found.copyRecords);
+  const calls: { readonly kind: string; readonly part: readonly Listed[] }[] = [];
+  for (const [kind, all] of Map.groupBy(differences, ({ copy }) => copy.kind)) {
+    const max = session.bulkMax(kind) ?? 1;
+    if (max < 2 || all.length < 2) left.push(...all);
+    else for (let at = 0; at < all.length; at += max) calls.push({ kind, part: all.slice(at, at + max) });
+  }
+  let copied = 0;
+  await eachOf(calls, async ({ kind, part }) => {
+    const pairs = await pairsOf(session, part, found, patience);
+    const written = await session.applyMany(kind, pairs);
+    copied += written.size;
+    for (const difference of part) {
+      if (written.has(difference.copy.id)) continue;
+      left.push(difference);
+      copyRecords.delete(recordKey(difference.copy));
+    }
+  });
+  return { copied, left, known: { ...found, copyRecords } };
+}
+
+async function pairsOf(
+  { copy, partition, signal }: CopySession,
+  differences: readonly Listed[],
+  found: Known,
+  patience: Patience,
+): Promise<readonly RecordPair[]> {
+  const pairs: RecordPair[] = [];
+  await eachOf(differences, async ({ copy: { kind, id } }) => {
+    const key = recordKey({ kind, id });
+    const get = () => readPatiently(patience, signal, () => copy.get(kind, { id, partition }, signal));
+    try {
+      // The list of this partition does not show what the copy holds of it for another one.
+      const copyRecord = found.copyRecords.get(key) ?? (await get());
+      pairs.push({ id, ownerRecord: found.ownerRecords.get(key), copyRecord });
+    } catch (error) {
+      if (!(error instanceof StoreFailure) || error.kind !== 'rejected') throw error;
+    }
+  });
+  return pairs;
 }
 
 const ensureEveryMs = 250;
@@ -163,7 +223,7 @@ function sometimes(session: CopySession): () => Promise<void> {
 async function applyDifference(
   session: CopySession,
   difference: Difference,
-  found: Comparison,
+  found: Known,
   patience: Patience,
 ) {
   const { partition, signal } = session;

@@ -31,6 +31,8 @@ export interface RestStoreOptions {
   /** The list stands below the partition: /people/:partition/appointments. */
   readonly partitionInPath?: boolean;
   readonly records?: readonly Fields[];
+  /** PUT of an array to the list writes that many records at most. */
+  readonly bulk?: number;
   /** Sees every call first; what it returns is the answer. */
   readonly intercept?: (call: SeenCall) => GivenAnswer | undefined | Promise<GivenAnswer | undefined>;
 }
@@ -122,6 +124,7 @@ class Platform implements TestRestStore {
     const id = segments[1];
     if (id === undefined) {
       if (call.method === 'POST') return this.#create(call.body ?? {});
+      if (call.method === 'PUT') return this.#putMany(call.body);
       return this.#list(call, url, call.query.get('owner') ?? undefined);
     }
     const found = this.records.get(id);
@@ -133,6 +136,13 @@ class Platform implements TestRestStore {
     if (call.method !== 'DELETE') return { status: 200, body: found };
     this.remove(id);
     return { status: 204 };
+  }
+
+  #putMany(body: unknown): GivenAnswer {
+    const { bulk = 0 } = this.#options;
+    if (!Array.isArray(body) || body.length > bulk) return { status: 400, body: { title: 'Not a batch' } };
+    for (const fields of body as readonly Fields[]) this.set(fields);
+    return { status: 200, body: { written: body.length } };
   }
 
   #create(body: Fields): GivenAnswer {
@@ -207,6 +217,9 @@ export function connectorFor(options: RestStoreOptions = {}, more: Record<string
         id: 'id',
         partition: 'owner_id',
         ...(options.since === true ? { version: 'updated_at' } : {}),
+        ...(options.bulk === undefined
+          ? {}
+          : { bulk: { method: 'PUT', path: '/appointments', max: options.bulk } }),
         ...(options.softDeletes === true ? { deleted: 'deleted_at' } : {}),
         ...more,
       },

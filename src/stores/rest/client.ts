@@ -55,6 +55,11 @@ export class RestClient {
     });
   }
 
+  /** Calls are signed for one partition and one epoch each (docs/guard.md). */
+  get isGuarded(): boolean {
+    return this.#settings.guardSecret !== undefined;
+  }
+
   /** The request target as it goes over the wire. */
   target(path: string): string {
     return `${this.#basePath}${path}`;

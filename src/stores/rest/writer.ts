@@ -4,17 +4,25 @@
  */
 import type { RecordConfig } from '../../config/schema.ts';
 import type { StoreName } from '../../core/ownership.ts';
-import { type CopyStamp, type CopyWriter, StoreFailure } from '../../core/ports.ts';
-import type { CopyForm, Fields, Json } from '../../core/records.ts';
+import {
+  type BulkLimits,
+  type BulkOutcome,
+  type CopyStamp,
+  type CopyWriter,
+  type StampedCopy,
+  StoreFailure,
+} from '../../core/ports.ts';
+import type { CopyForm, Json } from '../../core/records.ts';
 import type { RestAnswer } from './answers.ts';
+import { bulkBody, readBulkAnswer } from './bulk.ts';
 import type { RestClient } from './client.ts';
-import { fillPath, isFields, valueAt } from './paths.ts';
+import { fillPath, isFields, placeholdersOf, valueAt } from './paths.ts';
 import type { RecordConfigs } from './reader.ts';
 
 interface WriteCall {
   readonly method: string;
   readonly template: string;
-  readonly body?: Fields;
+  readonly body?: Json;
 }
 
 export class RestWriter implements CopyWriter {
@@ -54,6 +62,40 @@ export class RestWriter implements CopyWriter {
     if (call === undefined) throw notConfigured(this.store, key.kind, 'delete');
     // 404 and 410 are what was wanted.
     await this.#send({ method: call.method ?? 'DELETE', template: call.path }, key.id, stamp, signal);
+  }
+
+  bulk(kind: string): BulkLimits | undefined {
+    const bulk = this.#records[kind]?.bulk;
+    if (bulk === undefined) return undefined;
+    const onePartition = this.#client.isGuarded || placeholdersOf(bulk.path).includes('partition');
+    return { max: bulk.max, onePartition };
+  }
+
+  /**
+   * Throws StoreFailure as put does; then what became of each record is found by reading. Of records that the
+   * answer leaves in doubt nothing is claimed.
+   */
+  async putMany(kind: string, copies: readonly StampedCopy[], signal: AbortSignal): Promise<BulkOutcome> {
+    const config = this.#configOf(kind);
+    const { bulk } = config;
+    const [first] = copies;
+    if (first === undefined) return { written: new Set(), mayStillHappen: false };
+    if (bulk === undefined) throw notConfigured(this.store, kind, 'bulk');
+    const { stamp } = first;
+    if (this.bulk(kind)?.onePartition === true && copies.some((one) => !isSameStamp(one.stamp, stamp))) {
+      throw new Error(`a bulk call to ${this.store} holds records of one partition only`);
+    }
+    const sent = copies.map(({ copy }) => copy);
+    const items = sent.map(({ fields }) => fields);
+    const call = { method: bulk.method ?? 'POST', template: bulk.path, body: bulkBody(bulk.body, items) };
+    const answer = await this.#send(call, '', stamp, signal);
+    if (isGone(answer)) {
+      throw new StoreFailure(
+        'rejected',
+        `${this.store} has nothing at ${bulk.path} to write many ${kind} with`,
+      );
+    }
+    return readBulkAnswer(answer, sent, config.id);
   }
 
   async #create(config: RecordConfig, copy: CopyForm, stamp: CopyStamp, signal: AbortSignal): Promise<void> {
@@ -106,6 +148,10 @@ function idIn(body: Json | undefined, path: string): string | undefined {
 
 function isGone(answer: RestAnswer): boolean {
   return answer.status === 404 || answer.status === 410;
+}
+
+function isSameStamp(left: CopyStamp, right: CopyStamp): boolean {
+  return left.partition === right.partition && left.epoch === right.epoch;
 }
 
 function notConfigured(store: StoreName, kind: string, name: string): StoreFailure {

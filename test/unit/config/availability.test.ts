@@ -102,7 +102,6 @@ describe('what this version does not have', () => {
     [`${app}.auth`, { [`${app}.auth`]: { basic: {} } }],
     [`${app}.freeze`, { [`${app}.freeze`]: [] }],
     [`${app}.unfreeze`, { [`${app}.unfreeze`]: [] }],
-    [`${item}.bulk`, { [`${item}.bulk`]: { path: '/bulk', max: 5 } }],
     [`${item}.writers`, { [`${item}.writers`]: 'attendees' }],
     [`${item}.map`, { [`${item}.map`]: { title: 'summary' } }],
   ];

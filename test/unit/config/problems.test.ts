@@ -522,6 +522,18 @@ describe('what one key must know of another', () => {
     ['an id in a list', { [`${item}.list.path`]: '/items/{id}' }, `${item}.list.path`, /nothing fills in/],
     ['a get without an id', { [`${item}.get.path`]: '/items' }, `${item}.get.path`, 'must contain {id}'],
     [
+      'a bulk body without its records',
+      { [`${item}.bulk`]: { path: '/bulk', max: 5, body: { mode: 'upsert' } } },
+      `${item}.bulk.body`,
+      /"\{items\}"/,
+    ],
+    [
+      'a bulk call for one record',
+      { [`${item}.bulk`]: { path: '/bulk/{id}', max: 5 } },
+      `${item}.bulk.path`,
+      /\{id\}, which nothing fills in/,
+    ],
+    [
       'a cursor that is not sent',
       { [`${item}.list.next`]: 'next' },
       `${item}.list.next`,

@@ -99,6 +99,30 @@ test('a write is sent once, whatever the answer', async () => {
   expect(store.calls).toHaveLength(3);
 });
 
+test('many records go in one call, signed for the one partition that it holds', async () => {
+  const bulk = { bulk: { method: 'PUT', path: '/appointments', max: 5, body: { data: '{items}' } } };
+  const { store, writer } = await rigOf({ intercept: () => ({ status: 200, body: {} }) }, bulk);
+  expect(writer.bulk('appointment')).toEqual({ max: 5, onePartition: true });
+  const copies = [1, 2].map((id) => ({ copy: copyOf(id), stamp }));
+  const outcome = await writer.putMany('appointment', copies, never);
+  expect([...outcome.written]).toEqual(['1', '2']);
+  const [call] = store.writes();
+  expect(call).toMatchObject({ method: 'PUT', body: { data: copies.map(({ copy }) => copy.fields) } });
+  const verdict = verifyGuard({
+    ...{ secret, nowSeconds: Math.floor(Date.now() / 1000), method: 'PUT', target: '/appointments' },
+    headers: call?.headers ?? {},
+  });
+  expect(verdict).toEqual({ ok: true, claims: { user: '', ...stamp, access: 'copy' } });
+  for (const other of [
+    { ...stamp, partition: 'bob' },
+    { ...stamp, epoch: 5 },
+  ]) {
+    const mixed = [...copies, { copy: copyOf(3), stamp: other }];
+    await expect(writer.putMany('appointment', mixed, never)).rejects.toThrow('one partition only');
+  }
+  expect(store.writes()).toHaveLength(1);
+});
+
 test('the guard is asked and told in signed calls, and a store without one says so', async () => {
   let status = 200;
   const { store, client } = await rigOf({

@@ -7,7 +7,13 @@ test('no writer for legacy is constructed', () => {
   const storeNamed = (name: 'legacy' | 'app') => ({
     makeWriter: (): CopyWriter => {
       made.push(name);
-      return { store: name, put: () => Promise.resolve(), remove: () => Promise.resolve() };
+      return {
+        store: name,
+        put: () => Promise.resolve(),
+        remove: () => Promise.resolve(),
+        bulk: () => undefined,
+        putMany: () => Promise.resolve({ written: new Set(), mayStillHappen: false }),
+      };
     },
   });
   const stores = { legacy: storeNamed('legacy'), app: storeNamed('app') };
