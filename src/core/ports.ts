@@ -177,6 +177,8 @@ export interface ListScope {
   readonly partition?: string;
   /** Only what changed at or after this source version; ignored by kinds without `since`. */
   readonly since?: string;
+  /** `next` of a page read earlier, perhaps by another process: the list goes on behind it. */
+  readonly after?: string;
 }
 
 /** A record in a list that cannot be used, for example one without id or partition. */
@@ -188,6 +190,10 @@ export interface RecordProblem {
 export interface Page {
   readonly records: readonly StoreRecord[];
   readonly problems: readonly RecordProblem[];
+  /** Where the list goes on, as a text that only this reader understands; absent on the last page. */
+  readonly next?: string;
+  /** Records in the whole list, where the store says so. */
+  readonly total?: number;
 }
 
 /** Failures of a platform's API, told apart by what the caller should do. */

@@ -21,10 +21,12 @@ import {
 import type { CallBudget } from '../stores/budget.ts';
 import { comparable } from '../stores/rest/shape.ts';
 import type { CopyLock, HeldLock } from './copy-lock.ts';
+import { backfillName } from './keys.ts';
+import { traceOf } from './known-copies.ts';
 import type { Writers } from './writers.ts';
 
 export interface CopyParts {
-  readonly ledger: Pick<Ledger, 'read'>;
+  readonly ledger: Pick<Ledger, 'read' | 'readMany'>;
   /** What the ledger has lost, asked at that moment; undefined while it is sound. */
   readonly lost: () => Promise<string | undefined>;
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
@@ -175,11 +177,11 @@ export class CopySession {
     const needed = this.#neededFor(key, ownerRecord, copyRecord);
     if (needed.need === 'nothing') return 'same';
     if (needed.need === 'removal') {
-      await this.#write((writer, stamp) => writer.remove(key, stamp, this.signal));
+      await this.#write([key], (writer, stamp) => writer.remove(key, stamp, this.signal));
       return 'removed';
     }
     const { form, exists } = needed;
-    await this.#write((writer, stamp) => writer.put(form, stamp, exists, this.signal));
+    await this.#write([key], (writer, stamp) => writer.put(form, stamp, exists, this.signal));
     return 'written';
   }
 
@@ -201,7 +203,7 @@ export class CopySession {
     }
     if (forms.length === 0) return new Set();
     try {
-      return await this.#write(async (writer, stamp) => {
+      return await this.#write(forms, async (writer, stamp) => {
         const copies = forms.map((copy) => ({ copy, stamp }));
         const { written, mayStillHappen } = await writer.putMany(kind, copies, this.signal);
         if (mayStillHappen) this.#held.keepAfterRelease(this.#parts.settleMs[this.to]);
@@ -259,12 +261,14 @@ export class CopySession {
   }
 
   async #write<T>(
+    written: readonly { readonly kind: string; readonly id: string }[],
     send: (writer: NonNullable<ReturnType<Writers['get']>>, stamp: CopyStamp) => Promise<T>,
   ): Promise<T> {
     const writer = this.#parts.writers.get(this.to);
     if (writer === undefined) throw new Error(`there is no writer for ${this.to}`);
     if (this.#hand.hand === 'sync') await this.#parts.budgets[this.to].take(this.signal);
-    await this.#ensure(() => this.#held.coverWrite());
+    const traces = written.map(({ kind, id }) => traceOf(backfillName(this.from, kind), kind, id));
+    await this.#ensure(() => this.#held.coverWrite(traces));
     this.signal.throwIfAborted();
     try {
       return await send(writer, { partition: this.partition, epoch: this.epoch });

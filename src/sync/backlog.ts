@@ -24,6 +24,7 @@ export type CopyJob = z.output<typeof jobSchema>;
 
 export const recordQueueName = 'record';
 export const controlQueueName = 'control';
+export const scanQueueName = 'scan';
 
 /** More records of one partition than these are rung as the partition: one pass instead of many jobs. */
 const recordsPerPartitionMax = 5;

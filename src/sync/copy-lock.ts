@@ -9,15 +9,24 @@ import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
 import { pause } from '../pause.ts';
 import { copyLockKey } from './keys.ts';
+import { leaveTraces, type Trace, traceArguments } from './known-copies.ts';
 
 /** How long the lock outlives a holder that dies while it reads, ms. */
-const readingMs = 3_000;
-const renewEveryMs = 750;
+export const readingMs = 3_000;
+export const renewEveryMs = 750;
 
 // KEYS: 1 lock. ARGV: 1 token, 2 ms. Returns 1 when the lock is ours and lives at least so much longer, else 0.
 const extendScript = `
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 1`;
+
+// KEYS: 1 lock, 2 to 4 see leaveTraces. ARGV: 1 token, 2 ms, from 3 on see leaveTraces. Returns as the one above.
+const coverScript = `
+${leaveTraces}
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+leaveTraces(2, 3)
 return 1`;
 
 // KEYS: 1 lock. ARGV: 1 token, 2 ms that it must stand, 0 for none. Returns 1 when the lock was ours, else 0.
@@ -29,8 +38,11 @@ return redis.call('DEL', KEYS[1])`;
 export interface HeldLock {
   /** False when the lock was lost: nothing that was read under it may be used. */
   stillHeld(): Promise<boolean>;
-  /** Makes the lock last as long as a write can take; false when it was lost: write nothing more. */
-  coverWrite(): Promise<boolean>;
+  /**
+   * Makes the lock last as long as a write can take; false when it was lost: write nothing more. A first copy that
+   * read one of the records before this learns from its trace that what it read may be old.
+   */
+  coverWrite(traces: readonly Trace[]): Promise<boolean>;
   /** The outcome of a write is unknown: the release must leave the lock standing for this long, ms. */
   keepAfterRelease(settleMs: number): void;
   release(): Promise<void>;
@@ -64,7 +76,11 @@ export class CopyLock {
     let keepMs = 0;
     return {
       stillHeld: () => extend(readingMs),
-      coverWrite: () => extend(this.#writeMs),
+      coverWrite: async (traces) => {
+        const { keys, values } = traceArguments(traces);
+        const all = [key, ...keys, token, this.#writeMs, ...values];
+        return (await this.#redis.eval(coverScript, 1 + keys.length, ...all)) === 1;
+      },
       keepAfterRelease: (settleMs) => {
         keepMs = Math.max(keepMs, settleMs);
       },

@@ -9,10 +9,12 @@ import { unlimited } from '../stores/budget.ts';
 import type { RestClient } from '../stores/rest/client.ts';
 import { RestGuardCalls } from '../stores/rest/guard-calls.ts';
 import { createRestStore, type RestStore, restConnectorOf } from '../stores/rest/store.ts';
-import type { CopyParts } from './apply.ts';
-import { Backlog, controlQueueName, recordQueueName } from './backlog.ts';
+import type { BatchParts } from './apply-batch.ts';
+import { type BackfillProgress, Backfills } from './backfill.ts';
+import { Backlog, controlQueueName, recordQueueName, scanQueueName } from './backlog.ts';
 import { RedisBudget } from './budget.ts';
 import { CopyLock } from './copy-lock.ts';
+import { CopyLocks } from './copy-locks.ts';
 import { type DeadLetter, DeadLetters } from './dead-letters.ts';
 import { SyncDesk } from './desk.ts';
 import { BatchingDoorbell } from './doorbell.ts';
@@ -53,6 +55,8 @@ export interface Sync {
   readonly deadLetters: DeadLetterDesk;
   /** Records and partitions rung and not looked at yet. */
   backlog(): Promise<number>;
+  /** First copies under way, and the last that ended of each kind. */
+  backfills(): Promise<readonly BackfillProgress[]>;
   /** Begins to poll and to copy in this process. Without it, only the desk copies. */
   startWorkers(): Promise<void>;
   /** Ends within seconds; safe to call twice. */
@@ -77,7 +81,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const letters = new DeadLetters(redis);
   const progress = new Progress(redis);
   const lockMs = Math.max(stores.legacy.timeoutMs, stores.app.timeoutMs) + lockMarginMs;
-  const copies: CopyParts = {
+  const copies: BatchParts = {
     ledger,
     lost: settings.lost ?? (async () => (await ledger.regression())?.detail),
     readers,
@@ -85,6 +89,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     writers: makeWriters(stores, config.sync.rollbackWindow),
     budgets: eachStore((store) => stores[store].budget),
     lock: new CopyLock(redis, lockMs),
+    locks: new CopyLocks(redis, lockMs),
     settleMs: eachStore((store) => config.stores[store].settleMs),
   };
   const desk = new SyncDesk(copies, letters, () => lagMs(ledger, backlog, progress));
@@ -93,8 +98,12 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     onFailure: (error, records) => log('warn', 'sync.doorbell-failed', { records, detail: String(error) }),
   });
   const targets = [...copies.writers.keys()];
-  const poller = new Poller({
-    ...{ ledger, readers, targets, backlog, letters, progress, log, surveyEveryMs },
+  const backfills = new Backfills({
+    ...{ redis, copies, ledger, backlog, log },
+    note: (partitions) => poller.notePartitions(partitions),
+  });
+  const poller: Poller = new Poller({
+    ...{ ledger, readers, targets, backlog, backfills, letters, progress, log, surveyEveryMs },
     registry: settings.registry,
     ownershipOf,
   });
@@ -105,7 +114,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     await doorbell.close();
     await workers?.stop();
     // Without Redis they fail to close; what is open behind them must be closed all the same.
-    await Promise.allSettled([queues.record.close(), queues.control.close()]);
+    await Promise.allSettled(Object.values(queues).map((queue) => queue.close()));
     await Promise.all(Object.values(readers).map((reader) => reader.close()));
     blocking?.disconnect();
     redis.disconnect();
@@ -117,13 +126,14 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     readers,
     deadLetters: deadLetterDesk(letters, backlog),
     backlog: () => backlog.count(),
+    backfills: () => backfills.progress(),
     startWorkers: async () => {
       if (workers !== undefined) return;
       blocking = connectForWorkers(settings.redis, log);
       workers = new SyncWorkers({
-        ...{ poller, backlog, letters, ledger, log, attempts },
+        ...{ poller, backfills, backlog, letters, ledger, log, attempts },
         connection: blocking,
-        control: queues.control,
+        ...{ control: queues.control, scan: queues.scan },
         copier: { copies, desk, backlog, letters, log },
         readers: Object.values(readers),
         pollMs: config.sync.pollMs,
@@ -155,13 +165,13 @@ function guardedClients(
   return new Map(guarded.map((store) => [store, stores[store].client]));
 }
 
-function makeQueues(redis: Redis, log: Log): { readonly record: Queue; readonly control: Queue } {
+function makeQueues(redis: Redis, log: Log): Readonly<Record<'record' | 'control' | 'scan', Queue>> {
   const make = (name: string): Queue => {
     const queue = new Queue(name, { connection: redis, ...queueOptions });
     queue.on('error', (error) => log('warn', 'sync.queue-error', { queue: name, detail: error.message }));
     return queue;
   };
-  return { record: make(recordQueueName), control: make(controlQueueName) };
+  return { record: make(recordQueueName), control: make(controlQueueName), scan: make(scanQueueName) };
 }
 
 /** Workers block on Redis and wait for it without end, as BullMQ asks of their connections. */

@@ -7,10 +7,27 @@ export const syncKeys = {
   dirty: `${keyPrefix}:sync:dirty`,
   /** Where the polls are, and when one last reached the end. */
   progress: `${keyPrefix}:sync:progress`,
+  /** Records whose copies were written while a first copy was under way, by time. */
+  trail: `${keyPrefix}:sync:trail`,
   deadLetters: `${keyPrefix}:sync:dead-letters`,
   deadLetterOrder: `${keyPrefix}:sync:dead-letters:order`,
   deadLetterCounts: `${keyPrefix}:sync:dead-letters:counts`,
 } as const;
+
+/** First copies under way: which run of each may write. */
+export const backfillKey = `${keyPrefix}:sync:backfill`;
+/** How far each first copy is, or was when it ended. */
+export const backfillProgressKey = `${keyPrefix}:sync:backfill:progress`;
+
+/** There is one for each kind of record and store that owns them. */
+export function backfillName(owner: StoreName, kind: string): string {
+  return `${owner} ${kind}`;
+}
+
+/** Ids that the target of a first copy may hold already. */
+export function knownKey(backfill: string): string {
+  return `${keyPrefix}:sync:known:${backfill}`;
+}
 
 export function budgetKey(store: StoreName): string {
   return `${keyPrefix}:budget:${store}`;

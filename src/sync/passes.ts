@@ -252,7 +252,11 @@ function isLive(record: StoreRecord | undefined, partition: string): boolean {
 const parallelWrites = 6;
 
 /** A few at a time; after the first failure nothing new starts, and it is thrown when the rest have ended. */
-async function eachOf<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+export async function eachOf<T>(
+  items: readonly T[],
+  work: (item: T) => Promise<void>,
+  atOnce = parallelWrites,
+): Promise<void> {
   const left = items.values();
   let stopped = false;
   const worker = async (): Promise<void> => {
@@ -266,7 +270,7 @@ async function eachOf<T>(items: readonly T[], work: (item: T) => Promise<void>):
       }
     }
   };
-  const ends = await Promise.allSettled(Array.from({ length: parallelWrites }, worker));
+  const ends = await Promise.allSettled(Array.from({ length: atOnce }, worker));
   const failed = ends.find((end) => end.status === 'rejected');
   if (failed !== undefined) throw failed.reason;
 }

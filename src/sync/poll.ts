@@ -11,13 +11,14 @@ import {
   type Registry,
   type StoreReader,
 } from '../core/ports.ts';
+import type { Backfills } from './backfill.ts';
 import type { Backlog } from './backlog.ts';
 import { wholePartition } from './backlog.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import { letterOf } from './dead-letters.ts';
 import type { Log } from '../log.ts';
 import type { Progress } from './progress.ts';
-import { surveyKind } from './survey.ts';
+import { type Survey, surveyKind } from './survey.ts';
 import { lessOverlap, newest } from './versions.ts';
 
 export interface PollParts {
@@ -26,6 +27,7 @@ export interface PollParts {
   readonly targets: readonly StoreName[];
   readonly registry: Pick<Registry, 'note' | 'all' | 'count'>;
   readonly backlog: Backlog;
+  readonly backfills: Pick<Backfills, 'begin' | 'mayBegin' | 'isUnderWay'>;
   readonly letters: DeadLetters;
   readonly progress: Progress;
   readonly log: Log;
@@ -46,6 +48,10 @@ const forgottenMs = 30_000;
 const overlapMs = 2_000;
 const partitionsPerSweep = 50;
 const notedPartitionsMax = 200_000;
+/** With more missing copies than these a full pass gives way to a first copy. */
+const missingMax = 2_000;
+/** How far the platform's clock may be behind ours, ms; what changes while a first copy runs is looked for from there. */
+const clockSkewMs = 60_000;
 
 export class Poller {
   readonly #parts: PollParts;
@@ -78,9 +84,14 @@ export class Poller {
     if (reachedMs !== undefined) await progress.saveReached(reachedMs);
   }
 
+  async notePartitions(partitions: ReadonlySet<string>): Promise<void> {
+    await this.#note(partitions);
+  }
+
   /** When the look that last reached the end had begun; undefined when none has yet. */
   async #pollStore(sides: Sides, startedMs: number, signal: AbortSignal): Promise<number | undefined> {
     let sweeping = false;
+    let reached = true;
     const failures: unknown[] = [];
     for (const capability of sides.owner.capabilities) {
       const inCopy = sides.copy.capabilities.find(({ kind }) => kind === capability.kind);
@@ -88,40 +99,56 @@ export class Poller {
       if (capability.needsPartition === true || inCopy.needsPartition === true) sweeping = true;
       else {
         // One kind that cannot be read must not keep the others waiting.
-        await this.#pollKind(capability, sides, startedMs, signal).catch((error) => failures.push(error));
+        try {
+          reached = (await this.#pollKind(capability, sides, startedMs, signal)) && reached;
+        } catch (error) {
+          failures.push(error);
+        }
       }
     }
     if (failures.length > 0) throw failures[0];
+    if (!reached) return undefined;
     return sweeping ? this.#sweep(sides, startedMs, signal) : startedMs;
   }
 
+  /** False when the end was not reached, because a first copy is under way. */
   async #pollKind(
     { kind, since }: KindCapabilities,
     sides: Sides,
     startedMs: number,
     signal: AbortSignal,
-  ): Promise<void> {
-    const { progress, surveyEveryMs } = this.#parts;
+  ): Promise<boolean> {
+    const { backfills, progress, surveyEveryMs } = this.#parts;
     const { store } = sides.owner;
     const feed = await progress.feed(store, kind);
     const due = startedMs >= feed.fullPassAtMs + surveyEveryMs;
-    if (since && feed.proven !== undefined && !due) {
+    const copying = await backfills.isUnderWay(store, kind);
+    if (since && feed.proven !== undefined && (copying || !due)) {
       const seen = await this.#followFeed(kind, sides.owner, feed.proven, signal);
       await progress.saveFeed(store, kind, {
         ...feed,
         proven: newest(feed.proven, feed.seen),
         seen: newest(feed.seen, seen),
       });
-      return;
+      return !copying;
     }
-    const newestVersion = await this.#survey(kind, sides, signal);
-    if (!since) return;
+    if (copying) return false;
+    const { newestVersion, farBehind } = await this.#survey(kind, sides, signal);
+    if (farBehind !== undefined) {
+      // Before its first page: from here on changes are followed while it runs.
+      const head = since ? headAt(newestVersion, startedMs) : undefined;
+      if (head !== undefined) await progress.saveFeed(store, kind, { proven: head, fullPassAtMs: 0 });
+      await backfills.begin(store, kind, farBehind.total);
+      return false;
+    }
+    if (!since) return true;
     await progress.saveFeed(store, kind, {
       fullPassAtMs: startedMs,
       // Seen during the pass is not proven: an older change may have landed on a page already read.
       proven: newest(feed.proven, feed.seen),
       seen: newest(feed.seen, newestVersion),
     });
+    return true;
   }
 
   /** Rings what changed at or after the proven version less an overlap; returns the newest version seen. */
@@ -148,20 +175,32 @@ export class Poller {
     return seen;
   }
 
-  async #survey(kind: string, sides: Sides, signal: AbortSignal): Promise<string | undefined> {
-    const { letters, log } = this.#parts;
-    const survey = await surveyKind(kind, sides, (partitions) => this.#note(partitions), signal);
+  async #survey(kind: string, sides: Sides, signal: AbortSignal): Promise<Survey> {
+    const { backfills, backlog, letters, log } = this.#parts;
+    const { store } = sides.owner;
+    // What is a dead letter already is tried again when it changes, or when an operator asks.
+    const dead = new Set((await letters.list()).map(({ letter }) => letter));
+    const survey = await surveyKind(
+      kind,
+      sides,
+      {
+        onPartitions: (partitions) => this.#note(partitions),
+        onDifferent: async (keys) => {
+          await this.#ring(
+            keys.filter((key) => !dead.has(letterOf(key))),
+            store,
+          );
+          return !(await backlog.isFull());
+        },
+        missingMax: (await backfills.mayBegin(store, kind)) ? missingMax : undefined,
+      },
+      signal,
+    );
     const [problem] = survey.problems;
     if (problem !== undefined) {
       log('warn', 'sync.unusable-records', { kind, count: survey.problems.length, first: problem.detail });
     }
-    // What is a dead letter already is tried again when it changes, or when an operator asks.
-    const dead = new Set((await letters.list()).map(({ letter }) => letter));
-    await this.#ring(
-      survey.different.filter((key) => !dead.has(letterOf(key))),
-      sides.owner.store,
-    );
-    return survey.newestVersion;
+    return survey;
   }
 
   /** Rings the next partitions in turn. Returns when the last whole round had begun. */
@@ -230,4 +269,10 @@ export class Poller {
     if (this.#noted.size > notedPartitionsMax) this.#noted = new Set();
     for (const partition of fresh) this.#noted.add(partition);
   }
+}
+
+/** Where a feed of instants stands at that time; of other versions nobody can tell without reading them all. */
+function headAt(newestVersion: string | undefined, nowMs: number): string | undefined {
+  const isInstant = newestVersion !== undefined && /^\d{4}-\d\d-\d\dT/.test(newestVersion);
+  return isInstant ? new Date(nowMs - clockSkewMs).toISOString() : undefined;
 }

@@ -1,6 +1,9 @@
 /**
  * A full pass over all partitions of one kind: both stores are read from end to end and compared by content
- * hash. It needs no memory of earlier passes, so it is also the first copy, and what heals every loss.
+ * hash. It needs no memory of earlier passes, so it is what heals every loss.
+ *
+ * Hashes of so many records are kept at a time; a larger store is compared in slices of its partitions, and read
+ * once for each. A partition is never cut: which fields the copy must have, all its records tell together.
  */
 import { createHash } from 'node:crypto';
 import type { RecordKey, RecordProblem, StoreReader } from '../core/ports.ts';
@@ -10,12 +13,33 @@ import { digestOf } from './digest.ts';
 import { newest } from './versions.ts';
 
 export interface Survey {
-  /** Records whose copy is missing, different or too much. Only `get` can tell that one is gone. */
-  readonly different: readonly RecordKey[];
+  /** Of the owner. */
   readonly records: number;
+  /** Of these, without a copy. */
+  readonly missing: number;
+  /** Copies missing, different, or too much. */
+  readonly different: number;
   readonly problems: readonly RecordProblem[];
   /** Newest source version seen. */
   readonly newestVersion: string | undefined;
+  /** Given up, because so much is missing that a first copy does it better; `total`: where the owner says so. */
+  readonly farBehind?: { readonly total: number | undefined };
+}
+
+export interface SurveyHooks {
+  /** Hears of every partition that a page showed, before the next page is read. */
+  readonly onPartitions: (partitions: ReadonlySet<string>) => Promise<void>;
+  /** Records whose copy is missing, different or too much. Only `get` can tell that one is gone. False: no more of them. */
+  readonly onDifferent: (keys: readonly RecordKey[]) => Promise<boolean>;
+  /** More missing copies than these end the pass; absent where there is nothing better to do about them. */
+  readonly missingMax?: number | undefined;
+  /** Hashes kept at a time. */
+  readonly keptMax?: number;
+}
+
+interface Sides {
+  readonly owner: StoreReader;
+  readonly copy: StoreReader;
 }
 
 interface Entry {
@@ -23,58 +47,164 @@ interface Entry {
   readonly digest: string;
 }
 
-/** `onPartitions` hears of every partition that a page showed, before the next page is read. */
+/** About 60 MB. */
+const keptMaxDefault = 500_000;
+const keysAtOnce = 500;
+const problemsMax = 100;
+
 export async function surveyKind(
   kind: string,
-  sides: { readonly owner: StoreReader; readonly copy: StoreReader },
-  onPartitions: (partitions: ReadonlySet<string>) => Promise<void>,
+  sides: Sides,
+  hooks: SurveyHooks,
   signal: AbortSignal,
 ): Promise<Survey> {
-  const { owner, copy } = sides;
-  const wanted = new Map<string, Entry>();
-  const names = new NamesByPartition();
-  const matched = matchedAlready(copy.shape(kind));
-  const problems: RecordProblem[] = [];
-  let newestVersion: string | undefined;
-  for await (const page of owner.pages(kind, {}, signal)) {
-    for (const record of page.records) {
-      newestVersion = newest(newestVersion, record.version);
-      const form = wantedCopy(record, record.partition, owner, copy);
-      if (form === undefined) continue;
-      const known = Object.keys(form.fields).filter((name) => !matched.has(name));
-      names.add(record.partition, known);
-      wanted.set(record.id, { partition: record.partition, digest: digestOf(form.fields, known) });
+  let slices = 1;
+  for (;;) {
+    const pass = new Pass(kind, sides, hooks, signal);
+    for (let slice = 0; slice < slices; slice += 1) {
+      const survey = await pass.slice(slice, slices);
+      if (survey === 'too-many') break;
+      if (survey !== 'compared') return survey;
+      if (slice === slices - 1) return pass.survey();
     }
-    problems.push(...page.problems);
-    await onPartitions(new Set(page.records.map(({ partition }) => partition)));
+    slices *= 2;
   }
-  const records = wanted.size;
-  const different: RecordKey[] = [];
-  for await (const page of copy.pages(kind, {}, signal)) {
-    for (const held of page.records) compareOne(held, sides, wanted, names, different);
-    problems.push(...page.problems);
-  }
-  for (const [id, { partition }] of wanted) different.push({ partition, kind, id });
-  return { different, records, problems, newestVersion };
 }
 
-function compareOne(
-  held: StoreRecord,
-  { owner, copy }: { readonly owner: StoreReader; readonly copy: StoreReader },
-  wanted: Map<string, Entry>,
-  names: NamesByPartition,
-  different: RecordKey[],
-): void {
-  if (held.deleted) return;
-  const { kind, id, partition } = held;
-  const entry = wanted.get(id);
-  if (entry === undefined || entry.partition !== partition) {
-    different.push({ partition, kind, id });
-    return;
+class Pass {
+  readonly #kind: string;
+  readonly #sides: Sides;
+  readonly #hooks: SurveyHooks;
+  readonly #signal: AbortSignal;
+  readonly #problems: RecordProblem[] = [];
+  #records = 0;
+  #missing = 0;
+  #different = 0;
+  #newestVersion: string | undefined;
+  #waiting: RecordKey[] = [];
+  #full = false;
+
+  constructor(kind: string, sides: Sides, hooks: SurveyHooks, signal: AbortSignal) {
+    this.#kind = kind;
+    this.#sides = sides;
+    this.#hooks = hooks;
+    this.#signal = signal;
   }
-  wanted.delete(id);
-  const { fields } = comparableCopy(held, owner, copy);
-  if (digestOf(fields, names.of(partition)) !== entry.digest) different.push({ partition, kind, id });
+
+  survey(): Survey {
+    return {
+      ...{ records: this.#records, missing: this.#missing, different: this.#different },
+      problems: this.#problems,
+      newestVersion: this.#newestVersion,
+    };
+  }
+
+  /** `too-many`: the slice holds more records than may be kept, and can be cut further. */
+  async slice(slice: number, slices: number): Promise<'compared' | 'too-many' | Survey> {
+    const { keptMax = keptMaxDefault, missingMax, onPartitions } = this.#hooks;
+    const isOurs = slicing(slice, slices);
+    const wanted = new Map<string, Entry>();
+    const names = new NamesByPartition();
+    let peeked = false;
+    for await (const page of this.#sides.owner.pages(this.#kind, {}, this.#signal)) {
+      for (const record of page.records) {
+        this.#newestVersion = newest(this.#newestVersion, record.version);
+        if (isOurs(record.partition)) this.#expect(record, wanted, names);
+      }
+      if (slice === 0) this.#note(page.problems);
+      await onPartitions(new Set(page.records.map(({ partition }) => partition)));
+      // One pass through the owner's list is enough to find out that the copy has hardly begun.
+      if (missingMax !== undefined && !peeked && wanted.size > 2 * missingMax) {
+        peeked = true;
+        if (!(await this.#copyHolds(missingMax))) {
+          return { ...this.survey(), records: wanted.size, farBehind: { total: page.total } };
+        }
+      }
+      if (wanted.size > keptMax && names.partitions > 1) return 'too-many';
+    }
+    this.#records += wanted.size;
+    return this.#compare(wanted, names, isOurs, slice === 0);
+  }
+
+  #expect(record: StoreRecord, wanted: Map<string, Entry>, names: NamesByPartition): void {
+    const { owner, copy } = this.#sides;
+    const form = wantedCopy(record, record.partition, owner, copy);
+    if (form === undefined) return;
+    const matched = matchedAlready(copy.shape(this.#kind));
+    const known = Object.keys(form.fields).filter((name) => !matched.has(name));
+    const partition = names.add(record.partition, known);
+    wanted.set(record.id, { partition, digest: digestOf(form.fields, known) });
+  }
+
+  async #compare(
+    wanted: Map<string, Entry>,
+    names: NamesByPartition,
+    isOurs: (partition: string) => boolean,
+    first: boolean,
+  ): Promise<'compared' | Survey> {
+    for await (const page of this.#sides.copy.pages(this.#kind, {}, this.#signal)) {
+      for (const held of page.records) if (isOurs(held.partition)) this.#compareOne(held, wanted, names);
+      if (first) this.#note(page.problems);
+      await this.#tell(keysAtOnce);
+    }
+    this.#missing += wanted.size;
+    const { missingMax } = this.#hooks;
+    if (missingMax !== undefined && this.#missing > missingMax) {
+      await this.#tell(1);
+      return { ...this.survey(), farBehind: { total: first ? this.#records : undefined } };
+    }
+    for (const [id, { partition }] of wanted) {
+      this.#add({ partition, kind: this.#kind, id });
+      await this.#tell(keysAtOnce);
+    }
+    await this.#tell(1);
+    return 'compared';
+  }
+
+  #compareOne(held: StoreRecord, wanted: Map<string, Entry>, names: NamesByPartition): void {
+    if (held.deleted) return;
+    const { owner, copy } = this.#sides;
+    const { kind, id, partition } = held;
+    const entry = wanted.get(id);
+    if (entry === undefined || entry.partition !== partition) {
+      this.#add({ partition, kind, id });
+      return;
+    }
+    wanted.delete(id);
+    const { fields } = comparableCopy(held, owner, copy);
+    if (digestOf(fields, names.of(partition)) !== entry.digest) this.#add({ partition, kind, id });
+  }
+
+  #add(key: RecordKey): void {
+    this.#different += 1;
+    if (!this.#full) this.#waiting.push(key);
+  }
+
+  async #tell(atLeast: number): Promise<void> {
+    if (this.#waiting.length < atLeast) return;
+    const keys = this.#waiting;
+    this.#waiting = [];
+    this.#full = !(await this.#hooks.onDifferent(keys));
+  }
+
+  #note(problems: readonly RecordProblem[]): void {
+    this.#problems.push(...problems.slice(0, problemsMax - this.#problems.length));
+  }
+
+  /** Does the copy hold at least so many records of the kind? */
+  async #copyHolds(atLeast: number): Promise<boolean> {
+    let held = 0;
+    for await (const page of this.#sides.copy.pages(this.#kind, {}, this.#signal)) {
+      held += page.records.length;
+      if (held >= atLeast) return true;
+    }
+    return false;
+  }
+}
+
+function slicing(slice: number, slices: number): (partition: string) => boolean {
+  if (slices === 1) return () => true;
+  return (partition) => createHash('sha256').update(partition).digest().readUInt32LE(0) % slices === slice;
 }
 
 /**
@@ -83,19 +213,29 @@ function compareOne(
  */
 class NamesByPartition {
   readonly #sets = new Map<string, ReadonlySet<string>>();
-  readonly #byPartition = new Map<string, ReadonlySet<string>>();
+  readonly #byPartition = new Map<
+    string,
+    { readonly partition: string; readonly names: ReadonlySet<string> }
+  >();
 
-  add(partition: string, names: readonly string[]): void {
+  get partitions(): number {
+    return this.#byPartition.size;
+  }
+
+  /** Returns the partition's name as it is kept here: one text for all its records. */
+  add(partition: string, names: readonly string[]): string {
     const known = this.#byPartition.get(partition);
-    if (known !== undefined && names.every((name) => known.has(name))) return;
-    const all = [...new Set([...(known ?? []), ...names])].toSorted();
+    if (known !== undefined && names.every((name) => known.names.has(name))) return known.partition;
+    const all = [...new Set([...(known?.names ?? []), ...names])].toSorted();
     const key = createHash('sha256').update(JSON.stringify(all)).digest('base64');
     const shared = this.#sets.get(key) ?? new Set(all);
     this.#sets.set(key, shared);
-    this.#byPartition.set(partition, shared);
+    const kept = known?.partition ?? partition;
+    this.#byPartition.set(kept, { partition: kept, names: shared });
+    return kept;
   }
 
   of(partition: string): ReadonlySet<string> {
-    return this.#byPartition.get(partition) ?? new Set();
+    return this.#byPartition.get(partition)?.names ?? new Set();
   }
 }

@@ -4,9 +4,18 @@
  */
 import { DelayedError, type Job, Queue, Worker } from 'bullmq';
 import type { Redis } from 'ioredis';
+import { z } from 'zod';
 import { type Ledger, type RecordKey, StoreFailure, type StoreReader } from '../core/ports.ts';
 import { keyPrefix } from '../ledger/connection.ts';
-import { type Backlog, controlQueueName, type CopyJob, jobSchema, recordQueueName } from './backlog.ts';
+import type { Backfills } from './backfill.ts';
+import {
+  type Backlog,
+  controlQueueName,
+  type CopyJob,
+  jobSchema,
+  recordQueueName,
+  scanQueueName,
+} from './backlog.ts';
 import { type CopierParts, lookAt } from './copier.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import { type Log, sentenceOf } from '../log.ts';
@@ -17,6 +26,8 @@ export interface WorkerParts {
   /** For workers: blocks, and waits for Redis as long as it takes. */
   readonly connection: Redis;
   readonly control: Queue;
+  readonly scan: Queue;
+  readonly backfills: Pick<Backfills, 'segment' | 'underWay'>;
   readonly copier: CopierParts;
   readonly poller: Poller;
   readonly backlog: Backlog;
@@ -29,11 +40,16 @@ export interface WorkerParts {
 }
 
 const recordConcurrency = 8;
+/** First copies that one process works on at a time: at most one for each kind is under way. */
+const scanConcurrency = 2;
+const scanQuicklyMs = { lockDuration: 6_000, stalledInterval: 2_000 } as const;
 /** After a store said that it does not let us in, it is asked again only this often. */
 const deniedPauseMs = 30_000;
 const outagePauseMs = 2_000;
 const closeWithinMs = 5_000;
 const longestRestMs = 30_000;
+
+const scanSchema = z.object({ name: z.string() });
 
 /** Options that queues and workers of one prefix share. */
 export const queueOptions = { prefix: keyPrefix, streams: { events: { maxLen: 100 } } } as const;
@@ -66,7 +82,12 @@ export class SyncWorkers {
       concurrency: recordConcurrency,
     });
     const control = new Worker(controlQueueName, () => this.#poll(), options);
-    for (const worker of [records, control]) {
+    // Two hands on one segment do no harm: only the one that took it last may write. So a dead one is not waited for.
+    const scan = new Worker(scanQueueName, (job, token) => this.#scan(job, token), {
+      ...{ ...options, ...scanQuicklyMs },
+      concurrency: scanConcurrency,
+    });
+    for (const worker of [records, control, scan]) {
       worker.on('error', (error) => log('warn', 'sync.worker-error', { detail: error.message }));
       this.#workers.push(worker);
     }
@@ -112,6 +133,7 @@ export class SyncWorkers {
     const startedMs = performance.now();
     try {
       await poller.poll(this.#stopping.signal);
+      await this.#askForSegments();
       if (this.#pollFailure !== '') log('info', 'sync.poll-recovered', {});
       this.#pollFailure = '';
     } catch (error) {
@@ -126,6 +148,43 @@ export class SyncWorkers {
       const endedMs = performance.now();
       this.#restUntilMs = endedMs + Math.min(longestRestMs, endedMs - startedMs);
     }
+  }
+
+  /** Also for those whose job was lost. */
+  async #askForSegments(): Promise<void> {
+    const { backfills, scan } = this.#parts;
+    for (const name of await backfills.underWay()) {
+      await scan.add(
+        'segment',
+        { name },
+        { deduplication: { id: name.replaceAll(':', ' ') }, removeOnComplete: true, removeOnFail: 10 },
+      );
+    }
+  }
+
+  async #scan(job: Job, token: string | undefined): Promise<void> {
+    const { backfills, log } = this.#parts;
+    const { name } = scanSchema.parse(job.data);
+    if (Date.now() < this.#deniedUntilMs) await later(job, token, this.#deniedUntilMs - Date.now());
+    let waitMs: number;
+    try {
+      const outcome = await backfills.segment(name, this.#stopping.signal);
+      if (outcome.segment === 'ended') {
+        await this.#askForPoll();
+        return;
+      }
+      waitMs = outcome.waitMs;
+    } catch (error) {
+      waitMs = outagePauseMs;
+      if (this.#stopping.signal.aborted) waitMs = 0;
+      else if (error instanceof StoreFailure && error.kind === 'rate-limited') {
+        waitMs = Math.max(50, error.retryAfterMs ?? 1_000);
+      } else if (error instanceof StoreFailure && error.kind === 'denied') {
+        this.#pauseForDenied(error);
+        waitMs = deniedPauseMs;
+      } else log('warn', 'sync.backfill-interrupted', { backfill: name, detail: sentenceOf(error) });
+    }
+    await later(job, token, waitMs);
   }
 
   async #process(job: Job, token: string | undefined): Promise<void> {

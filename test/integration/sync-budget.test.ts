@@ -114,7 +114,7 @@ describe('the copy lock', () => {
     const lock = new CopyLock(redis, 60_000);
     const held = await lock.acquire('ann', never, 0);
     expect(await redis.pttl(copyLockKey('ann'))).toBeLessThanOrEqual(3_000);
-    expect(await held?.coverWrite()).toBe(true);
+    expect(await held?.coverWrite([])).toBe(true);
     expect(await redis.pttl(copyLockKey('ann'))).toBeGreaterThan(50_000);
     // Looking at a page afterwards does not take back what covers the write.
     expect(await held?.stillHeld()).toBe(true);

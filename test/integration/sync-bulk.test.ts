@@ -57,8 +57,8 @@ describe('bringing a partition up', () => {
         ['r9', 'r10', 'r11'],
         ['r10', 'r11'],
       ];
-      for (const record of records) if (!missing.includes(String(record['id']))) rig.app.set(record);
-      const results = records.map(({ id }) => ({ id, status: denied.includes(String(id)) ? 500 : 201 }));
+      for (const record of records) if (!missing.includes(record['id'] as string)) rig.app.set(record);
+      const results = records.map(({ id }) => ({ id, status: denied.includes(id as string) ? 500 : 201 }));
       return { status: 207, body: { results } };
     };
     const report = await rig.sync.desk.bringUp('ann', never);

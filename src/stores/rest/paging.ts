@@ -2,6 +2,7 @@
  * How a list continues. A reader holds one Paging per pass; after each page it says which placeholders or
  * which address the next request takes, or that the list has ended.
  */
+import { z } from 'zod';
 import { StoreFailure } from '../../core/ports.ts';
 import type { Json } from '../../core/records.ts';
 import type { RecordConfig } from '../../config/schema.ts';
@@ -12,6 +13,17 @@ export type NextPage =
   | { readonly page: 'placeholders'; readonly values: PlaceholderValues }
   | { readonly page: 'path'; readonly path: string }
   | { readonly page: 'none' };
+
+/** Everything that the next request of a list depends on. */
+const positionSchema = z.object({
+  next: z.union([
+    z.object({ page: z.literal('placeholders'), values: z.record(z.string(), z.string()) }),
+    z.object({ page: z.literal('path'), path: z.string() }),
+  ]),
+  pageNumber: z.int(),
+  offset: z.int(),
+  largest: z.int(),
+});
 
 type ListConfig = RecordConfig['list'];
 
@@ -66,6 +78,25 @@ export class Paging {
     return 'page' in paging
       ? { page: String(this.#pageNumber), size: String(paging.page.size) }
       : { offset: '0', size: String(paging.offset.size) };
+  }
+
+  /** The place of the page `next`, for another pass to go on from, in this process or another. */
+  position(next: Exclude<NextPage, { readonly page: 'none' }>): string {
+    const largest = this.#seen.records;
+    return JSON.stringify({ next, pageNumber: this.#pageNumber, offset: this.#offset, largest });
+  }
+
+  /** The page that `position` named. Throws StoreFailure `rejected` for what it cannot have given. */
+  resume(position: string): NextPage {
+    const parsed = positionSchema.safeParse(parsedOrNull(position));
+    if (!parsed.success) {
+      throw new StoreFailure('rejected', 'the place where a list was left cannot be read; it begins anew');
+    }
+    const { next, pageNumber, offset, largest } = parsed.data;
+    this.#pageNumber = pageNumber;
+    this.#offset = offset;
+    this.#seen.records = Math.max(this.#seen.records, largest);
+    return next;
   }
 
   /** `url` is the address of the page just read. Throws StoreFailure `bad-answer` for a list that goes in circles. */
@@ -123,6 +154,14 @@ export class Paging {
       throw new StoreFailure('bad-answer', `the list goes in circles: it gave the same ${what} twice`);
     }
     this.#visited.add(place);
+  }
+}
+
+function parsedOrNull(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
   }
 }
 

@@ -62,7 +62,10 @@ export class RestReader implements StoreReader {
       return;
     }
     const paging = new Paging(config.list, this.#client.origin, this.#pageSizeOf(kind));
-    let next: NextPage = { page: 'placeholders', values: paging.first() };
+    let next: NextPage =
+      scope.after === undefined
+        ? { page: 'placeholders', values: paging.first() }
+        : paging.resume(scope.after);
     for (let count = 0; next.page !== 'none'; count += 1) {
       if (count === this.#maxPages) {
         throw new StoreFailure('bad-answer', `the list of ${kind} has more than ${this.#maxPages} pages`);
@@ -70,8 +73,19 @@ export class RestReader implements StoreReader {
       const path = this.#listPath(kind, config, scope, next);
       const answer = await this.#read(path, scope.partition ?? '', signal);
       const items = itemsOf(kind, config, answer);
-      yield pageOf(kind, config, items, scope.partition);
-      next = paging.after(answer, items.length, `${this.#client.origin}${this.#client.target(path)}`);
+      const page = pageOf(kind, config, items, scope.partition);
+      // A list that goes in circles fails only after the page that was good.
+      const after = attempt(() =>
+        paging.after(answer, items.length, `${this.#client.origin}${this.#client.target(path)}`),
+      );
+      const total = totalOf(answer);
+      yield {
+        ...page,
+        ...(after.done && after.value.page !== 'none' ? { next: paging.position(after.value) } : {}),
+        ...(total === undefined ? {} : { total }),
+      };
+      if (!after.done) throw after.error;
+      next = after.value;
     }
   }
 
@@ -165,6 +179,23 @@ export class RestReader implements StoreReader {
     if (config === undefined) throw new Error(`${this.store} has no records of kind ${kind}`);
     return config;
   }
+}
+
+type Attempt<T> =
+  { readonly done: true; readonly value: T } | { readonly done: false; readonly error: unknown };
+
+function attempt<T>(work: () => T): Attempt<T> {
+  try {
+    return { done: true, value: work() };
+  } catch (error) {
+    return { done: false, error };
+  }
+}
+
+/** As json-server and many others say it; there is no standard for it. */
+function totalOf({ headers }: RestAnswer): number | undefined {
+  const told = headers['x-total-count'];
+  return typeof told === 'string' && /^\d{1,15}$/.test(told) ? Number(told) : undefined;
 }
 
 function readCall(path: string, partition: string) {

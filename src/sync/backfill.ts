@@ -1,0 +1,359 @@
+/**
+ * The first copy of a kind of records, and the one after a great loss: the owner's list is read from end to end, and
+ * what the target does not hold is written, page by page, with a checkpoint after each. It needs no memory of what
+ * it has read, and goes on in any process where the last one was cut off.
+ *
+ * It runs beside the live sync. Of a record that the live sync has copied since its page was read, and of one that
+ * could not be written for certain, only the bell is rung. What the target held before, and what the list did not
+ * show, is left to the full pass that follows: that one is what correctness rests on.
+ */
+import { otherStore, type StoreName } from '../core/ownership.ts';
+import { type Ledger, type Page, type RecordKey, StoreFailure, type StoreReader } from '../core/ports.ts';
+import type { CopyForm, StoreRecord } from '../core/records.ts';
+import type { Redis } from 'ioredis';
+import { inBatches } from '../batches.ts';
+import type { Log } from '../log.ts';
+import { wantedCopy } from './apply.ts';
+import { type BatchParts, type BatchSession, withCopySessions } from './apply-batch.ts';
+import { type BackfillState, BackfillStates, withRate } from './backfill-state.ts';
+import type { Backlog } from './backlog.ts';
+import { backfillName } from './keys.ts';
+import { KnownCopies, pageGoodForMs, type Trace } from './known-copies.ts';
+import { eachOf } from './passes.ts';
+
+export interface BackfillParts {
+  readonly redis: Redis;
+  readonly copies: BatchParts;
+  readonly ledger: Pick<Ledger, 'nowMs'>;
+  readonly backlog: Pick<Backlog, 'ring' | 'count'>;
+  /** Tells the registry, before anything of these partitions is written. */
+  readonly note: (partitions: ReadonlySet<string>) => Promise<void>;
+  readonly log: Log;
+}
+
+export type SegmentOutcome =
+  | { readonly segment: 'ended' }
+  /** It is not over: the next segment may begin after so long, ms. */
+  | { readonly segment: 'more'; readonly waitMs: number };
+
+export interface BackfillProgress extends BackfillState {
+  readonly owner: StoreName;
+  readonly kind: string;
+}
+
+const segmentMs = 10_000;
+/** With more marks than these the workers must catch up first. */
+const marksMax = 10_000;
+const marksWaitMs = 1_000;
+const lockWaitMs = 5_000;
+const bulkCallsAtOnce = 4;
+const singleCallsAtOnce = 12;
+/** Records that are written under one set of locks where the target has no bulk. */
+const singlesInGroup = 100;
+const restartsMax = 3;
+/** After one has ended, a full pass that finds much missing rings for it: another first copy would not help. */
+const againAfterMs = 3_600_000;
+
+interface Task {
+  readonly name: string;
+  readonly run: string;
+  readonly owner: StoreReader;
+  readonly copy: StoreReader;
+  readonly kind: string;
+  readonly known: KnownCopies;
+  readonly signal: AbortSignal;
+  readonly untilMs: number;
+  /** Partitions that could not be copied in this segment: the bell was rung, nobody waits for them again. */
+  readonly busy: Set<string>;
+}
+
+interface ReadPage {
+  readonly page: Page;
+  /** Before it was asked for: Redis's clock, and this process's. */
+  readonly readMs: number;
+  readonly readAt: number;
+}
+
+interface Candidate {
+  readonly partition: string;
+  readonly id: string;
+  readonly form: CopyForm;
+  readonly trace: Trace;
+}
+
+export class Backfills {
+  readonly #parts: BackfillParts;
+  readonly #states: BackfillStates;
+
+  constructor(parts: BackfillParts) {
+    this.#parts = parts;
+    this.#states = new BackfillStates(parts.redis);
+  }
+
+  /** Begins one, unless one is under way, or has ended a short while ago: then false. */
+  async begin(owner: StoreName, kind: string, total: number | undefined): Promise<boolean> {
+    const name = backfillName(owner, kind);
+    if (!(await this.mayBegin(owner, kind))) return false;
+    const nowMs = await this.#parts.ledger.nowMs();
+    const begun = await this.#states.begin(name, total, nowMs);
+    if (begun) this.#parts.log('info', 'sync.backfill-begun', { owner, kind, total });
+    return begun;
+  }
+
+  async mayBegin(owner: StoreName, kind: string): Promise<boolean> {
+    const before = await this.#states.of(backfillName(owner, kind));
+    if (before?.endedMs === undefined) return before === undefined;
+    return (await this.#parts.ledger.nowMs()) >= before.endedMs + againAfterMs;
+  }
+
+  isUnderWay(owner: StoreName, kind: string): Promise<boolean> {
+    return this.#states.isUnderWay(backfillName(owner, kind));
+  }
+
+  /** Names of those under way, for `segment`. */
+  underWay(): Promise<string[]> {
+    return this.#states.underWay();
+  }
+
+  /** Those under way, and the last that ended of each kind. */
+  async progress(): Promise<readonly BackfillProgress[]> {
+    return [...(await this.#states.all())].map(([name, state]) => ({ ...partsOf(name), ...state }));
+  }
+
+  /**
+   * Goes on with the first copy of that name for a few seconds. Throws StoreFailure where a store failed, and the
+   * signal's reason when it ends; either way the next segment goes on behind the last page that was settled.
+   */
+  async segment(name: string, signal: AbortSignal): Promise<SegmentOutcome> {
+    const { copies, backlog, redis } = this.#parts;
+    if ((await backlog.count()) >= marksMax) return { segment: 'more', waitMs: marksWaitMs };
+    const taken = await this.#states.take(name);
+    if (taken === undefined) return { segment: 'ended' };
+    const { owner, kind } = partsOf(name);
+    const task: Task = {
+      ...{ name, kind, signal, run: taken.run },
+      owner: copies.readers[owner],
+      copy: copies.readers[otherStore(owner)],
+      known: new KnownCopies(redis, name),
+      untilMs: performance.now() + segmentMs,
+      busy: new Set(),
+    };
+    let { state } = taken;
+    // What the live sync copied before it left traces must be older than all that the first page shows.
+    const tooEarlyMs = state.startedMs + task.owner.feedDelayMs - (await this.#parts.ledger.nowMs());
+    if (tooEarlyMs > 0) return { segment: 'more', waitMs: tooEarlyMs };
+    try {
+      if (state.phase === 'looking') state = await this.#look(task, state);
+      if (state.phase === 'copying') state = await this.#copy(task, state);
+    } catch (error) {
+      if (error instanceof TakenOver) {
+        this.#parts.log('info', 'sync.backfill-taken-over', { owner, kind });
+        return { segment: 'ended' };
+      }
+      if (!(await this.#restarted(task, error))) throw error;
+    }
+    if (state.endedMs === undefined) return { segment: 'more', waitMs: 0 };
+    const { phase, records, written } = state;
+    this.#parts.log('info', 'sync.backfill-ended', { owner, kind, phase, records, written });
+    return { segment: 'ended' };
+  }
+
+  /** Notes which ids the target holds: those are for the full pass. */
+  async #look(task: Task, from: BackfillState): Promise<BackfillState> {
+    const { copy, known, kind } = task;
+    let state = from;
+    for await (const { page } of this.#pages(task, copy, state.after)) {
+      await known.add(page.records.map(({ id }) => known.trace(kind, id)));
+      const { after: _, ...at } = state;
+      state = await this.#save(
+        task,
+        page.next === undefined ? { ...at, phase: 'copying' } : { ...at, after: page.next },
+      );
+      if (page.next !== undefined && performance.now() > task.untilMs) return state;
+    }
+    return state.phase === 'copying' ? state : this.#save(task, { ...state, phase: 'copying' });
+  }
+
+  async #copy(task: Task, from: BackfillState): Promise<BackfillState> {
+    let state = from;
+    const groupRecords = this.#groupRecords(task);
+    let waiting: ReadPage[] = [];
+    for await (const read of this.#pages(task, task.owner, state.after)) {
+      waiting.push(read);
+      const { next, total } = read.page;
+      const records = waiting.reduce((sum, { page }) => sum + page.records.length, 0);
+      const late = performance.now() > task.untilMs;
+      if (next !== undefined && records < groupRecords && !late) continue;
+      const written = await this.#copyPages(task, waiting, groupRecords);
+      waiting = [];
+      const { after: _, ...at } = state;
+      const settled: BackfillState = {
+        ...at,
+        records: at.records + records,
+        written: at.written + written,
+        ...(total === undefined ? {} : { total }),
+        ...(next === undefined ? {} : { after: next }),
+      };
+      if (next === undefined) return this.#end(task, settled, 'done');
+      state = await this.#save(task, settled);
+      if (late) return state;
+    }
+    return state;
+  }
+
+  #groupRecords({ copy, kind }: Task): number {
+    const bulk = this.#parts.copies.writers.get(copy.store)?.bulk(kind);
+    return bulk === undefined ? singlesInGroup : Math.min(10_000, bulk.max * bulkCallsAtOnce);
+  }
+
+  /** The next page is read while the last one is being worked on. */
+  async *#pages(task: Task, reader: StoreReader, after: string | undefined): AsyncGenerator<ReadPage> {
+    const { kind, signal } = task;
+    const list = reader.pages(kind, after === undefined ? {} : { after }, signal)[Symbol.asyncIterator]();
+    const read = async (): Promise<ReadPage | undefined> => {
+      const [readMs, readAt] = [await this.#parts.ledger.nowMs(), performance.now()];
+      const { value, done } = await list.next();
+      return done === true ? undefined : { page: value, readMs, readAt };
+    };
+    let ahead = read();
+    try {
+      for (;;) {
+        const page = await ahead;
+        if (page === undefined) return;
+        ahead = read();
+        // It is awaited above, or below; until then its failure is nobody's.
+        ahead.catch(() => undefined);
+        yield page;
+      }
+    } finally {
+      await ahead.catch(() => undefined);
+    }
+  }
+
+  /** Returns how many were written. When it settles, each record is settled or rung. */
+  async #copyPages(task: Task, pages: readonly ReadPage[], groupRecords: number): Promise<number> {
+    const records = new Map<string, StoreRecord>();
+    for (const { page } of pages) {
+      const [problem] = page.problems;
+      if (problem !== undefined) {
+        const count = page.problems.length;
+        this.#parts.log('warn', 'sync.unusable-records', { kind: task.kind, count, first: problem.detail });
+      }
+      // Of a record that two pages show, the later one is newer.
+      for (const record of page.records) records.set(record.id, record);
+    }
+    await this.#parts.note(new Set([...records.values()].map(({ partition }) => partition)));
+    const all = [...records.values()];
+    const [oldest] = pages;
+    let written = 0;
+    for (const group of inBatches(all, groupRecords)) {
+      if (oldest !== undefined) written += await this.#copyGroup(task, group, oldest);
+    }
+    return written;
+  }
+
+  async #copyGroup(task: Task, records: readonly StoreRecord[], read: ReadPage): Promise<number> {
+    const { owner, copy, kind, known, run, name, signal, busy } = task;
+    const all = records.flatMap((record): Candidate[] => {
+      const form = wantedCopy(record, record.partition, owner, copy);
+      if (form === undefined) return [];
+      const { partition, id } = record;
+      return [{ partition, id, form, trace: known.trace(kind, id) }];
+    });
+    const isKnown = await known.has(all.map(({ trace }) => trace));
+    const missing = all.filter((_, at) => isKnown[at] === false);
+    if (missing.length === 0) return 0;
+    const partitions = [...new Set(missing.map(({ partition }) => partition))];
+    const ask = { owner: owner.store, run: { backfill: name, run }, lockWaitMs, busy };
+    return withCopySessions(this.#parts.copies, partitions, ask, signal, async (session) => {
+      const { ready, later } = await this.#sort(task, session, missing, read);
+      for (const { partition } of later) busy.add(partition);
+      const doubtful = await this.#write(task, session, ready);
+      await this.#ring(kind, [...later, ...doubtful]);
+      return ready.length - doubtful.length;
+    });
+  }
+
+  /** Under the locks: whose page is still the newest that anybody has read, and who must be looked at again. */
+  async #sort(
+    { known, owner }: Task,
+    session: BatchSession,
+    candidates: readonly Candidate[],
+    { readMs, readAt }: ReadPage,
+  ): Promise<{ readonly ready: readonly Candidate[]; readonly later: readonly Candidate[] }> {
+    const granted = candidates.filter(({ partition }) => session.grant(partition) === 'yes');
+    const later = candidates.filter(({ partition }) => session.grant(partition) === 'later');
+    if (performance.now() - readAt > pageGoodForMs) return { ready: [], later: [...granted, ...later] };
+    const traces = granted.map(({ trace }) => trace);
+    const isNewer = await known.copiedSince(traces, readMs - owner.feedDelayMs);
+    return {
+      ready: granted.filter((_, at) => isNewer[at] === false),
+      later: [...later, ...granted.filter((_, at) => isNewer[at] === true)],
+    };
+  }
+
+  /** Returns those that were not certainly written. */
+  async #write(
+    { kind, known }: Task,
+    session: BatchSession,
+    candidates: readonly Candidate[],
+  ): Promise<readonly Candidate[]> {
+    const bulk = session.bulk(kind);
+    const apart =
+      bulk?.onePartition === true
+        ? [...Map.groupBy(candidates, ({ partition }) => partition).values()]
+        : [candidates];
+    const calls = apart.flatMap((part) => [...inBatches(part, bulk?.max ?? 1)]);
+    const doubtful: Candidate[] = [];
+    await eachOf(
+      calls,
+      async (call) => {
+        const written = await session.put(kind, call);
+        const certain = call.filter(({ id }) => written.has(id));
+        await known.add(certain.map(({ trace }) => trace));
+        doubtful.push(...call.filter(({ id }) => !written.has(id)));
+      },
+      bulk === undefined ? singleCallsAtOnce : bulkCallsAtOnce,
+    );
+    return doubtful;
+  }
+
+  async #ring(kind: string, candidates: readonly Candidate[]): Promise<void> {
+    const keys: RecordKey[] = candidates.map(({ partition, id }) => ({ partition, kind, id }));
+    await this.#parts.backlog.ring(keys);
+  }
+
+  async #save({ name, run }: Task, state: BackfillState): Promise<BackfillState> {
+    const rated = withRate(state, await this.#parts.ledger.nowMs());
+    if (!(await this.#states.save(name, run, rated))) throw new TakenOver();
+    return rated;
+  }
+
+  async #end(task: Task, state: BackfillState, phase: 'done' | 'given-up'): Promise<BackfillState> {
+    const endedMs = await this.#parts.ledger.nowMs();
+    return this.#save(task, { ...state, phase, endedMs });
+  }
+
+  /** A list that cannot be continued where it was left begins anew; what was written is known and not repeated. */
+  async #restarted(task: Task, error: unknown): Promise<boolean> {
+    if (!(error instanceof StoreFailure)) return false;
+    if (error.kind !== 'rejected' && error.kind !== 'bad-answer') return false;
+    const state = await this.#states.of(task.name);
+    if (state?.after === undefined) return false;
+    const { owner, kind } = partsOf(task.name);
+    const { after: _, ...at } = state;
+    const restarts = at.restarts + 1;
+    this.#parts.log('warn', 'sync.backfill-restarted', { owner, kind, restarts, detail: error.message });
+    if (restarts > restartsMax) await this.#end(task, { ...at, restarts }, 'given-up');
+    else await this.#save(task, { ...at, restarts, records: at.phase === 'copying' ? 0 : at.records });
+    return true;
+  }
+}
+
+/** Another process goes on with it. */
+class TakenOver extends Error {}
+
+function partsOf(name: string): { readonly owner: StoreName; readonly kind: string } {
+  const [owner = '', ...kind] = name.split(' ');
+  return { owner: owner === 'app' ? 'app' : 'legacy', kind: kind.join(' ') };
+}
