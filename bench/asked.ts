@@ -28,6 +28,8 @@ const asked = {
   'cohort-time': { what: 'flip of 10,000 partitions under load', unit: 's', limit: 20 },
   'cohort-failures': { what: 'failed or lost writes meanwhile', unit: '', limit: 0 },
   'coordinator-death': { what: 'answered after the fence deadline, at most', unit: 'ms', limit: 500 },
+  'first-copy-rate': { what: 'records a second in a first copy', unit: '/s', limit: 3_000, better: 'more' },
+  'first-copy-redis': { what: 'memory of Redis per record meanwhile', unit: 'B', limit: 200 },
 } as const satisfies Readonly<Record<string, Asked>>;
 
 export type AskedName = keyof typeof asked;

@@ -46,6 +46,7 @@ const parts: Readonly<Record<string, Part>> = {
     quick: undefined,
   },
   'dead-coordinator': { script: 'dead-coordinator.ts', given: [], quick: undefined },
+  backfill: { script: 'backfill.ts', given: [], quick: ['--records', '100000'] },
 };
 
 const root = resolve(import.meta.dirname, '..');

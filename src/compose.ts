@@ -293,6 +293,7 @@ async function startAdmin(
     readers: Object.values(sync.readers),
     deadLetters: () => sync.deadLetters.total(),
     letters: sync.deadLetters,
+    backfills: () => sync.backfills(),
     cohorts: {
       list: () => listCohorts(config, made),
       put: (name, selection, by, reason) => made.put(name, { name, selection, by, reason }),

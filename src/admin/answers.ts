@@ -226,9 +226,30 @@ export const verificationAnswer = z.object({
 });
 export type VerificationAnswer = z.output<typeof verificationAnswer>;
 
+export const backfillAnswer = z.object({
+  owner: store,
+  kind: z.string(),
+  phase: z.enum(['looking', 'copying', 'done', 'given-up']),
+  records: count.describe("Records of the owner's list that are settled."),
+  total: count.nullable().describe('Null where nobody knows how long the list is.'),
+  written: count.describe(
+    'Of the settled ones, written by this first copy; the others were there, or the live sync has them.',
+  ),
+  perSecond: z.number().nullable(),
+  startedMs: milliseconds,
+  endsMs: milliseconds
+    .nullable()
+    .describe("When it ended, or is expected to, by Redis's clock; null where nobody can tell."),
+  restarts: count,
+});
+export type BackfillAnswer = z.output<typeof backfillAnswer>;
+
 export const syncAnswer = z.object({
   lagMs: milliseconds.nullable().describe('Null before the first poll that reached the end.'),
   deadLetters: count,
+  backfills: z
+    .array(backfillAnswer)
+    .describe('First copies under way, and the last that ended of each kind.'),
   capabilities: z.array(
     z.object({
       store,

@@ -26,13 +26,14 @@ export function createMetrics(parts: AdminParts): () => Promise<string> {
 }
 
 async function measure(parts: AdminParts): Promise<string> {
-  const [census, members, flips, deadLetters, lagMs, regression] = await Promise.all([
+  const [census, members, flips, deadLetters, lagMs, regression, backfills = []] = await Promise.all([
     takeCensus(censusParts(parts)),
     parts.ledger.members(),
     parts.flips.flips(),
     countDeadLetters(parts),
     parts.copies.lagMs(),
     parts.ledger.regression(),
+    parts.backfills?.(),
   ]);
   const partitions = new Map<string, { labels: Record<string, string>; value: number }>();
   for (const name of census.names()) {
@@ -63,6 +64,19 @@ async function measure(parts: AdminParts): Promise<string> {
       name: 'copy_lag_seconds',
       help: 'How late the copies are; absent before the first complete poll.',
       samples: lagMs === undefined ? [] : [{ value: lagMs / 1_000 }],
+    },
+    {
+      name: 'backfill_running',
+      help: '1 while a first copy of the kind is under way, 0 when the last one has ended.',
+      samples: backfills.map(({ owner, kind, endedMs }) => ({
+        labels: { owner, kind },
+        value: endedMs === undefined ? 1 : 0,
+      })),
+    },
+    {
+      name: 'backfill_records',
+      help: 'Records that the first copy of the kind has settled.',
+      samples: backfills.map(({ owner, kind, records }) => ({ labels: { owner, kind }, value: records })),
     },
   ];
   const counters = Object.entries(parts.counters?.() ?? {});

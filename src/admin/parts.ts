@@ -11,6 +11,7 @@ import type { CopyDesk, Ledger, Registry, StoreReader } from '../core/ports.ts';
 import type { Transition } from '../core/view.ts';
 import type { RestoreOrder, RestoreRefusal, RestoreReport } from '../ledger/restore.ts';
 import type { Log } from '../log.ts';
+import type { BackfillProgress } from '../sync/backfill.ts';
 import type { AuditLog } from './audit.ts';
 
 export interface DeadLetterEntry {
@@ -45,6 +46,8 @@ export interface AdminParts {
   readonly readers?: readonly StoreReader[];
   /** Dead letters of all partitions; without it they are added up from the copy desk. */
   readonly deadLetters?: () => Promise<number>;
+  /** First copies under way, and the last that ended of each kind. */
+  readonly backfills?: () => Promise<readonly BackfillProgress[]>;
   /** Records that could not be copied, oldest first; `retry` rings for one again, undefined if it is not there. */
   readonly letters?: {
     list(): Promise<DeadLetterEntry[]>;

@@ -1,6 +1,15 @@
 /** Calls that show how things stand: status, sync, the audit log. */
 import { z } from 'zod';
-import { auditAnswer, deadLetterAnswer, deadLettersAnswer, statusAnswer, syncAnswer } from './answers.ts';
+import type { BackfillProgress } from '../sync/backfill.ts';
+import { endOf } from '../sync/backfill-state.ts';
+import {
+  auditAnswer,
+  type BackfillAnswer,
+  deadLetterAnswer,
+  deadLettersAnswer,
+  statusAnswer,
+  syncAnswer,
+} from './answers.ts';
 import { auditId } from './audit.ts';
 import { takeCensus } from './census.ts';
 import { noSuchCohort } from './cohorts.ts';
@@ -33,11 +42,20 @@ export function stateOperations(parts: AdminParts): Operation[] {
       summary: 'How late the copies are, what could not be copied, what the connectors can do.',
       answer: syncAnswer,
       run: async () => {
-        const [lagMs, deadLetters] = await Promise.all([parts.copies.lagMs(), countDeadLetters(parts)]);
+        const [lagMs, deadLetters, backfills = []] = await Promise.all([
+          parts.copies.lagMs(),
+          countDeadLetters(parts),
+          parts.backfills?.(),
+        ]);
         const capabilities = (parts.readers ?? []).flatMap((reader) =>
           reader.capabilities.map((capability) => ({ store: reader.store, ...capability })),
         );
-        return { answer: { lagMs: lagMs ?? null, deadLetters, capabilities } };
+        return {
+          answer: {
+            ...{ lagMs: lagMs ?? null, deadLetters, capabilities },
+            backfills: backfills.map(backfillAnswerOf),
+          },
+        };
       },
     }),
     operation({
@@ -121,5 +139,15 @@ async function status(parts: AdminParts, cohort: string | undefined): Promise<Re
       durabilityGaps,
       regression: regression ?? null,
     },
+  };
+}
+
+function backfillAnswerOf(progress: BackfillProgress): BackfillAnswer {
+  const { owner, kind, phase, records, total, written, rate, startedMs, restarts } = progress;
+  return {
+    ...{ owner, kind, phase, records, written, startedMs, restarts },
+    total: total ?? null,
+    perSecond: rate === undefined ? null : Math.round(10 * rate) / 10,
+    endsMs: endOf(progress) ?? null,
   };
 }

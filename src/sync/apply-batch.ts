@@ -99,8 +99,8 @@ export class BatchSession {
 
   /**
    * Writes entries of one kind in one call, as many as `bulk` allows; without `bulk`, one entry. Returns the ids that
-   * were certainly written. Throws StoreFailure where the target failed as a whole; what it refused is only not
-   * among the ids.
+   * were certainly written. Throws StoreFailure where the target failed as a whole, and TakenOver; what the target
+   * refused is only not among the ids.
    */
   async put(kind: string, entries: readonly BatchEntry[]): Promise<ReadonlySet<string>> {
     const writer = this.#writer;

@@ -267,7 +267,7 @@ export class CopySession {
     const writer = this.#parts.writers.get(this.to);
     if (writer === undefined) throw new Error(`there is no writer for ${this.to}`);
     if (this.#hand.hand === 'sync') await this.#parts.budgets[this.to].take(this.signal);
-    const traces = written.map(({ kind, id }) => traceOf(backfillName(this.from, kind), kind, id));
+    const traces = written.map(({ kind, id }) => traceOf(backfillName(this.from, kind), id));
     await this.#ensure(() => this.#held.coverWrite(traces));
     this.signal.throwIfAborted();
     try {

@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
 import { z } from 'zod';
-import { backfillKey, backfillProgressKey, knownKey, syncKeys } from './keys.ts';
+import { backfillKey, backfillProgressKey, knownKey } from './keys.ts';
 
 const count = z.int().min(0);
 
@@ -45,14 +45,13 @@ if not state then redis.call('HDEL', KEYS[1], ARGV[1]) return false end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return state`;
 
-// KEYS: as above, 4 trail. ARGV: 1 name, 2 run, 3 state, 4 'end' or ''. Returns 1, or 0 when another run has it.
+// KEYS: as above. ARGV: 1 name, 2 run, 3 state, 4 'end' or ''. Returns 1, or 0 when another run has it.
 const saveScript = `
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 if ARGV[4] == 'end' then
   redis.call('HDEL', KEYS[1], ARGV[1])
   redis.call('DEL', KEYS[3])
-  if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[4]) end
 end
 return 1`;
 
@@ -112,7 +111,7 @@ export class BackfillStates {
   }
 
   #eval(script: string, name: string, ...values: string[]): Promise<unknown> {
-    const keys = [backfillKey, backfillProgressKey, knownKey(name), syncKeys.trail];
+    const keys = [backfillKey, backfillProgressKey, knownKey(name)];
     return this.#redis.eval(script, keys.length, ...keys, name, ...values);
   }
 }
@@ -126,4 +125,12 @@ export function withRate(state: BackfillState, nowMs: number): BackfillState {
   // Half of what was known before: a rate that jumps about makes an estimate nobody believes.
   const rate = state.rate === undefined ? measured : (state.rate + measured) / 2;
   return { ...state, rate, rateFrom: { ms: nowMs, records } };
+}
+
+/** When it ended, or is expected to, Redis's clock; undefined where nobody can tell. */
+export function endOf({ endedMs, rate, rateFrom, records, total, phase }: BackfillState): number | undefined {
+  if (endedMs !== undefined) return endedMs;
+  if (phase !== 'copying' || total === undefined || rate === undefined || rate <= 0) return undefined;
+  const left = Math.max(0, total - Math.max(records, rateFrom.records));
+  return Math.round(rateFrom.ms + (1_000 * left) / rate);
 }

@@ -3,9 +3,9 @@
  * what the target does not hold is written, page by page, with a checkpoint after each. It needs no memory of what
  * it has read, and goes on in any process where the last one was cut off.
  *
- * It runs beside the live sync. Of a record that the live sync has copied since its page was read, and of one that
- * could not be written for certain, only the bell is rung. What the target held before, and what the list did not
- * show, is left to the full pass that follows: that one is what correctness rests on.
+ * It runs beside the live sync. A record that the live sync has copied or removed since it began, and one that the
+ * target held before, it leaves alone; for one that could not be written for certain it rings the bell. The full pass
+ * that follows looks at all of them, and at what the list did not show: that one is what correctness rests on.
  */
 import { otherStore, type StoreName } from '../core/ownership.ts';
 import { type Ledger, type Page, type RecordKey, StoreFailure, type StoreReader } from '../core/ports.ts';
@@ -17,8 +17,9 @@ import { wantedCopy } from './apply.ts';
 import { type BatchParts, type BatchSession, withCopySessions } from './apply-batch.ts';
 import { type BackfillState, BackfillStates, withRate } from './backfill-state.ts';
 import type { Backlog } from './backlog.ts';
+import { TakenOver } from './copy-locks.ts';
 import { backfillName } from './keys.ts';
-import { KnownCopies, pageGoodForMs, type Trace } from './known-copies.ts';
+import { KnownCopies, type Trace } from './known-copies.ts';
 import { eachOf } from './passes.ts';
 
 export interface BackfillParts {
@@ -65,13 +66,6 @@ interface Task {
   readonly untilMs: number;
   /** Partitions that could not be copied in this segment: the bell was rung, nobody waits for them again. */
   readonly busy: Set<string>;
-}
-
-interface ReadPage {
-  readonly page: Page;
-  /** Before it was asked for: Redis's clock, and this process's. */
-  readonly readMs: number;
-  readonly readAt: number;
 }
 
 interface Candidate {
@@ -139,7 +133,7 @@ export class Backfills {
       busy: new Set(),
     };
     let { state } = taken;
-    // What the live sync copied before it left traces must be older than all that the first page shows.
+    // A list that shows a finished write late must not show what was there before the live sync left traces.
     const tooEarlyMs = state.startedMs + task.owner.feedDelayMs - (await this.#parts.ledger.nowMs());
     if (tooEarlyMs > 0) return { segment: 'more', waitMs: tooEarlyMs };
     try {
@@ -160,10 +154,10 @@ export class Backfills {
 
   /** Notes which ids the target holds: those are for the full pass. */
   async #look(task: Task, from: BackfillState): Promise<BackfillState> {
-    const { copy, known, kind } = task;
+    const { copy, known } = task;
     let state = from;
-    for await (const { page } of this.#pages(task, copy, state.after)) {
-      await known.add(page.records.map(({ id }) => known.trace(kind, id)));
+    for await (const page of this.#pages(task, copy, state.after)) {
+      await known.add(page.records.map(({ id }) => known.trace(id)));
       const { after: _, ...at } = state;
       state = await this.#save(
         task,
@@ -177,11 +171,11 @@ export class Backfills {
   async #copy(task: Task, from: BackfillState): Promise<BackfillState> {
     let state = from;
     const groupRecords = this.#groupRecords(task);
-    let waiting: ReadPage[] = [];
-    for await (const read of this.#pages(task, task.owner, state.after)) {
-      waiting.push(read);
-      const { next, total } = read.page;
-      const records = waiting.reduce((sum, { page }) => sum + page.records.length, 0);
+    let waiting: Page[] = [];
+    for await (const page of this.#pages(task, task.owner, state.after)) {
+      waiting.push(page);
+      const { next, total } = page;
+      const records = waiting.reduce((sum, one) => sum + one.records.length, 0);
       const late = performance.now() > task.untilMs;
       if (next !== undefined && records < groupRecords && !late) continue;
       const written = await this.#copyPages(task, waiting, groupRecords);
@@ -207,13 +201,12 @@ export class Backfills {
   }
 
   /** The next page is read while the last one is being worked on. */
-  async *#pages(task: Task, reader: StoreReader, after: string | undefined): AsyncGenerator<ReadPage> {
+  async *#pages(task: Task, reader: StoreReader, after: string | undefined): AsyncGenerator<Page> {
     const { kind, signal } = task;
     const list = reader.pages(kind, after === undefined ? {} : { after }, signal)[Symbol.asyncIterator]();
-    const read = async (): Promise<ReadPage | undefined> => {
-      const [readMs, readAt] = [await this.#parts.ledger.nowMs(), performance.now()];
+    const read = async (): Promise<Page | undefined> => {
       const { value, done } = await list.next();
-      return done === true ? undefined : { page: value, readMs, readAt };
+      return done === true ? undefined : value;
     };
     let ahead = read();
     try {
@@ -231,9 +224,9 @@ export class Backfills {
   }
 
   /** Returns how many were written. When it settles, each record is settled or rung. */
-  async #copyPages(task: Task, pages: readonly ReadPage[], groupRecords: number): Promise<number> {
+  async #copyPages(task: Task, pages: readonly Page[], groupRecords: number): Promise<number> {
     const records = new Map<string, StoreRecord>();
-    for (const { page } of pages) {
+    for (const page of pages) {
       const [problem] = page.problems;
       if (problem !== undefined) {
         const count = page.problems.length;
@@ -244,52 +237,32 @@ export class Backfills {
     }
     await this.#parts.note(new Set([...records.values()].map(({ partition }) => partition)));
     const all = [...records.values()];
-    const [oldest] = pages;
     let written = 0;
-    for (const group of inBatches(all, groupRecords)) {
-      if (oldest !== undefined) written += await this.#copyGroup(task, group, oldest);
-    }
+    for (const group of inBatches(all, groupRecords)) written += await this.#copyGroup(task, group);
     return written;
   }
 
-  async #copyGroup(task: Task, records: readonly StoreRecord[], read: ReadPage): Promise<number> {
+  async #copyGroup(task: Task, records: readonly StoreRecord[]): Promise<number> {
     const { owner, copy, kind, known, run, name, signal, busy } = task;
     const all = records.flatMap((record): Candidate[] => {
       const form = wantedCopy(record, record.partition, owner, copy);
       if (form === undefined) return [];
       const { partition, id } = record;
-      return [{ partition, id, form, trace: known.trace(kind, id) }];
+      return [{ partition, id, form, trace: known.trace(id) }];
     });
-    const isKnown = await known.has(all.map(({ trace }) => trace));
-    const missing = all.filter((_, at) => isKnown[at] === false);
-    if (missing.length === 0) return 0;
-    const partitions = [...new Set(missing.map(({ partition }) => partition))];
+    const partitions = [...new Set(all.map(({ partition }) => partition))];
     const ask = { owner: owner.store, run: { backfill: name, run }, lockWaitMs, busy };
     return withCopySessions(this.#parts.copies, partitions, ask, signal, async (session) => {
-      const { ready, later } = await this.#sort(task, session, missing, read);
+      const granted = all.filter(({ partition }) => session.grant(partition) === 'yes');
+      const later = all.filter(({ partition }) => session.grant(partition) === 'later');
       for (const { partition } of later) busy.add(partition);
+      // Asked only now: while the locks are held nobody else can copy, and everybody who did has left a trace.
+      const isKnown = await known.has(granted.map(({ trace }) => trace));
+      const ready = granted.filter((_, at) => isKnown[at] === false);
       const doubtful = await this.#write(task, session, ready);
       await this.#ring(kind, [...later, ...doubtful]);
       return ready.length - doubtful.length;
     });
-  }
-
-  /** Under the locks: whose page is still the newest that anybody has read, and who must be looked at again. */
-  async #sort(
-    { known, owner }: Task,
-    session: BatchSession,
-    candidates: readonly Candidate[],
-    { readMs, readAt }: ReadPage,
-  ): Promise<{ readonly ready: readonly Candidate[]; readonly later: readonly Candidate[] }> {
-    const granted = candidates.filter(({ partition }) => session.grant(partition) === 'yes');
-    const later = candidates.filter(({ partition }) => session.grant(partition) === 'later');
-    if (performance.now() - readAt > pageGoodForMs) return { ready: [], later: [...granted, ...later] };
-    const traces = granted.map(({ trace }) => trace);
-    const isNewer = await known.copiedSince(traces, readMs - owner.feedDelayMs);
-    return {
-      ready: granted.filter((_, at) => isNewer[at] === false),
-      later: [...later, ...granted.filter((_, at) => isNewer[at] === true)],
-    };
   }
 
   /** Returns those that were not certainly written. */
@@ -349,9 +322,6 @@ export class Backfills {
     return true;
   }
 }
-
-/** Another process goes on with it. */
-class TakenOver extends Error {}
 
 function partsOf(name: string): { readonly owner: StoreName; readonly kind: string } {
   const [owner = '', ...kind] = name.split(' ');

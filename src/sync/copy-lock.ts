@@ -21,7 +21,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 1`;
 
-// KEYS: 1 lock, 2 to 4 see leaveTraces. ARGV: 1 token, 2 ms, from 3 on see leaveTraces. Returns as the one above.
+// KEYS: 1 lock, 2 and 3 see leaveTraces. ARGV: 1 token, 2 ms, from 3 on see leaveTraces. Returns as the one above.
 const coverScript = `
 ${leaveTraces}
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -40,7 +40,7 @@ export interface HeldLock {
   stillHeld(): Promise<boolean>;
   /**
    * Makes the lock last as long as a write can take; false when it was lost: write nothing more. A first copy that
-   * read one of the records before this learns from its trace that what it read may be old.
+   * has read one of the records before learns from its trace to leave it alone.
    */
   coverWrite(traces: readonly Trace[]): Promise<boolean>;
   /** The outcome of a write is unknown: the release must leave the lock standing for this long, ms. */

@@ -16,10 +16,10 @@ for at, key in ipairs(KEYS) do
 end
 return ours`;
 
-// KEYS: 1 first copies under way, then locks. ARGV: 1 token, 2 ms, 3 name of the first copy or '', 4 its run.
-// Returns the places of the locks that are ours and live at least so much longer; of none when another run took over.
+// KEYS: 1 first copies under way, then locks. ARGV: 1 token, 2 ms, 3 name of the first copy, 4 its run.
+// Returns the places of the locks that are ours and live at least so much longer; nothing when another run took over.
 const extendScript = `
-if ARGV[3] ~= '' and redis.call('HGET', KEYS[1], ARGV[3]) ~= ARGV[4] then return {} end
+if redis.call('HGET', KEYS[1], ARGV[3]) ~= ARGV[4] then return false end
 local ours = {}
 for at = 2, #KEYS do
   if redis.call('GET', KEYS[at]) == ARGV[1] then
@@ -44,9 +44,15 @@ export interface BackfillRun {
   readonly run: string;
 }
 
+/** Another process goes on with the first copy: whoever hears this writes nothing more. */
+export class TakenOver extends Error {}
+
 export interface HeldLocks {
   readonly partitions: ReadonlySet<string>;
-  /** Makes the locks last as long as a write can take. For the others nothing more may be written. */
+  /**
+   * Makes the locks last as long as a write can take; those partitions of which it cannot are left out. Throws
+   * TakenOver.
+   */
   coverWrite(partitions: readonly string[]): Promise<ReadonlySet<string>>;
   /** The outcome of a write is unknown: the release must leave these standing for this long, ms. */
   keepAfterRelease(partitions: readonly string[], settleMs: number): void;
@@ -131,6 +137,7 @@ export class CopyLocks {
     if (partitions.length === 0) return new Set();
     const all = [...keys, ...partitions.map(copyLockKey)];
     const places = await this.#redis.eval(script, all.length, ...all, ...values);
+    if (places === null) throw new TakenOver();
     if (!Array.isArray(places)) return new Set();
     return new Set((places as number[]).map((at) => partitions[at - 1] ?? ''));
   }

@@ -7,8 +7,6 @@ export const syncKeys = {
   dirty: `${keyPrefix}:sync:dirty`,
   /** Where the polls are, and when one last reached the end. */
   progress: `${keyPrefix}:sync:progress`,
-  /** Records whose copies were written while a first copy was under way, by time. */
-  trail: `${keyPrefix}:sync:trail`,
   deadLetters: `${keyPrefix}:sync:dead-letters`,
   deadLetterOrder: `${keyPrefix}:sync:dead-letters:order`,
   deadLetterCounts: `${keyPrefix}:sync:dead-letters:counts`,

@@ -1,47 +1,41 @@
 /**
- * What a first copy must know beside the pages it reads: which ids the target may hold already, and which records
- * somebody else has copied meanwhile. Both are kept in Redis only while a first copy of that kind is under way.
+ * Which records of a kind the target of a first copy may hold already, or somebody has copied or removed since it
+ * began: those it must not touch, because what it has read of them may be old, or another partition's.
  *
- * The ids are bits of one Redis string (a Bloom filter: Bloom, CACM 13(7), 1970), so a million of them take no
- * more room than one. Who is in it by mistake is only looked at later, by the next full pass.
+ * They are bits of one Redis string (a Bloom filter: Bloom, CACM 13(7), 1970), so ten million of them take no more
+ * room than one, and they stand there only while a first copy is under way. Who is in it by mistake is looked at later,
+ * by the next full pass.
  */
 import { createHash } from 'node:crypto';
 import type { Redis } from 'ioredis';
-import { backfillKey, knownKey, syncKeys } from './keys.ts';
+import { backfillKey, knownKey } from './keys.ts';
 
 /** 16 MiB at most; at ten million records one in 200 is taken for known by mistake. */
 const bits = 2 ** 27;
 const bitsPerId = 4;
-/** Longest time between the reading of a page and the writing of its records, ms. */
-export const pageGoodForMs = 120_000;
 
-/** What a write leaves behind: where, and for which record. */
+/** What a write leaves behind: for which first copy, and which bits. */
 export interface Trace {
   readonly backfill: string;
-  readonly mark: string;
   readonly offsets: readonly number[];
 }
 
-export function traceOf(backfill: string, kind: string, id: string): Trace {
-  const hash = createHash('sha256').update(`${kind}\n${id}`).digest();
-  const offsets = Array.from({ length: bitsPerId }, (_, at) => hash.readUInt32LE(4 * at) % bits);
-  return { backfill, mark: hash.toString('base64', 16, 28), offsets };
+export function traceOf(backfill: string, id: string): Trace {
+  const hash = createHash('sha256').update(id).digest();
+  return {
+    backfill,
+    offsets: Array.from({ length: bitsPerId }, (_, at) => hash.readUInt32LE(4 * at) % bits),
+  };
 }
 
 /**
- * Lua, for the script that covers a write: KEYS[first] the first copies under way, [first+1] trail, [first+2] known
- * ids; ARGV from `from` on: the first copy's name, then for each record its mark and its offsets.
+ * Lua, for the script that covers a write: KEYS[first] the first copies under way, [first+1] known ids; ARGV from
+ * `from` on: the first copy's name, then offsets.
  */
 export const leaveTraces = `
 local function leaveTraces(first, from)
   if not ARGV[from] or redis.call('HEXISTS', KEYS[first], ARGV[from]) == 0 then return end
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  for at = from + 1, #ARGV, ${bitsPerId + 1} do
-    redis.call('ZADD', KEYS[first + 1], now, ARGV[at])
-    for bit = 1, ${bitsPerId} do redis.call('SETBIT', KEYS[first + 2], ARGV[at + bit], 1) end
-  end
-  redis.call('ZREMRANGEBYSCORE', KEYS[first + 1], '-inf', now - ${2 * pageGoodForMs})
+  for at = from + 1, #ARGV do redis.call('SETBIT', KEYS[first + 1], ARGV[at], 1) end
 end
 `;
 
@@ -51,12 +45,9 @@ export function traceArguments(traces: readonly Trace[]): {
   readonly values: readonly (string | number)[];
 } {
   const [first] = traces;
-  const backfill = first?.backfill ?? '';
-  return {
-    keys: [backfillKey, syncKeys.trail, knownKey(backfill)],
-    values:
-      first === undefined ? [] : [backfill, ...traces.flatMap(({ mark, offsets }) => [mark, ...offsets])],
-  };
+  const keys = [backfillKey, knownKey(first?.backfill ?? '')];
+  if (first === undefined) return { keys, values: [] };
+  return { keys, values: [first.backfill, ...traces.flatMap(({ offsets }) => offsets)] };
 }
 
 export class KnownCopies {
@@ -68,11 +59,11 @@ export class KnownCopies {
     this.#backfill = backfill;
   }
 
-  trace(kind: string, id: string): Trace {
-    return traceOf(this.#backfill, kind, id);
+  trace(id: string): Trace {
+    return traceOf(this.#backfill, id);
   }
 
-  /** For each trace: may the target hold the record? Never false where it was added. */
+  /** For each trace: may the record be known? Never false where it was added. */
   async has(traces: readonly Trace[]): Promise<readonly boolean[]> {
     if (traces.length === 0) return [];
     const gets = traces.flatMap(({ offsets }) => offsets.flatMap((at) => ['GET', 'u1', at]));
@@ -84,16 +75,5 @@ export class KnownCopies {
     if (traces.length === 0) return;
     const sets = traces.flatMap(({ offsets }) => offsets.flatMap((at) => ['SET', 'u1', at, 1]));
     await this.#redis.call('BITFIELD', knownKey(this.#backfill), ...sets);
-  }
-
-  /** For each trace: did somebody begin to write this record's copy at or after `sinceMs`, by Redis's clock? */
-  async copiedSince(traces: readonly Trace[], sinceMs: number): Promise<readonly boolean[]> {
-    if (traces.length === 0) return [];
-    const scores = await this.#redis.zmscore(syncKeys.trail, ...traces.map(({ mark }) => mark));
-    return scores.map((score) => score !== null && Number(score) >= sinceMs);
-  }
-
-  async forget(): Promise<void> {
-    await this.#redis.del(knownKey(this.#backfill));
   }
 }

@@ -41,7 +41,8 @@ export interface WorkerParts {
 
 const recordConcurrency = 8;
 /** First copies that one process works on at a time: at most one for each kind is under way. */
-const scanConcurrency = 2;
+const scanConcurrency = 4;
+const longWaitMs = 1_000;
 const scanQuicklyMs = { lockDuration: 6_000, stalledInterval: 2_000 } as const;
 /** After a store said that it does not let us in, it is asked again only this often. */
 const deniedPauseMs = 30_000;
@@ -163,28 +164,38 @@ export class SyncWorkers {
   }
 
   async #scan(job: Job, token: string | undefined): Promise<void> {
-    const { backfills, log } = this.#parts;
     const { name } = scanSchema.parse(job.data);
     if (Date.now() < this.#deniedUntilMs) await later(job, token, this.#deniedUntilMs - Date.now());
-    let waitMs: number;
-    try {
-      const outcome = await backfills.segment(name, this.#stopping.signal);
-      if (outcome.segment === 'ended') {
-        await this.#askForPoll();
-        return;
-      }
-      waitMs = outcome.waitMs;
-    } catch (error) {
-      waitMs = outagePauseMs;
-      if (this.#stopping.signal.aborted) waitMs = 0;
-      else if (error instanceof StoreFailure && error.kind === 'rate-limited') {
-        waitMs = Math.max(50, error.retryAfterMs ?? 1_000);
-      } else if (error instanceof StoreFailure && error.kind === 'denied') {
-        this.#pauseForDenied(error);
-        waitMs = deniedPauseMs;
-      } else log('warn', 'sync.backfill-interrupted', { backfill: name, detail: sentenceOf(error) });
+    // One segment after the other under one job: a job that comes again at once can lose its lock in BullMQ (6.7),
+    // whose slots stop renewing by the job's id.
+    for (;;) {
+      const waitMs = await this.#segment(name);
+      if (waitMs === undefined) break;
+      if (waitMs >= longWaitMs || this.#stopping.signal.aborted) await later(job, token, waitMs);
+      else await pause(waitMs, this.#stopping.signal).catch(() => undefined);
     }
-    await later(job, token, waitMs);
+    await this.#askForPoll();
+  }
+
+  /** How long to wait before the next segment, ms; undefined where there is none. */
+  async #segment(name: string): Promise<number | undefined> {
+    const { backfills, log } = this.#parts;
+    const { signal } = this.#stopping;
+    try {
+      const outcome = await backfills.segment(name, signal);
+      return outcome.segment === 'ended' ? undefined : outcome.waitMs;
+    } catch (error) {
+      if (signal.aborted) return longWaitMs;
+      if (error instanceof StoreFailure && error.kind === 'rate-limited') {
+        return Math.max(50, error.retryAfterMs ?? 1_000);
+      }
+      if (error instanceof StoreFailure && error.kind === 'denied') {
+        this.#pauseForDenied(error);
+        return deniedPauseMs;
+      }
+      log('warn', 'sync.backfill-interrupted', { backfill: name, detail: sentenceOf(error) });
+      return outagePauseMs;
+    }
   }
 
   async #process(job: Job, token: string | undefined): Promise<void> {

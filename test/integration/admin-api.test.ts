@@ -481,6 +481,33 @@ describe('how things stand', () => {
     expect(members.body['members']).toMatchObject([{ inFlight: 0, inDoubt: 0 }]);
   });
 
+  test('how far a first copy is, and when it should end', async () => {
+    const shared = { owner: 'legacy', restarts: 0, startedMs: 1_000, total: 4_000 } as const;
+    rig.backfills = [
+      {
+        ...{ ...shared, kind: 'note', phase: 'copying', records: 1_000, written: 900, rate: 100 },
+        rateFrom: { ms: 11_000, records: 1_000 },
+      },
+      {
+        ...{ ...shared, kind: 'item', phase: 'done', records: 4_000, written: 4_000, endedMs: 9_000 },
+        rateFrom: { ms: 1_000, records: 0 },
+      },
+    ];
+    expect((await rig.call('GET', '/v1/sync')).body['backfills']).toEqual([
+      {
+        ...{ ...shared, kind: 'note', phase: 'copying', records: 1_000, written: 900 },
+        ...{ perSecond: 100, endsMs: 41_000 },
+      },
+      {
+        ...{ ...shared, kind: 'item', phase: 'done', records: 4_000, written: 4_000 },
+        ...{ perSecond: null, endsMs: 9_000 },
+      },
+    ]);
+    const { text } = await rig.call('GET', '/metrics', { token: null });
+    expect(text).toContain('onewriter_backfill_running{owner="legacy",kind="note"} 1\n');
+    expect(text).toContain('onewriter_backfill_records{owner="legacy",kind="item"} 4000\n');
+  });
+
   test('health, readiness and metrics are open and tell no secret', async () => {
     await moveToApp('u1');
     expect((await rig.call('GET', '/healthz', { token: null })).status).toBe(200);

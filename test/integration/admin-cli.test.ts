@@ -57,6 +57,22 @@ describe('plan', () => {
   });
 });
 
+describe('sync status', () => {
+  test('says how far a first copy is, and when it should end', async () => {
+    rig.backfills = [
+      {
+        ...{ owner: 'legacy', kind: 'note', phase: 'copying', records: 1_000, written: 900, total: 4_000 },
+        ...{ rate: 100, rateFrom: { ms: 11_000, records: 1_000 }, restarts: 0, startedMs: 1_000 },
+      },
+    ];
+    const { exit, stdout } = await cli('sync', 'status');
+    expect(exit).toBe(0);
+    expect(stdout).toMatch(
+      /first copy of note +1000 of 4000 records, 100\/s, expected to end at 1970-01-01T00:00:41.000Z/,
+    );
+  });
+});
+
 describe('partitions resolve', () => {
   test('refuses a name that nobody knows, and takes any that the registry, the ledger or the book knows', async () => {
     const unknown = await cli('partitions', 'resolve', 'zzz', '--reason', 'looked');

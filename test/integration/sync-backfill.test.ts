@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import type { Fields } from '../../src/core/records.ts';
 import { BackfillStates } from '../../src/sync/backfill-state.ts';
-import { backfillKey, copyLockKey, knownKey, syncKeys } from '../../src/sync/keys.ts';
+import { backfillKey, copyLockKey, knownKey } from '../../src/sync/keys.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import type { GivenAnswer, SeenCall } from '../support/rest-store.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
@@ -73,7 +73,7 @@ describe('a first copy', () => {
     expect(await progress()).toMatchObject({
       ...{ owner: 'legacy', phase: 'done', records: count, written: count, restarts: 0 },
     });
-    expect(await rig.redis.exists(backfillKey, knownKey(name), syncKeys.trail)).toBe(0);
+    expect(await rig.redis.exists(backfillKey, knownKey(name))).toBe(0);
     expect(await rig.registry.count()).toBe(40);
     expect(rig.legacy.writes()).toEqual([]);
   });
@@ -160,6 +160,21 @@ describe('beside the live sync', () => {
     const late = after.slice(4).flatMap(recordsIn);
     expect(late.filter((record) => record['owner_id'] === 'user-5')).toEqual([]);
     expect(late.length).toBeGreaterThan(0);
+  });
+
+  test('a partition that moves between two calls under the same locks gets no call more', async () => {
+    await start({ appStore: { guard: true } });
+    let flipped: Promise<void> | undefined;
+    rig.app.intercept = async ({ body }) => {
+      if (!Array.isArray(body)) return undefined;
+      flipped ??= rig.flip('user-30');
+      await flipped;
+      return undefined;
+    };
+    await rig.sync.startWorkers();
+    await ended();
+    expect(bulkCalls().filter(({ headers }) => headers['onewriter-partition'] === 'user-30')).toEqual([]);
+    expect(bulkCalls().length).toBeGreaterThan(39);
   });
 
   test('a partition that another hand copies is rung for, and the others do not wait for long', async () => {

@@ -2,6 +2,7 @@
 import { Redis } from 'ioredis';
 import { RedisAuditLog } from '../../src/admin/audit.ts';
 import { createAdmin } from '../../src/admin/server.ts';
+import type { BackfillProgress } from '../../src/sync/backfill.ts';
 import type { Config } from '../../src/config/schema.ts';
 import { resolveCohort } from '../../src/core/cohort.ts';
 import type {
@@ -37,6 +38,8 @@ export interface AdminRig {
   /** What comparing a partition says; by default both sides are empty and equal. */
   compare: (partition: string) => PartitionComparison | Promise<PartitionComparison>;
   readonly logged: string[];
+  /** How far first copies are; none by default. */
+  backfills: readonly BackfillProgress[];
   /** What the configuration says now; it can change without a restart. */
   rules: Pick<Config, 'partition' | 'newPartitions'>;
   call(
@@ -106,6 +109,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
       },
     },
     log: (_level, event, fields) => logged.push(`${event} ${JSON.stringify(fields)}`),
+    backfills: async () => rig.backfills,
     recheckMs: 1,
   });
   const { host, port } = await admin.listen();
@@ -114,6 +118,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
   const rig: AdminRig = {
     ...{ url, parts, audit, redis, desk, logged },
     compare: nothingDiffers,
+    backfills: [],
     rules: config,
     call: async (method, path, { token = tokens.operator, body, text, type } = {}) => {
       const response = await fetch(`${url}${path}`, {

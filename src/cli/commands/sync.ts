@@ -1,5 +1,5 @@
 /** `sync status` and `sync retry`: how late the copies are, and what could not be copied. */
-import { deadLetterAnswer, deadLettersAnswer, syncAnswer } from '../../admin/answers.ts';
+import { type BackfillAnswer, deadLetterAnswer, deadLettersAnswer, syncAnswer } from '../../admin/answers.ts';
 import type { Command } from '../command.ts';
 import { exitCodes, refusal } from '../exit.ts';
 import { plain } from '../output.ts';
@@ -8,7 +8,7 @@ const lettersShown = 50;
 
 const status: Command = {
   name: 'sync status',
-  summary: 'How late the copies are, and which records could not be copied',
+  summary: 'How late the copies are, how far first copies are, and which records could not be copied',
   positionals: [],
   options: {},
   changes: false,
@@ -21,9 +21,11 @@ const status: Command = {
     if (!listed.ok) return listed.refusal;
     const { deadLetters } = listed.value;
     const { output } = context;
-    output.event('sync', { lagMs: sync.value.lagMs, deadLetters });
+    const { backfills, lagMs } = sync.value;
+    output.event('sync', { lagMs, deadLetters, backfills });
     output.table([
-      ['copies', sync.value.lagMs === null ? 'no complete poll yet' : `${sync.value.lagMs} ms behind`],
+      ['copies', lagMs === null ? 'no complete poll yet' : `${lagMs} ms behind`],
+      ...backfills.map((backfill) => [`first copy of ${plain(backfill.kind)}`, sentenceOf(backfill)]),
       ['dead letters', String(sync.value.deadLetters)],
     ]);
     output.table(
@@ -43,6 +45,16 @@ const status: Command = {
     return exitCodes.done;
   },
 };
+
+function sentenceOf({ phase, records, total, perSecond, startedMs, endsMs }: BackfillAnswer): string {
+  if (phase === 'looking') return 'looking what is there already';
+  const of = total === null ? `${records} records` : `${records} of ${total} records`;
+  if (phase === 'given-up') return `${of}; given up, full passes do the rest`;
+  if (phase === 'done') return `${of}, done in ${Math.round(((endsMs ?? startedMs) - startedMs) / 1_000)} s`;
+  const rate = perSecond === null ? '' : `, ${Math.round(perSecond)}/s`;
+  const end = endsMs === null ? '' : `, expected to end at ${new Date(endsMs).toISOString()}`;
+  return `${of}${rate}${end}`;
+}
 
 const retry: Command = {
   name: 'sync retry',
