@@ -41,6 +41,10 @@ export type HandoffFailure =
   | 'commit-refused'
   /** The partition was written together with one that stays behind. */
   | 'cuts-link'
+  /** Or with one that is being moved itself. */
+  | 'linked-busy'
+  /** Nobody could say whom it was written together with. */
+  | 'links-unread'
   | 'stopped-by-operator';
 
 export type HandoffOrder =

@@ -3,7 +3,6 @@
  * members, guards and sync, and feeds back what happened.
  */
 import { randomUUID } from 'node:crypto';
-import type { Blocker } from '../core/flip.ts';
 import { writtenSinceSeal } from '../core/guard.ts';
 import {
   commitWithinMs,
@@ -31,6 +30,7 @@ import {
 } from '../core/ports.ts';
 import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
+import type { Cut } from './linked.ts';
 import { type MemberWatch, watchAwaited } from './members.ts';
 import { type SharedQuestions, shareQuestions } from './shared-questions.ts';
 
@@ -53,7 +53,7 @@ export interface AttemptRequest {
   /** Aborted when the operator stops the flip. */
   readonly stop: AbortSignal;
   /** Asked right before the commit: who would be left behind that the partition is written together with. */
-  readonly whyCut?: () => Promise<Blocker | undefined>;
+  readonly whyCut?: () => Promise<Cut | undefined>;
 }
 
 export type AttemptReport =
@@ -241,9 +241,9 @@ class Attempt {
 
   /** By now every member has drained, so the link of every write that was ever forwarded is noted. */
   async #commit(): Promise<void> {
-    const cut = await this.#request.whyCut?.().catch((error: unknown) => ({ detail: sentenceOf(error) }));
+    const cut = await this.#request.whyCut?.().catch(linksUnread);
     if (cut !== undefined) {
-      this.#tell({ event: 'failed', failure: 'cuts-link', detail: cut.detail });
+      this.#tell({ event: 'failed', failure: cut.code, detail: cut.detail });
       return;
     }
     const result = await this.#order({ kind: 'commit', attempt: this.#attempt }, this.#fenced);
@@ -380,6 +380,11 @@ class Attempt {
   #tickAfter(afterMs: number): NodeJS.Timeout {
     return setTimeout(() => this.#tell({ event: 'tick' }), afterMs + 1);
   }
+}
+
+function linksUnread(error: unknown): HandoffFailed {
+  const detail = `whom it is written together with could not be read: ${sentenceOf(error)}`;
+  return { code: 'links-unread', detail };
 }
 
 async function pauseUntil(untilMs: number, signal: AbortSignal): Promise<void> {

@@ -8,6 +8,11 @@ import type { LinkBook } from '../core/links.ts';
 import type { StoreName } from '../core/ownership.ts';
 import type { Ledger } from '../core/ports.ts';
 
+/** Why a partition must not move without its partners: for good, or as long as one of them is under way. */
+export interface Cut extends Blocker {
+  readonly code: 'cuts-link' | 'linked-busy';
+}
+
 const partnersNamed = 3;
 const readAtOnce = 200;
 
@@ -17,7 +22,7 @@ export interface LinkedParts {
 }
 
 /** `behind`: partners that would stay. */
-export function cutsLinks(partition: string, behind: readonly string[]): Blocker {
+export function cutsLinks(partition: string, behind: readonly string[]): Cut {
   const named = behind.slice(0, partnersNamed).join(', ');
   const more = behind.length > partnersNamed ? ` and ${behind.length - partnersNamed} more` : '';
   const [first = ''] = behind;
@@ -36,7 +41,7 @@ export async function whyCut(
   partition: string,
   to: StoreName,
   goesAlong: (partner: string) => boolean,
-): Promise<Blocker | undefined> {
+): Promise<Cut | undefined> {
   const partners = (await links.partnersOf([partition])).get(partition) ?? [];
   const others = partners.filter((partner) => !goesAlong(partner));
   const behind: string[] = [];

@@ -12,7 +12,7 @@ import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import { type AttemptParts, attemptHandoff } from './attempt.ts';
 import type { FlipHead } from '../ledger/flips.ts';
-import { whyCut } from './linked.ts';
+import { type Cut, whyCut } from './linked.ts';
 import { isProvenByGuard, whyWritten } from './way-back.ts';
 
 export interface FlipSettings extends HandoffSettings {
@@ -111,7 +111,7 @@ async function tryOnce(parts: MoverParts, course: Course, partition: string): Pr
     // The copying took its time: nobody may have fallen silent, and nobody have paused, meanwhile.
     await course.untilClear();
     if (course.halt.aborted) return { code: 'stopped-by-operator', detail: 'the flip was stopped' };
-    const cut = (): Promise<HandoffTrouble | undefined> =>
+    const cut = (): Promise<Cut | undefined> =>
       whyCut(parts, partition, head.to, (partner) => course.goesAlong(partner));
     // A link can have been noted since the plan.
     const parted = await cut();

@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import type { FlipStatus, OrderRefusal, Plan } from '../../src/core/flip.ts';
 import { pairOf } from '../../src/core/links.ts';
 import type { HandoffDesk } from '../../src/handoff/desk.ts';
+import { keys } from '../../src/ledger/connection.ts';
 import { FlipRig, leaseMs, names } from '../support/flip.ts';
 import { until } from '../support/until.ts';
 
@@ -180,6 +181,47 @@ describe('a flip under way', () => {
     });
     expect((await rig.ledger.ledger.read('u03')).ownership.epoch).toBe(1);
     await order({ kind: 'abort' });
+    expect(await rig.ended(desk, id)).toMatchObject({ state: 'completed', committed: 12 });
+  });
+
+  test('tries again where the partner began to be moved behind the preflight', async () => {
+    await rig.ledger.join({ leaseMs });
+    await link(['u02', 'elsewhere']);
+    await move('elsewhere');
+    const desk = await rig.openDesk({ batch: 1, waves: ['100%'], attempts: 20 });
+    const letGo = rig.holdAt('u02');
+    const { id } = await rig.start(desk);
+    await until('u02 is fenced', async () => (await rig.ownerOf('u02')) === 'fenced legacy');
+    const order = (wanted: { kind: 'abort' } | { kind: 'fence'; to: 'legacy'; fenceMs: number }) =>
+      rig.ledger.ledger.order({
+        ...{ partition: 'elsewhere', order: { ...wanted, attempt: 'b' }, by: 'test', reason: 'test' },
+      });
+    await order({ kind: 'fence', to: 'legacy', fenceMs: 60_000 });
+    letGo();
+    const report = await until('it was broken off', async () => {
+      const [found] = await desk.flipReports(id, ['u02']);
+      return found?.attempts === 0 ? undefined : found;
+    });
+    expect(report).toMatchObject({ outcome: 'pending', lastFailure: { code: 'linked-busy' } });
+    await order({ kind: 'abort' });
+    expect(await rig.ended(desk, id)).toMatchObject({ state: 'completed', committed: 12 });
+  });
+
+  test('tries again where the links could not be read before the commit', async () => {
+    await rig.ledger.join({ leaseMs });
+    const desk = await rig.openDesk({ batch: 1, waves: ['100%'], attempts: 20 });
+    const letGo = rig.holdAt('u02');
+    const { id } = await rig.start(desk);
+    await until('u02 is fenced', async () => (await rig.ownerOf('u02')) === 'fenced legacy');
+    // Of another type than it should be, Redis reads it no more than when it is away.
+    await rig.redis.set(keys.partners, 'spoiled');
+    letGo();
+    const report = await until('it was broken off', async () => {
+      const [found] = await desk.flipReports(id, ['u02']);
+      return found?.attempts === 0 ? undefined : found;
+    });
+    expect(report).toMatchObject({ outcome: 'pending', lastFailure: { code: 'links-unread' } });
+    await rig.redis.del(keys.partners);
     expect(await rig.ended(desk, id)).toMatchObject({ state: 'completed', committed: 12 });
   });
 
