@@ -30,6 +30,8 @@ export type ProofKind = 'copies' | 'unwritten';
 
 export type HandoffFailure =
   | 'fence-refused'
+  /** Too few replicas have the fence, or nobody could say whom it must wait for. */
+  | 'fence-not-durable'
   | 'drain-timeout'
   | 'write-in-doubt'
   | 'feed-delay-exceeds-fence'

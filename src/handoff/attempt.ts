@@ -235,7 +235,7 @@ class Attempt {
     } catch (error) {
       // Nobody can be waited for, so nothing can be proven: enter the fence, and give it up.
       this.#tell({ event: 'fenced', epoch, members: ['unknown'], lastDepartureAgeMs: 0 });
-      this.#tell({ event: 'failed', failure: 'drain-timeout', detail: sentenceOf(error) });
+      this.#tell({ event: 'failed', failure: 'fence-not-durable', detail: sentenceOf(error) });
     }
   }
 

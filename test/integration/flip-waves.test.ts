@@ -1,5 +1,7 @@
 /** The gate between two waves, and what a stale member costs. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { type FlipStatus, hasEnded } from '../../src/core/flip.ts';
+import type { HandoffDesk } from '../../src/handoff/desk.ts';
 import { FlipRig, leaseMs, names } from '../support/flip.ts';
 import { until } from '../support/until.ts';
 
@@ -100,6 +102,29 @@ describe('a member that falls silent inside a fence', () => {
     expect(done.blocked).toMatchObject([{ partition: 'u00', code: 'drain-timeout' }]);
   });
 });
+
+async function endedFlip(desk: HandoffDesk, id: string): Promise<FlipStatus | undefined> {
+  const status = await desk.flip(id);
+  return status !== undefined && hasEnded(status.state) ? status : undefined;
+}
+
+test('fences that the replicas do not confirm cost their attempts, so the flip ends and says why', async () => {
+  await rig.ledger.join({ leaseMs });
+  const desk = await rig.openDesk({
+    attempts: 2,
+    batch: 6,
+    waves: ['100%'],
+    minReplicas: 1,
+    acceptLoss: true,
+  });
+  const { id } = await rig.start(desk, 'early');
+  // Each fence and each question waits a second for the replica that there is not.
+  const done = await until('it ends', () => endedFlip(desk, id), 60_000);
+  expect(done).toMatchObject({ state: 'failed', committed: 0, aborted: 6 });
+  expect(new Set(done.blocked.map(({ code }) => code))).toEqual(new Set(['fence-not-durable']));
+  expect((await desk.flipReports(id, ['u00']))[0]).toMatchObject({ outcome: 'stayed', attempts: 2 });
+  expect(await rig.ownerOf('u00')).toBe('open legacy');
+}, 90_000);
 
 describe('the report of a partition', () => {
   test('says how often it was tried, how long each step took, and what was proven', async () => {

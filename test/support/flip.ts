@@ -35,6 +35,8 @@ export interface DeskOptions {
   readonly drainMs?: number;
   readonly fenceMs?: number;
   readonly proof?: HandoffSettings['proof'];
+  /** How many replicas must confirm what the coordinator orders. */
+  readonly minReplicas?: number;
   /** The coordinator's Redis, where it is not the direct one: see `cutter`. */
   readonly url?: string;
 }
@@ -86,7 +88,7 @@ export class FlipRig {
   /** A coordinator with connections of its own, as in a process of its own. */
   async open(over: DeskOptions = {}): Promise<TestDesk> {
     const url = over.url ?? this.server.url;
-    const own = await openLedger({ ...this.server, url });
+    const own = await openLedger({ ...this.server, url }, { minReplicas: over.minReplicas ?? 0 });
     const redis = await connectRedis({ url });
     const watch = new MemberWatch(own.ledger, leaseMs, () => undefined);
     watch.start();
