@@ -135,6 +135,7 @@ export class FlipRun {
       stop: this.#stop.signal,
       untilClear: () => this.#untilClear(),
       goesAlong: (partition) => this.#record.goesAlong(partition),
+      reportOf: (partition) => this.#record.reportOf(partition),
       report: (partition, report) => this.#record.report(partition, report),
     };
     const worker = async (): Promise<void> => {

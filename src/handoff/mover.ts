@@ -38,6 +38,8 @@ export interface Course {
   untilClear(): Promise<void>;
   /** The flip moves it, too, or has moved it. */
   goesAlong(partition: string): boolean;
+  /** What this coordinator, or one before it, has reported of it. */
+  reportOf(partition: string): PartitionReport;
   report(partition: string, report: PartitionReport): void;
 }
 
@@ -62,8 +64,8 @@ export async function movePartition(parts: MoverParts, course: Course, partition
   const { halt, head } = course;
   // A failure that names its own end (a write that settles, a rate limit) is waited out once each time.
   let waits = settings.attempts;
-  let lastFailure: PartitionReport['lastFailure'];
-  for (let attempts = 0; ;) {
+  let { attempts, lastFailure } = course.reportOf(partition);
+  for (;;) {
     await course.untilClear();
     if (halt.aborted) return;
     const tried = await tryOnce(parts, course, partition);

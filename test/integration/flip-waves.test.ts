@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { type FlipStatus, hasEnded } from '../../src/core/flip.ts';
 import type { HandoffDesk } from '../../src/handoff/desk.ts';
-import { FlipRig, leaseMs, names } from '../support/flip.ts';
+import { FlipRig, leaseMs, names, type TestDesk } from '../support/flip.ts';
 import { until } from '../support/until.ts';
 
 let rig: FlipRig;
@@ -125,6 +125,21 @@ test('fences that the replicas do not confirm cost their attempts, so the flip e
   expect((await desk.flipReports(id, ['u00']))[0]).toMatchObject({ outcome: 'stayed', attempts: 2 });
   expect(await rig.ownerOf('u00')).toBe('open legacy');
 }, 90_000);
+
+test('another coordinator goes on counting the attempts where the one before left off', async () => {
+  await rig.ledger.join({ leaseMs });
+  rig.hopeless = new Set(['u00']);
+  const first = await rig.open({ attempts: 3, batch: 1, waves: ['100%'] });
+  const { id } = await rig.start(first.desk);
+  const triesOf = ({ events }: TestDesk): number =>
+    events.filter(({ event }) => event === 'handoff.aborted').length;
+  await until('u00 was tried', () => triesOf(first) > 0);
+  await first.desk.stop();
+  const second = await rig.open({ attempts: 3, batch: 1, waves: ['100%'] });
+  expect(await rig.ended(second.desk, id)).toMatchObject({ state: 'failed', committed: 11, aborted: 1 });
+  expect(triesOf(first) + triesOf(second)).toBe(3);
+  expect((await second.desk.flipReports(id, ['u00']))[0]).toMatchObject({ outcome: 'stayed', attempts: 3 });
+});
 
 describe('the report of a partition', () => {
   test('says how often it was tried, how long each step took, and what was proven', async () => {
