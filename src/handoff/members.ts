@@ -13,6 +13,8 @@ interface Sighting {
   /** When the counter was last seen to move; undefined until it has been seen to. */
   movedAtMs: number | undefined;
   firstSeenAtMs: number;
+  /** For how long it has stood still while it could have been seen to move, ms. */
+  silentMs: number;
 }
 
 export interface MemberHealth {
@@ -44,10 +46,11 @@ export function watchAwaited(
 
 export class MemberWatch {
   readonly #ledger: Ledger;
-  readonly #leaseMs: number;
+  readonly #lookEveryMs: number;
   readonly #onGone: (member: MemberRecord) => void;
   readonly #sightings = new Map<string, Sighting>();
-  #looked = false;
+  /** When the ledger last answered. */
+  #lookedAtMs: number | undefined;
   /** Who was listed, and when that was asked, by the monotonic clock. */
   #roll: { readonly listed: ReadonlySet<string>; readonly askedAtMs: number } | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -55,14 +58,14 @@ export class MemberWatch {
 
   constructor(ledger: Ledger, leaseMs: number, onGone: (member: MemberRecord) => void) {
     this.#ledger = ledger;
-    this.#leaseMs = leaseMs;
+    this.#lookEveryMs = Math.max(50, leaseMs / 4);
     this.#onGone = onGone;
   }
 
   start(): void {
     const look = (): void => void this.look().catch(() => undefined);
     look();
-    this.#timer = setInterval(look, Math.max(50, this.#leaseMs / 4));
+    this.#timer = setInterval(look, this.#lookEveryMs);
   }
 
   async stop(): Promise<void> {
@@ -103,10 +106,12 @@ export class MemberWatch {
     return false;
   }
 
-  /** Since its counter was last seen to move, or since it was first seen; undefined for who is not listed. */
+  /**
+   * For how long its counter has stood still while the ledger answered, as of the last look; undefined for who is not
+   * listed. While the ledger is away a living member cannot be heard either.
+   */
   silentMs(id: string): number | undefined {
-    const seen = this.#sightings.get(id);
-    return seen && performance.now() - (seen.movedAtMs ?? seen.firstSeenAtMs);
+    return this.#sightings.get(id)?.silentMs;
   }
 
   health(): MemberHealth {
@@ -126,6 +131,8 @@ export class MemberWatch {
     const askedAtMs = performance.now();
     const members = await this.#ledger.members();
     const nowMs = performance.now();
+    // In a longer time between two looks the ledger was away, or this process stood still.
+    const listenedMs = Math.min(nowMs - (this.#lookedAtMs ?? nowMs), 2 * this.#lookEveryMs);
     const listed = new Set(members.map((member) => member.id));
     this.#roll = { listed, askedAtMs };
     for (const id of this.#sightings.keys()) if (!listed.has(id)) this.#sightings.delete(id);
@@ -133,22 +140,22 @@ export class MemberWatch {
       const seen = this.#sightings.get(record.id);
       if (seen === undefined) {
         // Who appears after the first look has just registered; who was there before may be dead.
-        const movedAtMs = this.#looked ? nowMs : undefined;
-        this.#sightings.set(record.id, { record, movedAtMs, firstSeenAtMs: nowMs });
+        const movedAtMs = this.#lookedAtMs === undefined ? undefined : nowMs;
+        this.#sightings.set(record.id, { record, movedAtMs, firstSeenAtMs: nowMs, silentMs: 0 });
       } else {
-        if (record.sequence !== seen.record.sequence) seen.movedAtMs = nowMs;
+        const moved = record.sequence !== seen.record.sequence;
+        if (moved) seen.movedAtMs = nowMs;
+        seen.silentMs = moved ? 0 : seen.silentMs + listenedMs;
         seen.record = record;
-        await this.#removeIfGone(seen, nowMs);
+        await this.#removeIfGone(seen);
       }
     }
-    this.#looked = true;
+    this.#lookedAtMs = nowMs;
   }
 
   /** Gone: silent for its lease, and for as long as its last write could run and then take effect. */
-  async #removeIfGone(seen: Sighting, nowMs: number): Promise<void> {
-    const { record } = seen;
+  async #removeIfGone({ record, silentMs }: Sighting): Promise<void> {
     if (record.unexpirable === true) return;
-    const silentMs = nowMs - (seen.movedAtMs ?? seen.firstSeenAtMs);
     if (silentMs <= record.leaseMs + record.writeTimeoutMs + record.settleMs) return;
     if (!(await this.#ledger.removeMember(record.id, record.sequence))) return;
     this.#sightings.delete(record.id);

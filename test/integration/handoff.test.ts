@@ -319,6 +319,39 @@ describe('a member', () => {
   });
 });
 
+test('a coordinator that saw nothing of an outage takes nobody off the list for the silence in it', async () => {
+  const own = await startRedis();
+  const rig = await openLedger(own);
+  const gone: string[] = [];
+  const watch = new MemberWatch(rig.ledger, 400, ({ id }) => gone.push(id));
+  const record = {
+    ...{ id: 'm1', sequence: 1, host: 'here', pid: 1, appliedVersion: 0, inFlight: 0, inDoubt: 0 },
+    ...{ configHash: 'same', leaseMs: 400, writeTimeoutMs: 100, settleMs: 100 },
+  };
+  await rig.ledger.register(record);
+  await watch.look();
+  await watch.look();
+  process.kill(own.pid, 'SIGSTOP');
+  const asked = watch.look();
+  const sinceMs = performance.now();
+  await until('the outage outlasts every deadline', () => performance.now() - sinceMs > 1_500);
+  process.kill(own.pid, 'SIGCONT');
+  await asked;
+  expect(gone).toEqual([]);
+  expect((await rig.ledger.members()).map(({ id }) => id)).toEqual(['m1']);
+  const { position } = await rig.ledger.snapshot();
+  await rig.ledger.heartbeat({ ...record, sequence: 2 }, { confirmed: position, applied: position });
+  await watch.look();
+  expect(watch.health().fresh.map(({ id }) => id)).toEqual(['m1']);
+  // While it could be heard, its silence counts.
+  await until('it is taken off', async () => {
+    await watch.look();
+    return gone.length > 0;
+  });
+  await rig.close();
+  await own.stop();
+});
+
 describe('the ledger', () => {
   const by = 'test';
   const reason = 'test';
