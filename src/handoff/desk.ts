@@ -15,7 +15,6 @@ import {
   type Plan,
 } from '../core/flip.ts';
 import { wholeWaves } from '../core/links.ts';
-import type { StoreName } from '../core/ownership.ts';
 import { waveSizes } from '../core/waves.ts';
 import type { FlipBook, FlipHead, FlipOrderKind, FlipProgress, FlipToRun } from '../ledger/flips.ts';
 import { sentenceOf } from '../log.ts';
@@ -54,6 +53,8 @@ const askAgainMs = 20;
 /** Others may reserve a partition between the plan and the start; then it is planned again. */
 const startsTried = 3;
 
+type PlanOrder = Omit<FlipRequest, 'reason' | 'planId'>;
+
 export class HandoffDesk implements FlipDesk {
   readonly #parts: DeskParts & FlipParts;
   readonly #leadMs: number;
@@ -89,23 +90,9 @@ export class HandoffDesk implements FlipDesk {
     return cohort && resolveCohort(cohort.selection, await this.#parts.registry.all());
   }
 
-  async plan(request: {
-    cohort: string;
-    to: StoreName;
-    by: string;
-    waves?: readonly string[] | undefined;
-  }): Promise<Plan | OrderRefusal> {
-    const cohort = await this.#cohort(request.cohort);
-    if (cohort === undefined) return this.#noSuchCohort(request.cohort);
-    await this.#parts.members.look();
-    const plan = await makePlan(this.#parts, {
-      cohort,
-      to: request.to,
-      by: request.by,
-      waves: request.waves ?? this.#parts.waves,
-      reserved: await this.#parts.flips.reserved(),
-    });
-    await this.#parts.plans.put(plan.id, plan);
+  async plan(request: PlanOrder): Promise<Plan | OrderRefusal> {
+    const plan = await this.#draw(request);
+    if (!('refused' in plan)) await this.#parts.plans.put(plan.id, plan);
     return plan;
   }
 
@@ -171,20 +158,29 @@ export class HandoffDesk implements FlipDesk {
 
   // --- starting --------------------------------------------------------------------------------------
 
+  /** A plan that nobody can name yet. */
+  async #draw(request: PlanOrder): Promise<Plan | OrderRefusal> {
+    const cohort = await this.#cohort(request.cohort);
+    if (cohort === undefined) return this.#noSuchCohort(request.cohort);
+    await this.#parts.members.look();
+    return makePlan(this.#parts, {
+      ...{ cohort, to: request.to, by: request.by },
+      waves: request.waves ?? this.#parts.waves,
+      reserved: await this.#parts.flips.reserved(),
+    });
+  }
+
   async #startPlanned(
     request: FlipRequest,
     planned: Plan,
   ): Promise<FlipStatus | { readonly taken: string; readonly holder: string }> {
-    const waves = request.waves ?? this.#parts.waves;
-    const partners = await this.#parts.links.partnersOf(planned.flip);
-    const sizes = waveSizes(planned.flip.length, waves);
     const head: FlipHead = {
       id: randomUUID(),
       planId: planned.id,
       ...{ cohort: planned.cohort, to: planned.to, createdAtMs: planned.createdAtMs },
       ...{ by: request.by, reason: request.reason },
-      waves: [...waves],
-      sizes: wholeWaves(sizes, planned.flip, (partition) => partners.get(partition) ?? []),
+      waves: [...(request.waves ?? this.#parts.waves)],
+      sizes: [...planned.waves],
       total: planned.flip.length,
       blocked: [...planned.blocked],
     };
@@ -210,16 +206,32 @@ export class HandoffDesk implements FlipDesk {
     const old = await this.#parts.plans.get(id);
     if (old === undefined)
       return { refused: 'no-such-plan', detail: `There is no plan ${id}. Make a new one.` };
-    const now = await this.plan(request);
+    const now = await this.#draw(request);
     if ('refused' in now) return now;
     const moved = old.flip.filter((partition) => now.epochs[partition] !== old.epochs[partition]);
     const same =
       old.cohort === request.cohort && old.to === request.to && old.membershipHash === now.membershipHash;
-    if (moved.length === 0 && same) return { ...now, flip: old.flip, epochs: old.epochs, id: old.id };
-    return {
-      refused: 'stale-plan',
-      detail: `The ledger or the cohort has changed since plan ${id} was made (${moved.length} partitions moved on). Nothing was changed. Plan again.`,
-    };
+    if (moved.length > 0 || !same) {
+      return {
+        refused: 'stale-plan',
+        detail: `The ledger or the cohort has changed since plan ${id} was made (${moved.length} partitions moved on). Nothing was changed. Plan again.`,
+      };
+    }
+    const waves = await this.#wavesOf(old, request.waves);
+    if (waves.join() !== old.waves.join()) {
+      return {
+        refused: 'stale-plan',
+        detail: `Plan ${id} shows waves of ${old.waves.join(', ')} partitions; as ordered, and as partitions are linked now, they would be ${waves.join(', ')}. Nothing was changed. Plan again.`,
+      };
+    }
+    return { ...now, flip: old.flip, epochs: old.epochs, id: old.id, waves: old.waves };
+  }
+
+  /** Sizes that the waves of a plan would have now; its own, where others are not ordered and no link parts them. */
+  async #wavesOf({ flip, waves }: Plan, ordered: readonly string[] | undefined): Promise<number[]> {
+    const partners = await this.#parts.links.partnersOf(flip);
+    const sizes = ordered === undefined ? waves : waveSizes(flip.length, ordered);
+    return wholeWaves(sizes, flip, (partition) => partners.get(partition) ?? []);
   }
 
   // --- coordinating ----------------------------------------------------------------------------------

@@ -230,6 +230,43 @@ describe('a plan', () => {
     expect(((await desk.plan({ cohort: 'pilot', to: 'app', by: 'ops' })) as Plan).blockers).toEqual([]);
   });
 
+  test('that was made for other waves than usual is carried out in those', async () => {
+    await rig.ledger.join({ leaseMs });
+    const desk = await rig.openDesk();
+    rig.hopeless = new Set(['u00']);
+    const order = { cohort: 'pilot', to: 'app', by: 'ops' } as const;
+    const plan = (await desk.plan({ ...order, waves: ['2', '100%'] })) as Plan;
+    expect(plan.waves).toEqual([2, 10]);
+    const kept = await rig.redis.hlen('{onewriter}:plans');
+    const started = await desk.start({ ...order, reason: 'x', planId: plan.id });
+    expect(await rig.redis.hlen('{onewriter}:plans')).toBe(kept);
+    const id = 'id' in started ? started.id : '';
+    const paused = await rig.untilFlip(desk, id, 'it stands', ({ state }) => state === 'paused');
+    expect(paused.detail).toContain('in wave 1 of 2, 1 of 2 partitions stayed');
+  });
+
+  test('is not carried out in waves that it did not show', async () => {
+    await rig.ledger.join({ leaseMs });
+    const desk = await rig.openDesk();
+    const order = { cohort: 'pilot', to: 'app', by: 'ops' } as const;
+    const plan = (await desk.plan({ ...order, waves: ['2', '100%'] })) as Plan;
+    const order2 = { ...order, reason: 'x', planId: plan.id };
+    expect(await desk.start({ ...order2, waves: ['1', '100%'] })).toMatchObject({ refused: 'stale-plan' });
+    const started = await desk.start({ ...order2, waves: ['2', '100%'] });
+    expect(await rig.ended(desk, 'id' in started ? started.id : '')).toMatchObject({ state: 'completed' });
+  });
+
+  test('whose partitions were linked since is not carried out in waves that part them', async () => {
+    await rig.ledger.join({ leaseMs });
+    const desk = await rig.openDesk();
+    const order = { cohort: 'pilot', to: 'app', by: 'ops' } as const;
+    const plan = (await desk.plan(order)) as Plan;
+    await rig.ledger.links.note([['u00', 'u11']], '/batch');
+    expect(await desk.start({ ...order, reason: 'x', planId: plan.id })).toMatchObject({
+      refused: 'stale-plan',
+    });
+  });
+
   test('that the ledger has moved past is refused', async () => {
     await rig.ledger.join({ leaseMs });
     const desk = await rig.openDesk();
