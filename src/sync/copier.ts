@@ -51,7 +51,8 @@ async function lookAtRecord(parts: CopierParts, job: CopyJob, signal: AbortSigna
     },
     lockWaitMs,
   );
-  if (session.copied === 'no') return afterRefusal(session);
+  if (session.copied === 'no' && session.when === 'later') return afterRefusal(session);
+  // Copied, or owed no more: its partition lives where nothing is copied from.
   await parts.letters.resolve(job);
   return done;
 }

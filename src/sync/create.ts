@@ -43,7 +43,7 @@ export interface DeadLetterDesk {
   total(): Promise<number>;
   /** Oldest first. */
   list(): Promise<DeadLetter[]>;
-  /** Rings for the record again; undefined when there is no such letter. */
+  /** Rings for the record again; its letter stays until it was copied. Undefined when there is no such letter. */
   retry(letter: string): Promise<DeadLetter | undefined>;
 }
 
@@ -201,7 +201,6 @@ function deadLetterDesk(letters: DeadLetters, backlog: Backlog): DeadLetterDesk 
       if (found === undefined) return undefined;
       const { partition, kind, id } = found;
       await backlog.ringEach([{ partition, kind, id }]);
-      await letters.resolve(found);
       return found;
     },
   };

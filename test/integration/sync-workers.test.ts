@@ -212,8 +212,48 @@ describe('a ring', () => {
     rig.app.intercept = undefined;
     await rig.sync.deadLetters.retry(letter?.letter ?? '');
     await copied('1', '2');
-    expect(await rig.sync.desk.deadLetters('ann')).toBe(0);
+    await until('the letter is gone', async () => (await rig.sync.desk.deadLetters('ann')) === 0);
     expect(await rig.sync.deadLetters.retry('no-such-letter')).toBeUndefined();
+  });
+
+  test('that is tried again stands in the way of a plan until it is copied', async () => {
+    await start({ sync: { pollMs: 3_600_000, attempts: 1 } });
+    rig.legacy.set(appointment('1', 'ann'));
+    let refusing = true;
+    let letGo: () => void = () => undefined;
+    const gate = new Promise<void>((resolve) => (letGo = resolve));
+    rig.app.intercept = async ({ method }) => {
+      if (method !== 'PUT') return undefined;
+      if (refusing) return { status: 422, body: { detail: 'too long' } };
+      await gate;
+      return undefined;
+    };
+    await rig.sync.startWorkers();
+    await until('a dead letter', async () => (await rig.sync.desk.deadLetters('ann')) === 1);
+    await idle();
+    const [letter] = await rig.sync.deadLetters.list();
+    refusing = false;
+    await rig.sync.deadLetters.retry(letter?.letter ?? '');
+    const puts = rig.app.writes().length;
+    await until('it is being copied', () => rig.app.writes().length > puts);
+    expect(await rig.sync.desk.deadLetters('ann')).toBe(1);
+    letGo();
+    await copied('1');
+    await until('the letter is gone', async () => (await rig.sync.desk.deadLetters('ann')) === 0);
+  });
+
+  test('of a partition that moved where nothing is copied from is gone once it is tried again', async () => {
+    await start({ sync: { pollMs: 3_600_000, attempts: 1 } });
+    rig.legacy.set(appointment('1', 'ann'));
+    rig.app.intercept = ({ method }) => (method === 'PUT' ? { status: 422 } : undefined);
+    await rig.sync.startWorkers();
+    await until('a dead letter', async () => (await rig.sync.desk.deadLetters('ann')) === 1);
+    await idle();
+    await rig.flip('ann');
+    const [letter] = await rig.sync.deadLetters.list();
+    await rig.sync.deadLetters.retry(letter?.letter ?? '');
+    await until('the letter is gone', async () => (await rig.sync.desk.deadLetters('ann')) === 0);
+    expect(idsInApp()).toEqual([]);
   });
 
   test('in an outage of a store waits for its end and makes no dead letter', async () => {
