@@ -106,9 +106,10 @@ export class Poller {
         }
       }
     }
+    let reachedMs: number | undefined;
+    if (reached) reachedMs = sweeping ? await this.#sweep(sides, startedMs, failures, signal) : startedMs;
     if (failures.length > 0) throw failures[0];
-    if (!reached) return undefined;
-    return sweeping ? this.#sweep(sides, startedMs, signal) : startedMs;
+    return reachedMs;
   }
 
   /** False when the end was not reached, because a first copy is under way. */
@@ -203,13 +204,22 @@ export class Poller {
     return survey;
   }
 
-  /** Rings the next partitions in turn. Returns when the last whole round had begun. */
-  async #sweep(sides: Sides, startedMs: number, signal: AbortSignal): Promise<number | undefined> {
+  /**
+   * Rings the next partitions in turn. Returns when the last whole round had begun. A round that could not read
+   * everything that names partitions goes round those that are known, and counts for none.
+   */
+  async #sweep(
+    sides: Sides,
+    startedMs: number,
+    failures: unknown[],
+    signal: AbortSignal,
+  ): Promise<number | undefined> {
     const { progress, registry, backlog } = this.#parts;
     const { store } = sides.owner;
     const sweep = await progress.sweep(store);
     const begins = sweep.after === '';
-    if (begins) await this.#discover(sides.owner, signal);
+    const unread = begins ? await this.#discover(sides.owner, signal) : [];
+    failures.push(...unread);
     const partitions = (await registry.all()).map(({ partition }) => partition).toSorted();
     const behind = partitions.filter((partition) => partition > sweep.after);
     const next = behind.slice(0, partitionsPerSweep);
@@ -218,9 +228,9 @@ export class Poller {
         .filter((partition) => this.#ownedBy(partition, store))
         .map((partition) => wholePartition(partition)),
     );
-    const roundMs = begins ? startedMs : sweep.startedMs;
+    const roundMs = begins ? (unread.length === 0 ? startedMs : undefined) : sweep.startedMs;
     const ended = next.length === behind.length;
-    const reachedMs = ended ? roundMs : sweep.reachedMs;
+    const reachedMs = (ended ? roundMs : undefined) ?? sweep.reachedMs;
     await progress.saveSweep(store, {
       after: ended ? '' : (next.at(-1) ?? ''),
       startedMs: roundMs,
@@ -229,12 +239,21 @@ export class Poller {
     return reachedMs;
   }
 
-  /** Partitions that only the owner's own lists know; where it has none over all, traffic must show them. */
-  async #discover(owner: StoreReader, signal: AbortSignal): Promise<void> {
+  /**
+   * Partitions that only the owner's own lists know; where it has none over all, traffic must show them. Returns why
+   * lists could not be read.
+   */
+  async #discover(owner: StoreReader, signal: AbortSignal): Promise<unknown[]> {
+    const failures: unknown[] = [];
     for (const { kind, needsPartition } of owner.capabilities) {
       if (needsPartition === true) continue;
-      for await (const page of owner.pages(kind, {}, signal)) await this.#notePage(page);
+      try {
+        for await (const page of owner.pages(kind, {}, signal)) await this.#notePage(page);
+      } catch (error) {
+        failures.push(error);
+      }
     }
+    return failures;
   }
 
   async #ring(

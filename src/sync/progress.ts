@@ -16,7 +16,8 @@ export type FeedProgress = z.output<typeof feedSchema>;
 const sweepSchema = z.object({
   /** Partitions in order of their names; the sweep goes on behind this one. */
   after: z.string().default(''),
-  startedMs: z.number().default(0),
+  /** Absent for a round that began without knowing of every partition. */
+  startedMs: z.number().optional(),
   /** When the last sweep that reached the end had begun. */
   reachedMs: z.number().optional(),
 });

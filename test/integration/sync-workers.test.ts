@@ -1,5 +1,6 @@
 /** Queues, polls and workers against real stores and a real Redis. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { connectorFor, type TestRestStore } from '../support/rest-store.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
 import { until } from '../support/until.ts';
@@ -80,6 +81,34 @@ describe('the first copy', () => {
     await copied('2');
     await until('a round has ended', async () => (await rig.sync.desk.lagMs()) !== undefined);
   });
+});
+
+test('a kind that cannot be read keeps no list by partition waiting', async () => {
+  const byPartition = connectorFor({ partitionInPath: true });
+  const plain = connectorFor();
+  const list = { path: '/notes', query: { owner: '{partition}' }, items: 'data' };
+  const notes = { ...plain.records['appointment'], list };
+  const withNotes = (connector: typeof plain) => ({
+    connector: { ...connector, records: { note: notes, ...connector.records } },
+  });
+  await start({
+    legacy: { partitionInPath: true, records: [appointment('1', 'ann'), appointment('2', 'bob')] },
+    legacyConnector: withNotes(byPartition).connector,
+    appStore: withNotes(plain),
+  });
+  // Nobody has notes; the list of everybody's is too much for this platform.
+  const answerNotes: TestRestStore['intercept'] = ({ path, query }) => {
+    if (path !== '/notes') return undefined;
+    return query.has('owner') ? { status: 200, body: { data: [] } } : { status: 422 };
+  };
+  rig.legacy.intercept = answerNotes;
+  rig.app.intercept = answerNotes;
+  await rig.registry.note([{ partition: 'ann' }, { partition: 'bob' }]);
+  await rig.sync.startWorkers();
+  await copied('1', '2');
+  // What the list of notes alone would have shown was not looked at, so nothing counts as looked at.
+  await until('it is told', () => rig.events.some(({ event }) => event === 'sync.poll-failed'));
+  expect(await rig.sync.desk.lagMs()).toBeUndefined();
 });
 
 describe('a poll', () => {
