@@ -275,7 +275,6 @@ async function enter(
       settleMs: { legacy: config.stores.legacy.settleMs, app: config.stores.app.settleMs },
       defaultOwner: 'legacy',
     },
-    flushReceipts: (partition) => base.sync.doorbell.flush(partition),
     before,
   });
   base.lookout.keeper.follow(member, before);

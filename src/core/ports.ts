@@ -145,8 +145,6 @@ export interface WriteGate {
 /** What a write touched, to ring for a copy. Never in the request's way. */
 export interface Doorbell {
   ring(record: RecordKey): void;
-  /** Resolves when every ring of the partition so far is in the queue. */
-  flush(partition: string): Promise<void>;
 }
 
 export interface RecordKey {

@@ -7,7 +7,6 @@ import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
 import {
   Member,
-  type Acknowledgement,
   type Instant,
   type MemberEffect,
   type MemberSettings,
@@ -52,8 +51,6 @@ export interface MembershipParts {
   readonly directory?: { changed(user: string): void; clear(): void };
   /** What is known to be noted, likewise. */
   readonly links?: { forgotten(pair: Pair): void; clear(): void };
-  /** Resolves when the receipts of the partition's finished writes are in the queue. */
-  readonly flushReceipts: (partition: string) => Promise<void>;
   /** What a process before this one knew: where the ledger has less, it has lost data. */
   readonly before?: PriorView | undefined;
   readonly log: Log;
@@ -292,7 +289,7 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
           this.#background(this.#followUp([effect]));
           break;
         case 'acknowledge':
-          this.#background(this.#acknowledge(effect.acknowledgement));
+          this.#background(sendAcknowledgement(this.#parts.redis, this.#id, effect.acknowledgement));
           break;
         case 'end-long-lived':
           this.#endings.call(effect.partition);
@@ -307,11 +304,6 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
       }
     }
     if (beat) this.#background(this.#beat());
-  }
-
-  async #acknowledge(acknowledgement: Acknowledgement): Promise<void> {
-    if (acknowledgement.answer === 'drained') await this.#parts.flushReceipts(acknowledgement.partition);
-    await sendAcknowledgement(this.#parts.redis, this.#id, acknowledgement);
   }
 
   // --- the lease -----------------------------------------------------------------------------------

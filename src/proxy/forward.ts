@@ -270,7 +270,6 @@ class Forwarding implements UpstreamListener {
 
   onEnd(rawTrailers: string[]): void {
     const record = this.#finder?.found();
-    // Before the ticket ends: a drain that this write ends must find its receipt.
     if (record !== undefined) this.#ring(record);
     const doubtful = this.#order.matched.access === 'write' && leavesDoubt(this.#status);
     const settled = this.#finish(doubtful ? 'in-doubt' : 'ended');

@@ -43,13 +43,9 @@ export class BatchingDoorbell implements Doorbell {
     this.#timer ??= setTimeout(() => void this.#send(), this.#settings.collectMs ?? 10);
   }
 
-  /** Never rejects: what could not be sent is dropped and counted. */
-  flush(_partition: string): Promise<void> {
+  /** Resolves when every ring so far is in the queue. Never rejects: what could not be sent is dropped and counted. */
+  close(): Promise<void> {
     return this.#send();
-  }
-
-  async close(): Promise<void> {
-    await this.#send();
   }
 
   #send(): Promise<void> {

@@ -103,7 +103,7 @@ async function startProxy(): Promise<string> {
       routes: [{ path: '/batch', partitions: 'body.requests[*].owner' }],
     }),
     ...{ gate: member, links, log: () => undefined, doubts: { note: () => undefined } },
-    doorbell: { ring: () => undefined, flush: async () => undefined },
+    doorbell: { ring: () => undefined },
   });
   proxies.push(proxy);
   return `http://127.0.0.1:${(await proxy.listen()).port}/batch`;

@@ -733,7 +733,7 @@ describe('over a handoff', () => {
     const startProxy = async (): Promise<number> => {
       const proxy: Proxy = createProxy({
         ...{ config, keys: keys.keys, gate: await ledger.join({ settleMs: 0 }) },
-        doorbell: { ring: () => {}, flush: async () => {} },
+        doorbell: { ring: () => {} },
         doubts: { note: () => {} },
         log: () => {},
       });

@@ -120,7 +120,6 @@ describe('at the moment of apply', () => {
       return undefined;
     };
     rig.sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: '1' });
-    await rig.sync.doorbell.flush('ann');
     await rig.sync.startWorkers();
     await until('the job has ended', async () => moved && (await rig.sync.backlog()) === 0);
     expect(rig.app.writes()).toEqual([]);

@@ -81,7 +81,6 @@ export async function openLedger(
           rememberMs: 600_000,
           unexpirable: asked.unexpirable ?? false,
         },
-        flushReceipts: async () => undefined,
         before: asked.before,
         log: asked.log ?? (() => undefined),
       });

@@ -161,7 +161,7 @@ async function startProxy(
   });
   const proxy = createProxy({
     ...{ config, gate: member, homes: claims, directory, log },
-    doorbell: { ring: () => undefined, flush: async () => undefined },
+    doorbell: { ring: () => undefined },
     doubts: { note: () => undefined },
   });
   const { port } = await proxy.listen();

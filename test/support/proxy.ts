@@ -76,7 +76,7 @@ export async function startRig(
       config,
       gate,
       doubts: { note: (doubt) => void doubted.push(doubt) },
-      doorbell: { ring: (record) => void rung.push(record), flush: async () => {} },
+      doorbell: { ring: (record) => void rung.push(record) },
       log: (_level, event, fields = {}) => void logged.push({ event, fields }),
       ...(certificateLookMs === undefined ? {} : { certificateLookMs }),
       ...(options.keys === undefined ? {} : { keys: options.keys }),
