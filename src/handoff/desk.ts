@@ -19,7 +19,7 @@ import { waveSizes } from '../core/waves.ts';
 import type { FlipBook, FlipHead, FlipOrderKind, FlipProgress, FlipToRun } from '../ledger/flips.ts';
 import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
-import { type FlipParts, FlipRun } from './flip.ts';
+import { type FlipParts, FlipRun } from './flip-run.ts';
 import { defaultLeadMs, FlipLead } from './lead.ts';
 import { makePlan, type PlanParts } from './plan.ts';
 import { shareQuestions } from './shared-questions.ts';

@@ -12,7 +12,7 @@ import type { HandoffSettings } from '../core/handoff.ts';
 import { waveSizes } from '../core/waves.ts';
 import { cutsLinks } from './linked.ts';
 import type { MemberWatch } from './members.ts';
-import { longestWaitMs } from './mover.ts';
+import { longestWaitMs } from './move-partition.ts';
 import { askAllWritten, isProvenByGuard, withoutGuard } from './way-back.ts';
 
 export interface PlanParts {

@@ -9,8 +9,8 @@ import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import type { FlipLead } from './lead.ts';
 import type { MemberWatch } from './members.ts';
-import { type Course, movePartition, type MoverParts, pauseOrHalt } from './mover.ts';
-import { FlipRecord } from './record.ts';
+import { type Course, movePartition, type MoverParts, pauseOrHalt } from './move-partition.ts';
+import { FlipRecord } from './flip-record.ts';
 import type { SharedQuestions } from './shared-questions.ts';
 
 export interface FlipParts extends MoverParts {
