@@ -29,6 +29,7 @@ import { ProxyProcesses } from './processes/processes.ts';
 import { openKeys, ProxyRole } from './proxy-role.ts';
 import { restConnectorOf } from './stores/rest/store.ts';
 import { createSync, type Sync } from './sync/create.ts';
+import { copyTargets } from './sync/writers.ts';
 
 export type Role = 'up' | 'proxy' | 'admin' | 'worker';
 
@@ -343,7 +344,7 @@ function handoffDesk(
   for (const store of storeNames) {
     if (restConnectorOf(config.stores[store].connector) !== undefined) readers[store] = sync.readers[store];
   }
-  const writable: readonly StoreName[] = ['app'];
+  const writable: readonly StoreName[] = copyTargets(config.sync.rollbackWindow);
   // Where nothing can be copied back to legacy, only the app's guard can prove that nothing has to be.
   const proof = { app: writable.includes('legacy') ? 'copies' : 'unwritten' } as const;
   return new HandoffDesk({
