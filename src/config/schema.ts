@@ -279,7 +279,7 @@ export const flipSchema = z.strictObject({
   maxLagMs: positiveMilliseconds
     .default(2_000)
     .describe(
-      'No fence where comparing both sides of the partition takes longer than this: the catch-up inside the fence takes about as long.',
+      'No fence where comparing both sides of the partition takes longer than this (`slow-comparison`): the catch-up inside the fence takes about as long. How far copies are behind does not count.',
     ),
   batch: z.int().min(1).max(1_000).default(100).describe('Partitions that move at the same time.'),
   attempts: z.int().min(1).max(20).default(3).describe('Tries for each partition.'),

@@ -18,6 +18,7 @@ import { isProvenByGuard, whyWritten } from './way-back.ts';
 export interface FlipSettings extends HandoffSettings {
   readonly batch: number;
   readonly attempts: number;
+  /** How long comparing a partition may take, ms; how far its copies are behind is another matter. */
   readonly maxLagMs: number;
 }
 
@@ -162,7 +163,7 @@ function prepare(
   return whyWritten(parts.guards, from, { partition, epoch });
 }
 
-/** The copy must be complete, and comparing it must fit the lag gate. */
+/** The copy must be complete, and comparing it must fit into a fence. */
 async function bringUp(
   { copies, settings }: MoverParts,
   course: Course,
@@ -180,7 +181,7 @@ async function bringUp(
   if (report.lastPassMs > maxLagMs) {
     const took = Math.round(report.lastPassMs);
     return {
-      code: 'lag-over-gate',
+      code: 'slow-comparison',
       detail: `comparing this partition took ${took} ms, over flip.maxLagMs (${maxLagMs} ms): the fence would be as long. Let its lists answer faster or in larger pages, or raise flip.maxLagMs and flip.fenceMs`,
     };
   }

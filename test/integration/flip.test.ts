@@ -40,6 +40,16 @@ describe('a flip', () => {
     expect(await rig.ownerOf('u07')).toBe('open legacy');
   });
 
+  test('fences no partition whose comparison alone takes longer than it may', async () => {
+    await rig.ledger.join({ leaseMs });
+    const desk = await rig.openDesk({ attempts: 1 });
+    rig.passMs = 2_001;
+    const { id } = await rig.start(desk);
+    const paused = await rig.untilFlip(desk, id, 'it stands', ({ state }) => state === 'paused');
+    expect(paused.blocked).toMatchObject([{ partition: 'u00', code: 'slow-comparison' }]);
+    expect((await rig.ledger.ledger.read('u00')).ownership.epoch).toBe(1);
+  });
+
   test('again, with everything moved, is completed and changes nothing', async () => {
     await rig.ledger.join({ leaseMs });
     const desk = await rig.openDesk();

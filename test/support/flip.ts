@@ -56,6 +56,8 @@ export class FlipRig {
   readonly #cutters: Cutter[] = [];
   /** Partitions whose copy cannot be completed. */
   hopeless = new Set<string>();
+  /** How long comparing both sides takes, as the sync says. */
+  passMs = 1;
   /** Called at every catch-up. */
   onCatchUp: (partition: string) => Promise<void> = async () => undefined;
   reachable = true;
@@ -179,7 +181,7 @@ export class FlipRig {
       const problems = this.hopeless.has(partition)
         ? [{ kind: 'appointment', detail: 'a record has no id' }]
         : [];
-      return { recordsCompared: 1, recordsCopied: 0, passes: 1, lastPassMs: 1, problems };
+      return { recordsCompared: 1, recordsCopied: 0, passes: 1, lastPassMs: this.passMs, problems };
     },
     catchUp: async (partition) => {
       await this.onCatchUp(partition);
