@@ -141,7 +141,7 @@ export const planAnswer = z.object({
   epochs: z.record(z.string(), z.int()),
   membershipHash: z.string(),
   selection: cohortSchema,
-  waves: z.array(z.int()),
+  waveSizes: z.array(z.int()),
   pinnedRoutes: z.array(z.string()),
 });
 export type PlanAnswer = z.output<typeof planAnswer>;

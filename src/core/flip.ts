@@ -33,7 +33,8 @@ export interface Plan {
   /** SHA-256 over the sorted names. */
   readonly membershipHash: string;
   readonly selection: CohortSelection;
-  readonly waves: readonly number[];
+  /** Partitions in each wave. As ordered, like "10%", waves are called `waves` everywhere. */
+  readonly waveSizes: readonly number[];
   /** Routes outside the promise: pinned, or without a partition. */
   readonly pinnedRoutes: readonly string[];
 }

@@ -179,8 +179,7 @@ export class HandoffDesk implements FlipDesk {
       planId: planned.id,
       ...{ cohort: planned.cohort, to: planned.to, createdAtMs: planned.createdAtMs },
       ...{ by: request.by, reason: request.reason },
-      waves: [...(request.waves ?? this.#parts.waves)],
-      sizes: [...planned.waves],
+      waveSizes: [...planned.waveSizes],
       total: planned.flip.length,
       blocked: [...planned.blocked],
     };
@@ -217,20 +216,21 @@ export class HandoffDesk implements FlipDesk {
         detail: `The ledger or the cohort has changed since plan ${id} was made (${moved.length} partitions moved on). Nothing was changed. Plan again.`,
       };
     }
-    const waves = await this.#wavesOf(old, request.waves);
-    if (waves.join() !== old.waves.join()) {
+    const sizes = await this.#sizesNow(old, request.waves);
+    if (sizes.join() !== old.waveSizes.join()) {
       return {
         refused: 'stale-plan',
-        detail: `Plan ${id} shows waves of ${old.waves.join(', ')} partitions; as ordered, and as partitions are linked now, they would be ${waves.join(', ')}. Nothing was changed. Plan again.`,
+        detail: `Plan ${id} shows waves of ${old.waveSizes.join(', ')} partitions; as ordered, and as partitions are linked now, they would be ${sizes.join(', ')}. Nothing was changed. Plan again.`,
       };
     }
-    return { ...now, flip: old.flip, epochs: old.epochs, id: old.id, waves: old.waves };
+    return { ...now, flip: old.flip, epochs: old.epochs, id: old.id, waveSizes: old.waveSizes };
   }
 
   /** Sizes that the waves of a plan would have now; its own, where others are not ordered and no link parts them. */
-  async #wavesOf({ flip, waves }: Plan, ordered: readonly string[] | undefined): Promise<number[]> {
+  async #sizesNow(old: Plan, waves: readonly string[] | undefined): Promise<number[]> {
+    const { flip } = old;
     const partners = await this.#parts.links.partnersOf(flip);
-    const sizes = ordered === undefined ? waves : waveSizes(flip.length, ordered);
+    const sizes = waves === undefined ? old.waveSizes : waveSizes(flip.length, waves);
     return wholeWaves(sizes, flip, (partition) => partners.get(partition) ?? []);
   }
 

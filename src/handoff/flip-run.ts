@@ -3,7 +3,6 @@
  * nothing through when a partition of the wave was given up, until an operator resumes.
  */
 import type { FlipStatus } from '../core/flip.ts';
-import { waveSizes } from '../core/waves.ts';
 import type { FlipOrder, FlipToRun } from '../ledger/flips.ts';
 import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
@@ -112,8 +111,8 @@ export class FlipRun {
   }
 
   async #run(): Promise<void> {
-    const { partitions, head } = this.#record;
-    const sizes = head.sizes ?? waveSizes(partitions.length, head.waves);
+    const { partitions } = this.#record;
+    const { waveSizes: sizes } = this.#record.head;
     let from = 0;
     for (const [at, size] of sizes.entries()) {
       const wave = partitions.slice(from, from + size);

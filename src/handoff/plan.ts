@@ -67,7 +67,7 @@ export async function makePlan(parts: PlanParts, request: PlanRequest): Promise<
     epochs: Object.fromEntries(flip.map((partition) => [partition, recordOf(partition).ownership.epoch])),
     membershipHash: createHash('sha256').update(partitions.join('\n')).digest('hex'),
     selection: cohort.selection,
-    waves: wholeWaves(waveSizes(flip.length, request.waves), flip, partnersOf),
+    waveSizes: wholeWaves(waveSizes(flip.length, request.waves), flip, partnersOf),
     pinnedRoutes: parts.pinnedRoutes,
   };
 }

@@ -9,6 +9,7 @@
 import type { ChainableCommander, Redis } from 'ioredis';
 import { z } from 'zod';
 import { type BlockedPartition, flipStates, partitionOutcomes, type PartitionReport } from '../core/flip.ts';
+import { waveSizes } from '../core/waves.ts';
 import { keyPrefix, luaSource, onlyReplyOf, repliesOf } from './connection.ts';
 
 const stored = `${keyPrefix}:flip`;
@@ -30,20 +31,27 @@ const endedKept = 200;
 
 const count = z.int().nonnegative();
 const blockedSchema = z.object({ partition: z.string(), code: z.string(), detail: z.string() });
-const headSchema = z.object({
-  id: z.string(),
-  planId: z.string(),
-  cohort: z.string(),
-  to: z.enum(['legacy', 'app']),
-  by: z.string(),
-  reason: z.string(),
-  createdAtMs: z.number(),
-  waves: z.array(z.string()),
-  /** Of the waves; partitions that are written together are in one. Flips of before have none. */
-  sizes: z.array(count).optional(),
-  total: count,
-  blocked: z.array(blockedSchema),
-});
+const headSchema = z
+  .object({
+    id: z.string(),
+    planId: z.string(),
+    cohort: z.string(),
+    to: z.enum(['legacy', 'app']),
+    by: z.string(),
+    reason: z.string(),
+    createdAtMs: z.number(),
+    /** As the plan showed them; partitions that are written together are in one. */
+    waveSizes: z.array(count).optional(),
+    /** What flips of before have instead: the sizes, or only the waves as ordered. */
+    sizes: z.array(count).optional(),
+    waves: z.array(z.string()).default([]),
+    total: count,
+    blocked: z.array(blockedSchema),
+  })
+  .transform(({ sizes, waves, ...head }) => ({
+    ...head,
+    waveSizes: head.waveSizes ?? sizes ?? waveSizes(head.total, waves),
+  }));
 const progressSchema = z.object({
   state: z.enum(flipStates),
   detail: z.string(),

@@ -29,7 +29,7 @@ const running: FlipProgress = {
 function headOf(id: string, total: number): FlipHead {
   return {
     ...{ id, planId: 'p', cohort: 'c', to: 'app', by: 'ops', reason: 'test', createdAtMs: 1, total },
-    ...{ waves: ['100%'], blocked: [] },
+    ...{ waveSizes: [1], blocked: [] },
   };
 }
 
@@ -63,6 +63,16 @@ describe('the book of flips', () => {
       expect(await redis.hexists(`{onewriter}:flip:${hash}`, 'flip 0')).toBe(0);
     }
     expect(await book.renew('still running', still, 60_000)).toBe(true);
+  });
+
+  test('reads flips of before, which had the sizes of their waves by another name, or none', async () => {
+    const { waveSizes: _, ...before } = headOf('first', 4);
+    const keep = (head: object) => redis.hset('{onewriter}:flip:heads', 'first', JSON.stringify(head));
+    await start('first', ['a', 'b', 'c', 'd']);
+    await keep({ ...before, waves: ['1', '100%'], sizes: [2, 2] });
+    expect((await book.flip('first'))?.head.waveSizes).toEqual([2, 2]);
+    await keep({ ...before, waves: ['1', '100%'] });
+    expect((await book.flip('first'))?.head.waveSizes).toEqual([1, 3]);
   });
 
   test('reserves all partitions of a flip or none', async () => {

@@ -95,7 +95,7 @@ describe('a plan', () => {
     const desk = await rig.openDesk({ waves: ['1', '50%', '100%'] });
     const plan = await planned(desk);
     expect(plan.flip.slice(0, 3)).toEqual(['u00', 'u11', 'u05']);
-    expect(plan.waves).toEqual([3, 3, 6]);
+    expect(plan.waveSizes).toEqual([3, 3, 6]);
     const status = await rig.ended(desk, (await rig.start(desk)).id);
     expect(status).toMatchObject({ state: 'completed', committed: 12 });
     expect(await desk.flipPartitions(status.id)).toEqual(names);

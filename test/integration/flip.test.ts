@@ -216,7 +216,7 @@ describe('a plan', () => {
       flip: names,
       blocked: [],
       blockers: [],
-      waves: [1, 5, 6],
+      waveSizes: [1, 5, 6],
       pinnedRoutes: ['/login'],
     });
     expect((await rig.ledger.ledger.touched()).size).toBe(0);
@@ -246,7 +246,7 @@ describe('a plan', () => {
     rig.hopeless = new Set(['u00']);
     const order = { cohort: 'pilot', to: 'app', by: 'ops' } as const;
     const plan = (await desk.plan({ ...order, waves: ['2', '100%'] })) as Plan;
-    expect(plan.waves).toEqual([2, 10]);
+    expect(plan.waveSizes).toEqual([2, 10]);
     const kept = await rig.redis.hlen('{onewriter}:plans');
     const started = await desk.start({ ...order, reason: 'x', planId: plan.id });
     expect(await rig.redis.hlen('{onewriter}:plans')).toBe(kept);

@@ -224,7 +224,7 @@ export class ScriptedDesk implements FlipDesk {
       epochs: Object.fromEntries(flip.map((partition) => [partition, 1])),
       membershipHash: '00',
       selection: { partitions },
-      waves: [flip.length],
+      waveSizes: [flip.length],
       pinnedRoutes: ['/login'],
     };
   }

@@ -17,7 +17,7 @@ export function showPlan(output: Output, plan: PlanAnswer): void {
     ],
     '  ',
   );
-  if (plan.waves.length > 0) output.line(`Waves: ${plan.waves.join(', ')} partitions`);
+  if (plan.waveSizes.length > 0) output.line(`Waves: ${plan.waveSizes.join(', ')} partitions`);
   output.line(`Selection: ${plain(JSON.stringify(plan.selection))}`);
   output.line(`Membership: sha256 ${plan.membershipHash}`);
   const epochs = Object.values(plan.epochs);
