@@ -1,5 +1,6 @@
 /** Queues, polls and workers against real stores and a real Redis. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { syncKeys } from '../../src/sync/keys.ts';
 import { connectorFor, type TestRestStore } from '../support/rest-store.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
@@ -106,9 +107,15 @@ test('a kind that cannot be read keeps no list by partition waiting', async () =
   await rig.registry.note([{ partition: 'ann' }, { partition: 'bob' }]);
   await rig.sync.startWorkers();
   await copied('1', '2');
-  // What the list of notes alone would have shown was not looked at, so nothing counts as looked at.
   await until('it is told', () => rig.events.some(({ event }) => event === 'sync.poll-failed'));
   expect(await rig.sync.desk.lagMs()).toBeUndefined();
+  // Whom the list of notes alone would have shown was not looked at, so no round counts as whole.
+  const sweptTo = async () => JSON.parse((await rig.redis.hget(syncKeys.progress, 'sweep legacy')) ?? '{}');
+  expect(await sweptTo()).toEqual({ after: '' });
+  rig.legacy.intercept = ({ path }) => (path === '/notes' ? { status: 200, body: { data: [] } } : undefined);
+  rig.app.intercept = rig.legacy.intercept;
+  await until('a whole round', async () => (await rig.sync.desk.lagMs()) !== undefined);
+  expect(await sweptTo()).toHaveProperty('reachedMs');
 });
 
 describe('a poll', () => {
