@@ -91,7 +91,6 @@ export function createProxy(parts: ProxyParts): Proxy {
     keys && new KeyedWrites({ keys, stores: config.stores, log, bytesMax: limits.keyedBytes });
   const bodies = new Bodies({ bytesMax: limits.inspectedBytes, timeoutMs: limits.inspectMs });
   const hooked = hookedUpstreams(parts, upstreams);
-  const eventStreams = new EventStreams();
   const contextOf = (terms: Terms): ProxyContext => {
     const { homes = everyHomeIsKnown, directory = emptyDirectory, links = noLinks } = terms;
     const holds = new Holds(terms.gate, {
@@ -101,7 +100,7 @@ export function createProxy(parts: ProxyParts): Proxy {
     });
     const shared = {
       ...{ doorbell: parts.doorbell, log, nowMs, bodies, keyedWrites, counters, upstreams, hooked },
-      eventStreams,
+      eventStreams: new EventStreams(),
     };
     return createContext({ ...terms, ...shared, homes, directory, links, holds });
   };
@@ -134,6 +133,8 @@ export function createProxy(parts: ProxyParts): Proxy {
       before.service.now = 'replaced';
       upgrades.serveUnder(context);
       before.holds.lookAll();
+      // The gate that they listen to hears of no move any more.
+      before.eventStreams.endAll();
       // Who is being identified yet is still told who they are, and then judged anew.
       setTimeout(() => before.identifier.close(), identifiedWithinMs).unref();
     },

@@ -1,6 +1,7 @@
 /** What passes through the proxy, byte for byte, between raw sockets. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { type ProxyRig, startRig } from '../support/proxy.ts';
+import { createTestGate } from '../support/gate.ts';
+import { configOf, type ProxyRig, startRig } from '../support/proxy.ts';
 import { exchange, headerOf, RawClient, statusOf } from '../support/raw-http.ts';
 import { until } from '../support/until.ts';
 
@@ -249,6 +250,26 @@ describe('an answer on its way to the client', () => {
     // The client's abort of a read reaches the store.
     await until('the store sees the abort', () => rig.legacy.sockets.size === 0);
   });
+
+  test.each(['open', 'begun'])(
+    'an event stream that is %s is ended when other rules apply',
+    async (state) => {
+      const head =
+        'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n';
+      rig.legacy.answer = (_request, socket) => void (state === 'open' && socket.write(head));
+      const client = await RawClient.open(rig.port);
+      client.send('GET /events HTTP/1.1\r\nHost: h\r\nx-user: ann\r\n\r\n');
+      await until('the store has it', () => rig.legacy.requests.length === 1);
+      if (state === 'open') await client.until(() => client.received.includes('data: 1'));
+      // The gate of before hears of no move any more.
+      rig.proxy.serveUnder({ config: configOf(), gate: createTestGate('app'), doubts: { note: () => {} } });
+      if (state === 'begun') for (const socket of rig.legacy.sockets) socket.write(head);
+      await client.until(() => client.received.endsWith('0\r\n\r\n'));
+      expect(client.received.endsWith('0\r\n\r\n')).toBe(true);
+      await until('the store is let go', () => rig.legacy.sockets.size === 0);
+      client.close();
+    },
+  );
 
   test('a large answer is not read faster than its client reads', async () => {
     const whole = 64 * 1024 * 1024;
