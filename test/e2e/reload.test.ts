@@ -1,4 +1,5 @@
 /** A change of the rules without a restart: real proxies, real signals, traffic all the time. */
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -214,6 +215,27 @@ test('a ledger that loses its data at that moment does not pass for whole', asyn
   expect(await proxy?.write()).toBe(503);
   expect(log.length).toBe(before);
   await rig.close();
+}, 60_000);
+
+test('a signal that comes while the process ends breaks nothing off', async () => {
+  const [proxy] = proxies;
+  const answer = new AbortController();
+  const before = legacy.intercept;
+  let has = false;
+  legacy.intercept = async (call) => {
+    has = true;
+    await once(answer.signal, 'abort');
+    return before?.(call);
+  };
+  const writing = proxy?.write();
+  await until('the store has the write', () => has);
+  proxy?.process.child.kill('SIGTERM');
+  await until('it ends', () => proxy?.stderr().includes('Stopping'));
+  hangUp(proxy);
+  await until('it says what it makes of it', () => says(proxy, 'this process is stopping'));
+  answer.abort();
+  expect(await writing).toBe(200);
+  expect((await proxy?.process.ended)?.exit).toBe(0);
 }, 60_000);
 
 test('a signal that comes before the start is over ends nothing', async () => {

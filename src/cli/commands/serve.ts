@@ -29,10 +29,13 @@ export const servers: readonly Command[] = (['up', 'proxy', 'admin', 'worker'] a
     const log = jsonLog((line) => output.aside(line.trimEnd()));
     const rules = { config, configHash };
     let running: Running | undefined;
+    let stopping = false;
     // From the beginning: a signal that nobody asks for ends a process.
     const forget = onHangup(() => {
       running?.renewCertificate();
-      void reloadRules(running, rules, configPath, env, log);
+      if (stopping)
+        log('warn', 'rules.not-changed', { detail: 'Nothing was changed: this process is stopping.' });
+      else void reloadRules(running, rules, configPath, env, log);
     });
     try {
       running = await (await composition()).startRole(role, { config, configHash, env, log });
@@ -56,8 +59,10 @@ export const servers: readonly Command[] = (['up', 'proxy', 'admin', 'worker'] a
       }),
     ]);
     if (ended === 'asked') output.aside('Stopping; a second signal ends at once.');
-    forget();
+    // To the very end: what is under way would be broken off by a signal that nobody asks for.
+    stopping = true;
     await running.stop();
+    forget();
     if (ended === 'asked') return exitCodes.done;
     return refusal('part-failed', `A part of onewriter failed, so it stopped: ${sentenceOf(ended)}`);
   },
