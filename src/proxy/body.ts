@@ -6,7 +6,15 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Failure } from '../core/failure.ts';
 import { ByteBudget } from './byte-budget.ts';
 import type { BodySource } from './credential.ts';
-import { bodyKindOf, bodyWasBegun, bodyWasRead, isBodyRead, readBeginning } from './upload.ts';
+import { opensJson } from './json-text.ts';
+import {
+  bodyKindOf,
+  bodyWasBegun,
+  bodyWasRead,
+  isBodyRead,
+  readBeginning,
+  wholeBodyBytesMax,
+} from './upload.ts';
 
 export interface BodyLimits {
   /** Of all bodies together. */
@@ -14,6 +22,9 @@ export interface BodyLimits {
   /** For a body to arrive. */
   readonly timeoutMs: number;
 }
+
+/** Blanks before a body's first byte that are read at most. */
+const blanksMax = 4_096;
 
 export class Bodies {
   readonly #budget: ByteBudget;
@@ -38,6 +49,16 @@ export class Bodies {
         const body = await read;
         return Buffer.isBuffer(body) && body.byteLength > bytesMax ? tooLarge(bytesMax, says) : body;
       },
+      beginning: async () => {
+        if (bodyKindOf(request) === 'whole') return this.#read(request, response, wholeBodyBytesMax, says);
+        // Nobody waits for more of a long body than shows what it is.
+        for (let have = 0; ;) {
+          const body = await this.#take(request, response, have, says);
+          if (!Buffer.isBuffer(body) || body.byteLength <= have || body.byteLength > blanksMax) return body;
+          if (opensJson(body) !== undefined) return body;
+          have = body.byteLength;
+        }
+      },
     };
   }
 
@@ -49,6 +70,17 @@ export class Bodies {
   ): Promise<Buffer | Failure> {
     if (bodyKindOf(request) === 'none') return Buffer.alloc(0);
     if (Number(request.headers['content-length'] ?? 0) > bytesMax) return tooLarge(bytesMax, says);
+    return this.#take(request, response, bytesMax, says);
+  }
+
+  /** The whole body, or a beginning that is longer than `bytesMax`. */
+  async #take(
+    request: IncomingMessage,
+    response: ServerResponse,
+    bytesMax: number,
+    says: Saying,
+  ): Promise<Buffer | Failure> {
+    if (bodyKindOf(request) === 'none') return Buffer.alloc(0);
     const { expect } = request.headers;
     if (expect !== undefined && request.httpVersionMinor > 0 && !isBodyRead(request))
       response.writeContinue();

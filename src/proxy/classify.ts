@@ -25,7 +25,14 @@ import { type Names, type PartitionList, partitionListOf } from './partition-lis
 import { bodyFieldsOf, namesIn } from './partition-source.ts';
 import type { PeerTest } from './peers.ts';
 import { nothingDone, type Place, placerOf } from './place.ts';
-import { fieldReadings, type SeenBody, seenIn, seenWithoutReading } from './seen-body.ts';
+import {
+  fieldReadings,
+  lookAt,
+  type SeenBody,
+  seenAtBeginning,
+  seenIn,
+  seenWithoutReading,
+} from './seen-body.ts';
 import { isControlPath, isHost, readTarget } from './target.ts';
 
 /** A request whose target was read and whose route is known. */
@@ -54,8 +61,15 @@ export interface MatchedDestination extends Destination, Pick<MatchedRequest, 'r
 
 export type Match =
   | { readonly match: 'request'; readonly request: MatchedRequest }
-  /** What it is stands in its body: that is read first, and is undefined here where it is over the limit. */
-  | { readonly match: 'needs-body'; readonly with: (body: Buffer | undefined) => Match }
+  /**
+   * What it is stands in its body: that, or its beginning, is read first, and is undefined here where it is over the
+   * limit.
+   */
+  | {
+      readonly match: 'needs-body';
+      readonly look: 'whole' | 'beginning';
+      readonly with: (body: Buffer | undefined) => Match;
+    }
   /** Answered by the proxy itself. */
   | { readonly match: 'health' | 'server-options' }
   | { readonly match: 'refused'; readonly failure: Failure };
@@ -147,9 +161,13 @@ function matchRequest(
     return { match: 'refused', failure: failureOf('no-route', 'This path is not open to clients.') };
   }
   const found = findRoute(rules, request, { path, query }, body);
-  const needsBody = (): Match => ({
+  const needsBody = (look = lookAt(request)): Match => ({
     match: 'needs-body',
-    with: (bytes) => matchRequest(rules, request, upgrade, seenIn(request, bytes)),
+    look,
+    with: (bytes) => {
+      const begun = look === 'beginning' ? seenAtBeginning(request, bytes) : seenIn(request, bytes);
+      return begun === undefined ? needsBody('whole') : matchRequest(rules, request, upgrade, begun);
+    },
   });
   switch (found.match) {
     case 'needs-body':

@@ -15,6 +15,8 @@ export type Found = Credential | { readonly wrong: string } | undefined;
 /** Gives the body of a request that is not admitted yet, once it is whole. */
 export interface BodySource {
   read(bytesMax: number): Promise<Buffer | Failure>;
+  /** As much as shows its first byte that is no blank, or more: for what its type says nothing of. */
+  beginning(): Promise<Buffer | Failure>;
 }
 
 /** Where a rule looks. `body` is undefined where there is none to be read (an upgrade). */

@@ -1,12 +1,13 @@
 /**
  * A credential in a field of a JSON body. A field that is there twice is refused: which of the two counts,
  * readers of JSON decide differently (RFC 8259, 4), and the store must not see another user than the proxy.
- * For the same reason a body that says it is JSON, and that only a more tolerant reader could read, is refused.
+ * For the same reason a body that says it is JSON, and that only a more tolerant reader could read, is refused, and so
+ * is JSON under another type that holds one.
  */
 import type { IncomingMessage } from 'node:http';
 import { type BodySource, type Found, isOpaque } from './credential.ts';
 import { valuesOf } from './field.ts';
-import { jsonTextOf, membersNamed } from './json-text.ts';
+import { jsonTextOf, membersNamed, opensJson } from './json-text.ts';
 import { bodyKindOf } from './upload.ts';
 import type { Failure } from '../core/failure.ts';
 
@@ -23,11 +24,24 @@ export async function fieldOfBody(
   bytesMax: number,
 ): Promise<Found | { readonly failure: Failure }> {
   const form = formOf(request);
-  if (body === undefined || form === 'other') return undefined;
+  if (body === undefined || bodyKindOf(request) === 'none') return undefined;
+  if (form === 'other') {
+    // A server that decodes JSON whatever its type says would find a credential that the proxy has not seen.
+    if (isEncoded(request)) return { wrong: 'the body is encoded' };
+    const beginning = await body.beginning();
+    if (!Buffer.isBuffer(beginning)) return { failure: beginning };
+    if (beginning.byteLength === 0 || opensJson(beginning) === false) return undefined;
+  }
   const bytes = await body.read(bytesMax);
   if (!Buffer.isBuffer(bytes)) return { failure: bytes };
   if (bytes.byteLength === 0) return undefined;
-  return form === 'json' ? credentialIn(bytes, path) : form;
+  if (form !== 'other') return form === 'json' ? credentialIn(bytes, path) : form;
+  return credentialIn(bytes, path) === undefined ? undefined : { wrong: 'the type of the body is not JSON' };
+}
+
+/** Only what is not encoded is looked into. */
+export function isEncoded({ rawHeaders }: IncomingMessage): boolean {
+  return valuesOf(rawHeaders, 'content-encoding').some((value) => value.trim().toLowerCase() !== 'identity');
 }
 
 /** What the header says that the body is: JSON that is read here, something else, or what readers could differ on. */

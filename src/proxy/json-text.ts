@@ -16,6 +16,21 @@ export function jsonTextOf(bytes: Buffer): string | undefined {
 }
 
 /**
+ * Could it be an object or an array to a reader that does not ask for its type, and is tolerant of what comes before?
+ * Undefined: only blanks, marks of the byte order, or zeros of wider letters have come.
+ */
+export function opensJson(bytes: Buffer): boolean | undefined {
+  for (const byte of bytes) {
+    if (byte === 0x7b || byte === 0x5b) return true;
+    if (byte > 0x20 && !marks.has(byte)) return false;
+  }
+  return undefined;
+}
+
+/** Bytes of U+FEFF and U+00A0, in UTF-8 and UTF-16. */
+const marks = new Set([0xef, 0xbb, 0xbf, 0xfe, 0xff, 0xc2, 0xa0]);
+
+/**
  * Texts of the values that readers could find at the path, in the text of valid JSON; undefined stands for a
  * reader that finds none. One entry: all readers agree.
  */

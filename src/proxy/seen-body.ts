@@ -4,8 +4,8 @@
  */
 import type { IncomingMessage } from 'node:http';
 import { onlyValueInPairs, readingsInPairs, type Reading } from '../core/condition.ts';
-import { foreignCharset, formOf } from './identify-body.ts';
-import { jsonTextOf, readingsAt } from './json-text.ts';
+import { foreignCharset, formOf, isEncoded } from './identify-body.ts';
+import { jsonTextOf, opensJson, readingsAt } from './json-text.ts';
 import { valuesOf } from './field.ts';
 import { bodyKindOf } from './upload.ts';
 
@@ -14,6 +14,8 @@ export const seenBodyBytesMax = 1_048_576;
 
 export type SeenBody =
   | { readonly kind: 'json' | 'form' | 'graphql'; readonly text: string }
+  /** JSON under another type: some servers decode it all the same, to others it is what its type says. */
+  | { readonly kind: 'disguised'; readonly text: string; readonly as: Typed }
   /** There is none. */
   | { readonly kind: 'none' }
   /** Of a type that has no fields which a server takes for its own: XML, an image. */
@@ -23,39 +25,66 @@ export type SeenBody =
   /** Too long, encoded, or not what its type says. */
   | { readonly kind: 'unreadable' };
 
+type Typed = 'form' | 'graphql' | 'foreign' | 'parts';
+
 const formType = /^application\/x-www-form-urlencoded[ \t]*(?:;|$)/i;
 const graphqlType = /^application\/graphql[ \t]*(?:;|$)/i;
 const fieldlessType =
   /^(?!multipart\/|application\/(?:x-www-form-urlencoded|graphql)\b|[^;]*json|text\/plain\b)[\w.+-]+\/[\w.+-]+[ \t]*(?:;|$)/i;
 
-/** What the head alone says; undefined where the body must be read. */
+/** What the head alone says; undefined where the body must be looked into. */
 export function seenWithoutReading(request: IncomingMessage): SeenBody | undefined {
   if (bodyKindOf(request) === 'none') return { kind: 'none' };
+  return typeOf(request) === 'unreadable' ? { kind: 'unreadable' } : undefined;
+}
+
+/** Of a body that may be of any length, the beginning shows whether it is JSON under another type. */
+export function lookAt(request: IncomingMessage): 'whole' | 'beginning' {
+  const type = typeOf(request);
+  return type === 'foreign' || type === 'parts' ? 'beginning' : 'whole';
+}
+
+function typeOf(request: IncomingMessage): Typed | 'json' | 'unreadable' {
   const types = valuesOf(request.rawHeaders, 'content-type');
   const [type] = types;
   // Gateways that map fields to variables take the spelling with underscores for the same.
   const second = Object.keys(request.headers).some((name) => /^content_(type|encoding)$/.test(name));
-  if (types.length > 1 || second) return { kind: 'unreadable' };
-  if (type === undefined) return { kind: 'parts' };
+  if (types.length > 1 || second) return 'unreadable';
   const form = formOf(request);
-  if (form === 'json') return undefined;
-  if (form !== 'other') return { kind: 'unreadable' };
-  if (fieldlessType.test(type)) return { kind: 'foreign' };
-  if (request.headers['content-encoding'] !== undefined || foreignCharset.test(type))
-    return { kind: 'unreadable' };
-  if (formType.test(type) || graphqlType.test(type)) return undefined;
-  return { kind: /^multipart\//i.test(type) ? 'parts' : 'unreadable' };
+  if (form === 'json') return 'json';
+  if (form !== 'other' || isEncoded(request)) return 'unreadable';
+  if (type === undefined) return 'parts';
+  if (fieldlessType.test(type)) return 'foreign';
+  if (foreignCharset.test(type)) return 'unreadable';
+  if (formType.test(type)) return 'form';
+  if (graphqlType.test(type)) return 'graphql';
+  return /^multipart\//i.test(type) ? 'parts' : 'unreadable';
+}
+
+/** `beginning`: as much as shows its first byte that is no blank. Undefined: all of it must be read. */
+export function seenAtBeginning(
+  request: IncomingMessage,
+  beginning: Buffer | undefined,
+): SeenBody | undefined {
+  if (beginning?.byteLength === 0) return { kind: 'none' };
+  const type = typeOf(request);
+  const plain = beginning !== undefined && opensJson(beginning) === false;
+  return plain && (type === 'foreign' || type === 'parts') ? { kind: type } : undefined;
 }
 
 /** `bytes`: the whole body, undefined where it is longer than the limit. */
 export function seenIn(request: IncomingMessage, bytes: Buffer | undefined): SeenBody {
   if (bytes === undefined) return { kind: 'unreadable' };
   if (bytes.byteLength === 0) return { kind: 'none' };
-  if (formOf(request) === 'json') {
+  const kind = typeOf(request);
+  if (kind === 'unreadable') return { kind };
+  if (kind === 'json' || opensJson(bytes) === true) {
     const text = jsonTextOf(bytes);
-    return text === undefined ? { kind: 'unreadable' } : { kind: 'json', text };
+    if (text !== undefined) return kind === 'json' ? { kind, text } : { kind: 'disguised', text, as: kind };
+    // Documents of GraphQL begin with a brace, too.
+    if (kind !== 'graphql') return { kind: 'unreadable' };
   }
-  const kind = formType.test(request.headers['content-type'] ?? '') ? 'form' : 'graphql';
+  if (kind === 'foreign' || kind === 'parts') return { kind };
   try {
     return { kind, text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes) };
   } catch {
@@ -66,10 +95,11 @@ export function seenIn(request: IncomingMessage, bytes: Buffer | undefined): See
 /** For conditions on fields of a JSON body. */
 export function fieldReadings(body: SeenBody, path: string): readonly Reading[] | 'unreadable' {
   if (body.kind === 'none') return [];
-  if (body.kind !== 'json') return 'unreadable';
-  return readingsAt(body.text, path.split('.')).map((text) =>
+  if (body.kind !== 'json' && body.kind !== 'disguised') return 'unreadable';
+  const readings = readingsAt(body.text, path.split('.')).map((text) =>
     text === undefined ? undefined : (JSON.parse(text) as Reading),
   );
+  return body.kind === 'json' ? readings : [...readings, undefined];
 }
 
 /**
@@ -78,9 +108,11 @@ export function fieldReadings(body: SeenBody, path: string): readonly Reading[] 
  */
 export function nameInBody(body: SeenBody, path: string): string | undefined {
   if (body.kind === 'unreadable') return '';
-  if (body.kind !== 'json') return undefined;
+  if (body.kind !== 'json' && body.kind !== 'disguised') return undefined;
   const readings = readingsAt(body.text, path.split('.'));
   if (readings.length > 1) return '';
+  // Who goes by the type finds nobody there, and takes the record for another's.
+  if (body.kind === 'disguised') return readings[0] === undefined ? undefined : '';
   const [text] = readings;
   return text === undefined ? undefined : nameOfText(text);
 }
@@ -103,11 +135,20 @@ export function overridesMethodIn(body: SeenBody): 'no' | 'yes' | 'unknown' {
     case 'form':
       return readingsInPairs(body.text, '_method').length > 0 ? 'yes' : 'no';
     case 'json':
-      return readingsAt(body.text, ['_method']).some((reading) => reading !== undefined) ? 'yes' : 'no';
+      return namesMethod(body.text) ? 'yes' : 'no';
+    case 'disguised':
+      if (namesMethod(body.text)) return 'yes';
+      return overridesMethodIn(
+        body.as === 'foreign' || body.as === 'parts' ? { kind: body.as } : { kind: body.as, text: body.text },
+      );
     case 'parts':
     case 'unreadable':
       return 'unknown';
   }
+}
+
+function namesMethod(json: string): boolean {
+  return readingsAt(json, ['_method']).some((reading) => reading !== undefined);
 }
 
 /** From a query; like nameInBody. */

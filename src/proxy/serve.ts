@@ -179,10 +179,10 @@ function serveMatched(
         isReadMethod(request.method ?? '') ? match.failure : { ...match.failure, sent: 'no' },
       );
       return;
-    case 'needs-body':
-      context.bodies
-        .of(request, response, 'what')
-        .read(seenBodyBytesMax)
+    case 'needs-body': {
+      const source = context.bodies.of(request, response, 'what');
+      const read = match.look === 'beginning' ? source.beginning() : source.read(seenBodyBytesMax);
+      read
         .then((body) => {
           if (request.socket.destroyed) return;
           if (Buffer.isBuffer(body)) serveMatched(context, request, response, match.with(body));
@@ -192,6 +192,7 @@ function serveMatched(
         })
         .catch((error: unknown) => endOnBug(context, request, error));
       return;
+    }
     case 'request':
       identifyThen(context, request, match.request, response, (identification) => {
         if (request.socket.destroyed) return;

@@ -79,6 +79,7 @@ const kinds: readonly (readonly [request: string, seen: Partial<Record<keyof Obs
     { access: 'write', accessBy: 'unread', route: { index: 6, path: '/rpc' } },
   ],
   [post('/bulk', '{"owner":"o1"}', u1, json), { partitions: ['o1'], partitionBy: 'body.owner' }],
+  [post('/bulk', '{"owner":"o1"}', u1, 'Content-Type: image/png'), { would: refuse('no-partition') }],
   [post('/bulk', '{"owner":"o1","owner":"o2"}', u1, json), { partitions: [], would: refuse('no-partition') }],
   [
     post('/batch', '{"requests":[{"owner":"o1"},{"owner":"o2"}]}', u1, json),

@@ -201,7 +201,8 @@ describe('a session in a JSON body', () => {
 
   test('is no identity in a body of another type, and wrong where it is there twice', async () => {
     await start(knowing({ [shown]: 'ann' }, 'body'), rule);
-    expect(codeOf(await send(['Content-Type: text/html'], shown))).toBe('no-identity');
+    expect(codeOf(await send(['Content-Type: text/html'], '<p>{</p>'))).toBe('no-identity');
+    expect(codeOf(await send(['Content-Type: text/html'], '{"a":"_SessionToken"}'))).toBe('no-identity');
     expect(codeOf(await send([json], '{"_SessionToken":'))).toBe('bad-credential');
     expect(codeOf(await send([json], '{}'))).toBe('no-identity');
     expect(codeOf(await send([json]))).toBe('no-identity');
@@ -231,6 +232,12 @@ describe('a session in a JSON body', () => {
         [[json], withNote],
         [[json, json], shown],
         [['Content-Type: text/html', json], shown],
+        // Servers that decode JSON whatever its type says would find the session.
+        [['Content-Type: text/html'], shown],
+        [['Content-Type: image/png'], ` ${shown}`],
+        [['Content-Type: application/x-www-form-urlencoded'], '{_SessionToken:"r:abc"}'],
+        [[], shown],
+        [['Content-Type: text/html', 'Content-Encoding: gzip'], latin1(gzipSync(shown))],
       ];
       for (const [headers, body] of unreadable) {
         for (const method of ['POST', 'GET']) {
@@ -248,7 +255,7 @@ describe('a session in a JSON body', () => {
       expect(statusOf(await send([cookie, json], ''))).toBe(200);
       const chunked = `POST /a HTTP/1.1\r\nHost: h\r\n${cookie}\r\n${json}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`;
       expect(statusOf(await exchange(rig.port, chunked))).toBe(200);
-      expect(statusOf(await send([cookie, 'Content-Type: text/html'], shown))).toBe(200);
+      expect(statusOf(await send([cookie, 'Content-Type: text/html'], `<p>${shown}`))).toBe(200);
       expect(usersSeen()).toEqual(['ann', 'ann', 'ann']);
     });
 

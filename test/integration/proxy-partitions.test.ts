@@ -460,3 +460,42 @@ test('a WebSocket of several partitions is closed at the fence of any of them, a
     server.close();
   }
 });
+
+describe('a rule that finds the partition in a JSON body', () => {
+  const rules = { partition: [{ body: 'owner' }, { by: 'user' }] };
+  const head = 'POST /a HTTP/1.1\r\nHost: h\r\nx-user: ann\r\nContent-Type: image/png\r\n';
+  const owned = '{"owner":"bob"}';
+
+  test.each(['Content-Length', 'Transfer-Encoding'])(
+    'is not dodged by another type (%s)',
+    async (framing) => {
+      rig = await startRig({ config: rules });
+      rig.gate.move('bob', 'app');
+      const chunks = [' ', ' ', owned].map((text) => `${text.length.toString(16)}\r\n${text}\r\n`);
+      const client = await RawClient.open(rig.port);
+      if (framing === 'Content-Length') client.send(`${head}Content-Length: ${owned.length}\r\n\r\n${owned}`);
+      else client.send(`${head}Transfer-Encoding: chunked\r\n\r\n${chunks.join('')}0\r\n\r\n`);
+      const answer = await client.answer();
+      expect([statusOf(answer), problemOf(answer)['code'], problemOf(answer)['sent']]).toEqual([
+        ...[400, 'no-partition', 'no'],
+      ]);
+      expect([rig.legacy.requests, rig.app.requests]).toEqual([[], []]);
+      client.close();
+    },
+  );
+
+  test('waits for no more of a long upload than its first byte, and passes it whole', async () => {
+    rig = await startRig({ config: rules });
+    let atStore = 0;
+    rig.legacy.onBytes = (bytes) => (atStore += bytes.length);
+    const upload = `  ${'\u0089PNG'.repeat(700_000)}`;
+    const client = await RawClient.open(rig.port);
+    client.send(`${head}Content-Length: ${upload.length}\r\n\r\n ${upload.slice(1, 2_000)}`);
+    await until('its beginning is at the store', () => atStore > 2_000);
+    client.send(upload.slice(2_000));
+    expect(statusOf(await client.answer())).toBe(200);
+    expect(rig.legacy.requests[0]?.body).toBe(upload);
+    expect([...rig.gate.noticed]).toEqual(['ann']);
+    client.close();
+  });
+});

@@ -6,6 +6,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Failure, FailureCode } from '../../core/failure.ts';
 import type { ByteBudget } from '../byte-budget.ts';
 import type { BodySource } from '../credential.ts';
+import { opensJson } from '../json-text.ts';
 import { bodyKindOf } from '../upload.ts';
 
 export interface SeenBodyLimits {
@@ -16,10 +17,13 @@ export interface SeenBodyLimits {
   readonly withinMs: number;
 }
 
+const beginningBytesMax = 4_096;
+
 export class PassingBody implements BodySource {
   readonly #limits: SeenBodyLimits;
   readonly #sinceMs = performance.now();
   #chunks: Buffer[] = [];
+  #beginning = Buffer.alloc(0);
   #bytes = 0;
   #taken = 0;
   #noRoom = false;
@@ -38,6 +42,9 @@ export class PassingBody implements BodySource {
   /** A part of it, as it passes. */
   take(chunk: Buffer): void {
     this.#bytes += chunk.byteLength;
+    if (opensJson(this.#beginning) === undefined && this.#beginning.byteLength < beginningBytesMax) {
+      this.#beginning = Buffer.concat([this.#beginning, chunk.subarray(0, beginningBytesMax)]);
+    }
     if (this.#noRoom || this.#bytes > this.#limits.bytesMax) {
       this.#give();
     } else if (this.#limits.budget.take(chunk.byteLength)) {
@@ -60,6 +67,11 @@ export class PassingBody implements BodySource {
     if (this.#bytes > bytesMax) return failure('body-too-large');
     if (how === 'broken-off' || this.#tookMs > this.#limits.withinMs) return failure('request-timeout');
     return this.#noRoom ? failure('body-unavailable') : Buffer.concat(this.#chunks);
+  }
+
+  async beginning(): Promise<Buffer | Failure> {
+    const how = await this.#end;
+    return how === 'broken-off' ? failure('request-timeout') : this.#beginning;
   }
 
   /** Nobody looks any more. */

@@ -64,7 +64,7 @@ export class Judge {
       case 'refused':
         return { ...nothingKnown, would: { do: 'refuse', code: match.failure.code } };
       case 'needs-body': {
-        const read = await body?.read(seenBodyBytesMax);
+        const read = await (match.look === 'beginning' ? body?.beginning() : body?.read(seenBodyBytesMax));
         if (read === undefined || Buffer.isBuffer(read)) return this.judge(request, match.with(read), body);
         if (read.code === 'body-too-large') return this.judge(request, match.with(undefined), body);
         return { ...nothingKnown, would: { do: 'refuse', code: read.code } };
