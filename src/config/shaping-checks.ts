@@ -94,5 +94,5 @@ export function whyUntouchable(name: string): string | undefined {
 
 /** Gateways that map headers to variables read X_Name as X-Name. */
 function canonicalName(name: string): string {
-  return name.toLowerCase().replaceAll('_', '-');
+  return name.toLowerCase().replaceAll(/[^a-z0-9]/g, '-');
 }

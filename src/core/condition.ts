@@ -31,9 +31,12 @@ const pairsReadByAll = 500;
 
 export function valuesInPairs(text: string, name: string): PairValues {
   const want = looseName(name);
+  // Some servers read %u0041, or pass over bytes that are no UTF-8: such a name may be any.
+  const isPerhaps = (found: string | undefined): boolean =>
+    found === undefined || looseName(found) === want || mangledName(found) === want;
   return {
     exact: valuesOf(text.split('&').slice(0, pairsReadByAll), (found) => found === name),
-    loose: valuesOf(text.split(/[&;]/), (found) => looseName(found) === want || mangledName(found) === want),
+    loose: valuesOf(text.split(/[&;]/), isPerhaps, () => ''),
   };
 }
 
@@ -69,12 +72,18 @@ function plainHost(host: string): string {
   return host.toLowerCase().replace(/:\d*$/, '').replace(/\.$/, '');
 }
 
-function valuesOf(pairs: readonly string[], isIt: (name: string) => boolean): string[] {
+/** Without `otherwise` a value that is no UTF-8 is as it is written. */
+function valuesOf(
+  pairs: readonly string[],
+  isIt: (name: string | undefined) => boolean,
+  otherwise = (written: string) => written,
+): string[] {
   const values: string[] = [];
   for (const pair of pairs) {
     const mark = pair.indexOf('=');
     if (!isIt(decodePart(mark === -1 ? pair : pair.slice(0, mark)))) continue;
-    values.push(mark === -1 ? '' : decodePart(pair.slice(mark + 1)));
+    const written = mark === -1 ? '' : pair.slice(mark + 1);
+    values.push(decodePart(written) ?? otherwise(written));
   }
   return values;
 }
@@ -99,13 +108,13 @@ function mangledName(name: string): string | undefined {
   return open === -1 || name.includes(']', open) ? undefined : looseName(name.replaceAll('[', '_'));
 }
 
-/** Sequences that are no UTF-8 stay as they are. */
-function decodePart(part: string): string {
+/** Undefined where it holds sequences that are no UTF-8. */
+function decodePart(part: string): string | undefined {
   const spaced = part.includes('+') ? part.replaceAll('+', ' ') : part;
   if (!spaced.includes('%')) return spaced;
   try {
     return decodeURIComponent(spaced);
   } catch {
-    return spaced;
+    return undefined;
   }
 }

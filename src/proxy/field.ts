@@ -13,6 +13,14 @@ export function valuesOf(rawHeaders: readonly string[], name: string): string[] 
   return values;
 }
 
+/**
+ * A field's lower-case name as gateways see it that map fields to variables (CGI, WSGI, PHP): to them X_User and X.User
+ * are X-User.
+ */
+export function foldedName(lower: string): string {
+  return /^[a-z0-9-]*$/.test(lower) ? lower : lower.replaceAll(/[^a-z0-9]/g, '-');
+}
+
 /** Node hands header bytes over as Latin-1; names are UTF-8. Undefined where they are not. */
 export function asText(value: string): string | undefined {
   if (/^[\x20-\x7e]*$/.test(value)) return value;

@@ -3,6 +3,7 @@
  * onewriter may say taken from outside, everything else in its order, case and number.
  */
 import type { IncomingMessage } from 'node:http';
+import { foldedName } from './field.ts';
 import { appendWay, rewritten, type WayRules } from './forwarded.ts';
 import type { PeerTest } from './peers.ts';
 
@@ -35,6 +36,8 @@ export interface RequestHeaderRules extends WayRules {
   readonly isTrustedProxy: PeerTest;
   /** Lower-case names by which identity, route or partition are found: no second spelling of them passes. */
   readonly guardedNames: ReadonlySet<string>;
+  /** The same, folded. */
+  readonly guardedFolds: ReadonlySet<string>;
   /** Of them, those that say who the user is, with the peers that may say it: from others they end here. */
   readonly identityHeaders: ReadonlyMap<string, PeerTest>;
 }
@@ -62,10 +65,10 @@ export function requestHeaders(request: IncomingMessage, rules: RequestHeaderRul
     if (mayIdentify !== undefined && !mayIdentify(socket.remoteAddress)) continue;
     if (rules.forwarded && lower === 'forwarded') continue;
     if (!trusted && (fromTrustedPeersOnly.has(lower) || lower.startsWith('x-forwarded-'))) continue;
-    // Gateways that map fields to variables (CGI, WSGI, PHP) read Onewriter_User as Onewriter-User.
-    const canonical = lower.includes('_') ? lower.replaceAll('_', '-') : lower;
-    if (canonical.startsWith('onewriter-')) continue;
-    if (canonical !== lower && isGuarded(canonical, rules.guardedNames)) continue;
+    const folded = foldedName(lower);
+    if (folded.startsWith('onewriter-')) continue;
+    if (folded !== lower && isReserved(folded) && !rules.guardedNames.has(lower)) continue;
+    if (rules.guardedFolds.has(folded) && !rules.guardedNames.has(lower)) continue;
     headers.push(name, rawHeaders[at + 1] ?? '');
   }
   if (host !== undefined && request.headers.host === undefined) headers.unshift('Host', host);
@@ -98,21 +101,21 @@ export function requestTrailers(rawTrailers: readonly string[], rules: RequestHe
   const trailers: string[] = [];
   for (let at = 0; at < rawTrailers.length; at += 2) {
     const name = rawTrailers[at] ?? '';
-    const canonical = name.toLowerCase().replaceAll('_', '-');
-    if (neverTrailers.has(canonical) || canonical.startsWith('onewriter-')) continue;
-    if (isGuarded(canonical, rules.guardedNames)) continue;
+    const folded = foldedName(name.toLowerCase());
+    if (neverTrailers.has(folded) || folded.startsWith('onewriter-')) continue;
+    if (isReserved(folded) || rules.guardedFolds.has(folded)) continue;
     trailers.push(name, rawTrailers[at + 1] ?? '');
   }
   return trailers;
 }
 
-function isGuarded(canonical: string, guardedNames: ReadonlySet<string>): boolean {
+/** Whatever the configuration says. */
+function isReserved(folded: string): boolean {
   return (
-    guardedNames.has(canonical) ||
-    canonical.startsWith('x-forwarded-') ||
-    fromTrustedPeersOnly.has(canonical) ||
-    canonical === 'content-length' ||
-    hopByHop.has(canonical)
+    folded.startsWith('x-forwarded-') ||
+    fromTrustedPeersOnly.has(folded) ||
+    folded === 'content-length' ||
+    hopByHop.has(folded)
   );
 }
 

@@ -4,6 +4,7 @@
  */
 import type { IncomingMessage } from 'node:http';
 import type { RouteRule } from '../core/route.ts';
+import { foldedName } from './field.ts';
 import { overridesMethodIn, type SeenBody } from './seen-body.ts';
 import { overridesMethodInQuery } from './target.ts';
 
@@ -32,7 +33,7 @@ export function overridesMethod({ request, query, body, rule }: Origin): boolean
 function inHeader({ headers }: IncomingMessage, named: RouteRule['headers'] = {}): boolean {
   return Object.keys(headers).some((name) => {
     // All of them begin like this, most others do not.
-    if (!name.startsWith('x') || !overrideHeaders.has(name.replaceAll('_', '-'))) return false;
+    if (!name.startsWith('x') || !overrideHeaders.has(foldedName(name))) return false;
     const [, wanted = '*'] = Object.entries(named).findLast(([other]) => other.toLowerCase() === name) ?? [];
     return wanted === '*';
   });

@@ -47,8 +47,8 @@ export function lookAt(request: IncomingMessage): 'whole' | 'beginning' {
 function typeOf(request: IncomingMessage): Typed | 'json' | 'unreadable' {
   const types = valuesOf(request.rawHeaders, 'content-type');
   const [type] = types;
-  // Gateways that map fields to variables take the spelling with underscores for the same.
-  const second = Object.keys(request.headers).some((name) => /^content_(type|encoding)$/.test(name));
+  const second = Object.keys(request.headers).some((name) => /^content[^a-z0-9-](type|encoding)$/.test(name));
+  // Gateways that map fields to variables take content_type for the same.
   if (types.length > 1 || second) return 'unreadable';
   const form = formOf(request);
   if (form === 'json') return 'json';

@@ -22,6 +22,7 @@ import { type Classifier, createClassifier, type Match, type MatchedRequest } fr
 import { clientOf } from './client.ts';
 import { type ProxyCounters, statusClass } from './counters.ts';
 import { noteDoubt } from './doubt.ts';
+import { foldedName } from './field.ts';
 import { forward } from './forward.ts';
 import type { RequestHeaderRules } from './headers.ts';
 import type { EventStreams } from './event-streams.ts';
@@ -128,6 +129,7 @@ export function createContext(
       forwarded: config.proxy.forwarded,
       via: config.proxy.via,
       guardedNames: new Set(guardedNames),
+      guardedFolds: new Set(guardedNames.map(foldedName)),
       identityHeaders: new Map(identityHeaders),
     },
     shapes: { legacy: new Shape(config.stores.legacy), app: new Shape(config.stores.app) },

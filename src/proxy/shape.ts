@@ -2,6 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import { TLSSocket } from 'node:tls';
 import type { Config } from '../config/schema.ts';
+import { foldedName } from './field.ts';
 import {
   clientCookie,
   clientReference,
@@ -120,7 +121,7 @@ class HeaderChange {
 
 /** Gateways that map headers to variables read X_Name as X-Name: it is dropped and replaced as the same. */
 function canonical(name: string): string {
-  return name.toLowerCase().replaceAll('_', '-');
+  return foldedName(name.toLowerCase());
 }
 
 /** `trusted`: the peer is a proxy whose X-Forwarded-* headers are believed. */

@@ -64,7 +64,11 @@ function decodeOnce(text: string): string {
 export function overridesMethodInQuery(query: string): boolean {
   if (!/_?method/i.test(query) && !query.includes('%')) return false;
   return query.split(/[&;]/).some((pair) => {
-    const name = decodeOnce(pair.split('=', 1)[0] ?? '').replaceAll('+', ' ');
+    // Some servers read %u005f, or pass over bytes that are no UTF-8.
+    const written = (pair.split('=', 1)[0] ?? '').replaceAll(/%u00/gi, '%');
+    const name = decodeOnce(written)
+      .replaceAll('+', ' ')
+      .replaceAll(/[\x80-\xff]/g, '');
     // PHP reads ".method", " method", "[method", "_method[]" and what stands before NUL as _method, too; qs and Rack
     // overlook brackets around it.
     return /^[\s[\]]*[_. []method(?:[[\]\0]|$)/i.test(name);

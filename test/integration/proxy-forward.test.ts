@@ -47,10 +47,11 @@ describe('a request on its way to the store', () => {
     rig.gate.move('ann', 'app');
     await exchange(
       rig.port,
-      'POST /a HTTP/1.1\r\nHost: here\r\nx-user: ann\r\nOnewriter-User: root\r\nonewriter_partition: other\r\nONEWRITER-Epoch: 99\r\nX_User: root\r\nContent-Length: 0\r\n\r\n',
+      'POST /a HTTP/1.1\r\nHost: here\r\nx-user: ann\r\nOnewriter-User: root\r\nonewriter_partition: other\r\nONEWRITER-Epoch: 99\r\nOnewriter!Access: read\r\nX_User: root\r\nX.User: root\r\nx~user: root\r\nX|USER: root\r\nX.Real!IP: 1.1.1.1\r\nContent.Length: 9\r\nContent-Length: 0\r\n\r\n',
     );
     const sent = rig.app.requests[0]?.headers ?? [];
     expect(sent.filter((line) => /^x.user/i.test(line))).toEqual(['x-user: ann']);
+    expect(sent.filter((line) => /^(x.real|content.length)/i.test(line))).toEqual(['Content-Length: 0']);
     const guard = sent.filter((line) => /^onewriter/i.test(line));
     expect(guard.map((line) => line.split(':')[0])).toEqual([
       'Onewriter-User',
@@ -66,6 +67,22 @@ describe('a request on its way to the store', () => {
       'Onewriter-Access: write',
     ]);
   });
+
+  test.each(['x_org', 'x-org', 'X.Org'])(
+    'of the header %s by which a partition is found, no other spelling passes',
+    async (name) => {
+      await rig.stop();
+      rig = await startRig({ config: { partition: [{ header: name }, { by: 'user' }] } });
+      const spelled = ['x_org', 'x-org', 'X.Org'].filter((other) => other !== name);
+      const lines = ['x-user: ann', ...spelled.map((other) => `${other}: theirs`), 'Content-Length: 0'];
+      await exchange(
+        rig.port,
+        ['POST /a HTTP/1.1', 'Host: h', ...lines, `${name}: ours`, '', ''].join('\r\n'),
+      );
+      const sent = rig.legacy.requests[0]?.headers ?? [];
+      expect(sent.filter((line) => /^x.org/i.test(line))).toEqual([`${name}: ours`]);
+    },
+  );
 
   test('a store without a guard gets no guard headers', async () => {
     await exchange(rig.port, 'GET /a HTTP/1.1\r\nHost: here\r\nx-user: ann\r\n\r\n');

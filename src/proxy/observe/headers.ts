@@ -4,6 +4,7 @@
  * legacy believes because of who it comes from must not be said by somebody else, now that all comes from here.
  */
 import type { IncomingMessage } from 'node:http';
+import { foldedName } from '../field.ts';
 import { appendWay, rewritten, type WayRules } from '../forwarded.ts';
 import { fromTrustedPeersOnly } from '../headers.ts';
 import type { PeerTest } from '../peers.ts';
@@ -36,7 +37,7 @@ export function observedHeaders(
     const name = rawHeaders[at] ?? '';
     const value = rawHeaders[at + 1] ?? '';
     // Gateways that map fields to variables (CGI, WSGI, PHP) read X_User as X-User.
-    const canonical = name.toLowerCase().replaceAll('_', '-');
+    const canonical = foldedName(name.toLowerCase());
     if (rewritten.has(canonical) || (rules.forwarded && canonical === 'forwarded')) continue;
     if (!trusted && (fromTrustedPeersOnly.has(canonical) || canonical.startsWith('x-forwarded-'))) continue;
     if (identityHeaders.get(canonical)?.(peer) === false) continue;

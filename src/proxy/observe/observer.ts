@@ -16,6 +16,7 @@ import { answerOnSocket } from '../answer.ts';
 import { ByteBudget } from '../byte-budget.ts';
 import { CertificateWatch, readCertificate } from '../certificate.ts';
 import { clientsWithinFiles } from '../crowd.ts';
+import { foldedName } from '../field.ts';
 import { peerTest } from '../peers.ts';
 import { clientViewOf, Shape } from '../shape.ts';
 import { outcomeUnknownAt } from '../trouble.ts';
@@ -353,7 +354,7 @@ interface Sight {
 
 function headerRulesOf({ proxy, identity, stores }: Config): ObservedHeaderRules {
   const named = identity.flatMap((rule) =>
-    'header' in rule ? [[rule.header.toLowerCase().replaceAll('_', '-'), peerTest(rule.from)] as const] : [],
+    'header' in rule ? [[foldedName(rule.header.toLowerCase()), peerTest(rule.from)] as const] : [],
   );
   return {
     isTrustedProxy: peerTest(proxy.trustedProxies),

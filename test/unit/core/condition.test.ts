@@ -24,6 +24,21 @@ describe('a name in a query or a form', () => {
     },
   );
 
+  // Servers that read %u0041, or pass over bytes that are no UTF-8, could take it for any name.
+  test.each(['owner%u005fid', '%u006Fwner_id', 'owner_%FFid', 'owner_id%', '%C3', 'x%zz'])(
+    'could be %s, which cannot be decoded',
+    (name) => {
+      expect(onlyValueInPairs(`a=1&${name}=u2`, 'owner_id')).toBe('');
+      expect(onlyValueInPairs(`owner_id=u1&${name}=u2`, 'owner_id')).toBe('');
+      expect(readingsInPairs(`a=1&${name}=u2`, 'owner_id')).toEqual(['u2', undefined]);
+    },
+  );
+
+  test.each(['%u0062ob', 'b%FFob', 'bob%', '%C3%28'])('of the value %s names nobody', (value) => {
+    expect(onlyValueInPairs(`owner_id=${value}`, 'owner_id')).toBe('');
+    expect(onlyValueInPairs(`owner_id=bob&other=${value}`, 'owner_id')).toBe('bob');
+  });
+
   test('is read where all servers agree', () => {
     expect(onlyValueInPairs('a=1&owner_id=u2&b[]=3', 'owner_id')).toBe('u2');
   });

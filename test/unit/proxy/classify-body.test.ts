@@ -75,7 +75,11 @@ describe('a read by its route', () => {
     ['with _METHOD in JSON', { type: jsonType, body: '{"_METHOD":"DELETE"}' }, 'write'],
     ['with _method in JSON sent as text', { type: 'text/plain', body: '{"_method":"PUT"}' }, 'write'],
     ['with _method in the query', { url: '/a?_method=DELETE' }, 'write'],
+    ['with _method in the query as ASP reads it', { url: '/a?%u005fmethod=DELETE' }, 'write'],
+    ['with _method in the query among stray bytes', { url: '/a?_met%FFhod=DELETE' }, 'write'],
+    ['with a name in a form that cannot be decoded', { type: form, body: '%u005fmethod=DELETE' }, 'write'],
     ['with a header', { headers: ['X-HTTP-Method', 'DELETE'] }, 'write'],
+    ['with a header as PHP reads it', { headers: ['X.HTTP!Method', 'DELETE'] }, 'write'],
     ['with a form in parts', { type: 'multipart/form-data; boundary=x', body: '--x' }, 'write'],
     ['with a body of no type', { body: '_method=DELETE' }, 'write'],
     ['with two types', { headers: ['content-type', 'text/xml'], type: form, body: 'a' }, 'write'],
@@ -83,6 +87,11 @@ describe('a read by its route', () => {
     [
       'with a second spelling of the type',
       { headers: ['content_type', form], type: 'a/b', body: 'a' },
+      'write',
+    ],
+    [
+      'with a third spelling of the type',
+      { headers: ['Content.Type', form], type: 'a/b', body: 'a' },
       'write',
     ],
     ['with a form in another charset', { type: `${form}; charset=utf-16`, body: 'a' }, 'write'],
@@ -210,6 +219,9 @@ describe('the partition in the query', () => {
     ['/a?owner=bob;owner=eve', refused],
     ['/a?owner[]=bob', refused],
     ['/a?OWNER=bob', refused],
+    ['/a?%u006fwner=bob', refused],
+    ['/a?owner=bob&%FF=eve', refused],
+    ['/a?owner=bob&x=%FF', partition('bob')],
   ];
   test.each(rows)('of %s', (url, place) => {
     expect(placeOf({ partition: [{ query: 'owner' }, { by: 'user' }] }, { url })).toMatchObject(
