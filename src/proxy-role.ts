@@ -258,7 +258,7 @@ async function enter(
   const { config, configHash } = rules;
   const { leaseMs } = config.ledger;
   const directory = rememberDirectory(base, config.ledger.minReplicas, () => lostSince(base, member));
-  const links = new LinkMemory((pairs, route) => base.links.note(pairs, route));
+  const links = new LinkMemory((pairs, route, freshMax) => base.links.note(pairs, route, freshMax));
   const member = await Membership.join({
     ...{ ledger: base.ledger, redis: base.redis, registry: base.registry, openFeed: base.openFeed, log },
     ...{ doubts: base.doubts, directory, links },

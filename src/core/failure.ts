@@ -58,6 +58,11 @@ export const failureKinds = {
     title: 'That the accounts belong together cannot be noted at the moment',
     retry: true,
   },
+  'link-share-spent': {
+    status: 429,
+    title: 'The user has joined too many accounts that were not joined before',
+    retry: true,
+  },
   'request-timeout': { status: 408, title: 'The request did not arrive in time', retry: true },
   'body-too-large': { status: 413, title: 'The request body is larger than allowed', retry: false },
   'body-unavailable': {

@@ -19,8 +19,22 @@ export interface Link {
 export interface LinkNotes {
   /** In memory and synchronous: a write that joins these may be forwarded. */
   known(partitions: readonly string[]): boolean;
-  /** Resolves once it is noted for good; then `known` says so. Rejects where it could not be. */
-  note(partitions: readonly string[], route: string): Promise<void>;
+  /**
+   * Resolves once it is noted for good; then `known` says so. Rejects where it could not be; with LinkShareSpent where
+   * `user`, who may be nobody in particular, has joined too many.
+   */
+  note(partitions: readonly string[], route: string, user?: string): Promise<void>;
+}
+
+/** More would be new than may be. Nothing was noted. */
+export class LinkShareSpent extends Error {
+  readonly againAfterSeconds: number;
+
+  constructor(againAfterSeconds: number) {
+    super('too many partitions have been joined that were not joined before');
+    this.name = 'LinkShareSpent';
+    this.againAfterSeconds = againAfterSeconds;
+  }
 }
 
 export interface LinkPage {

@@ -8,6 +8,7 @@ import {
   type LinkBook,
   type LinkNotes,
   type LinkPage,
+  LinkShareSpent,
   type Pair,
   pairOf,
   pairsOf,
@@ -16,6 +17,7 @@ import { pause } from '../pause.ts';
 import { keys, luaSource } from './connection.ts';
 import type { DurableWrites } from './durable-writes.ts';
 import { changesKept } from './ledger.ts';
+import { LinkShares } from './link-shares.ts';
 
 /** About 500 bytes of Redis each. Beyond it no further partitions can be joined until some are forgotten. */
 const usualLinksKept = 200_000;
@@ -40,19 +42,29 @@ export class RedisLinks implements LinkBook {
     writes.define('onewriterLinkForget', { numberOfKeys: 4, lua: luaSource('link-forget') });
   }
 
-  /** Resolves once as many replicas as must have them have got them; what was there already stays as it was. */
-  async note(pairs: readonly Pair[], route: string): Promise<void> {
+  /**
+   * Resolves once as many replicas as must have them have got them; what was there already stays as it was. Answers how
+   * many were new; LinkShareSpent where those would be more than `freshMax`.
+   */
+  async note(pairs: readonly Pair[], route: string, freshMax = Number.MAX_SAFE_INTEGER): Promise<number> {
+    let fresh = 0;
     for (let at = 0; at < pairs.length; at += askedAtOnce) {
       const group = pairs.slice(at, at + askedAtOnce).flat();
-      const answer = await this.#writes.sendSurely<string>((pipeline) =>
-        pipeline.onewriterLinksNote(keys.links, keys.partners, this.#kept, route, ...group),
+      const [answer, added = 0] = await this.#writes.sendSurely<[string, number?]>((pipeline) =>
+        pipeline.onewriterLinksNote(
+          ...[keys.links, keys.partners, this.#kept, route, freshMax - fresh],
+          ...group,
+        ),
       );
+      fresh += added;
+      if (answer === 'too-many') throw new LinkShareSpent(0);
       if (answer !== 'noted') {
         throw new Error(
           `${this.#kept} links are noted already; forget some that are no longer true (onewriter links list)`,
         );
       }
     }
+    return fresh;
   }
 
   async partnersOf(partitions: readonly string[]): Promise<ReadonlyMap<string, readonly string[]>> {
@@ -144,25 +156,30 @@ const remembered = 100_000;
 /** Longest that a write waits for the note. */
 const noteWithinMs = 1_000;
 
+/** Like `note` of RedisLinks. */
+type NoteNew = (pairs: readonly Pair[], route: string, freshMax: number) => Promise<number>;
+
 /**
  * Pairs that this process knows to be noted. It hears in the ledger's stream of every one that is forgotten, so what
  * stands here is as good as the member's view.
  */
 export class LinkMemory implements LinkNotes {
-  readonly #note: (pairs: readonly Pair[], route: string) => Promise<void>;
+  readonly #note: NoteNew;
+  readonly #shares: LinkShares;
   readonly #known = new Set<string>();
   /** Grows whenever something was forgotten: what was noted before may be gone. */
   #forgotten = 0;
 
-  constructor(note: (pairs: readonly Pair[], route: string) => Promise<void>) {
+  constructor(note: NoteNew, shares = new LinkShares(() => performance.now())) {
     this.#note = note;
+    this.#shares = shares;
   }
 
   known(partitions: readonly string[]): boolean {
     return pairsOf(partitions).every((pair) => this.#known.has(pair.join(between)));
   }
 
-  async note(partitions: readonly string[], route: string): Promise<void> {
+  async note(partitions: readonly string[], route: string, user = ''): Promise<void> {
     const pairs = pairsOf(partitions).filter((pair) => !this.#known.has(pair.join(between)));
     const before = this.#forgotten;
     const waited = new AbortController();
@@ -170,8 +187,9 @@ export class LinkMemory implements LinkNotes {
       await pause(noteWithinMs, waited.signal);
       throw new Error(`the ledger did not note a link within ${noteWithinMs} ms`);
     };
+    const noted = this.#shares.take(user, pairs.length, (freshMax) => this.#note(pairs, route, freshMax));
     try {
-      await Promise.race([this.#note(pairs, route), late()]);
+      await Promise.race([noted, late()]);
     } finally {
       waited.abort();
     }

@@ -1,5 +1,6 @@
 /** What the client is told when its request is not admitted. */
 import type { Failure } from '../core/failure.ts';
+import { LinkShareSpent } from '../core/links.ts';
 import type { Access } from '../core/route.ts';
 import type { HoldReason, PartitionOwner } from '../core/ticket.ts';
 
@@ -84,6 +85,17 @@ export const linkUnavailable: Failure = {
   sent: 'no',
   retryAfterSeconds,
 };
+
+export function linkFailure(error: unknown): Failure {
+  if (!(error instanceof LinkShareSpent)) return linkUnavailable;
+  return {
+    code: 'link-share-spent',
+    detail:
+      'The write joins accounts that have not been written together before, and the user has joined too many of them within an hour. Nothing was sent; write to each account by itself, or try again later.',
+    sent: 'no',
+    retryAfterSeconds: error.againAfterSeconds,
+  };
+}
 
 /** Only names that the request itself holds are in it. */
 export function splitFailure(access: Access, partitions: readonly PartitionOwner[]): Failure {

@@ -16,6 +16,7 @@ import {
   heldFailure,
   holdFull,
   leaseLapsed,
+  linkFailure,
   linkUnavailable,
   nobodyKnowsIt,
   shuttingDown,
@@ -78,6 +79,8 @@ export interface AdmissionRequest {
   readonly route: string;
   /** It says who it acts for: then what it names may be taken for real. */
   readonly identified: boolean;
+  /** Who that is. */
+  readonly user?: string | undefined;
   readonly client: Client;
   /** For what goes wrong after the call has returned. */
   readonly bug: (error: unknown) => void;
@@ -98,7 +101,7 @@ export function admit(
   decided: (decision: Decision) => void,
 ): void {
   const { gate, homes, directory, links, holds, counters, service } = parts;
-  const { place, access, route, identified, client, bug, heldSinceMs } = request;
+  const { place, access, route, identified, user, client, bug, heldSinceMs } = request;
   plan({
     gate,
     homes,
@@ -111,6 +114,7 @@ export function admit(
     access,
     route,
     identified,
+    user,
     client,
     bug,
     heldSinceMs,
@@ -214,20 +218,17 @@ function findHomes(admission: Admission, partitions: readonly string[]): void {
 /** The directory answers in its own time; what it said is then read from memory, like everything else. */
 function lookUp(admission: Admission, user: string): void {
   if (!mayLookAgain(admission, directoryUnavailable)) return;
-  planAfter(admission, admission.directory.look(user), directoryUnavailable);
+  planAfter(admission, admission.directory.look(user), () => directoryUnavailable);
 }
 
 /** Nothing is admitted meanwhile; afterwards the request is planned anew, or refused where `asked` failed. */
-function planAfter(admission: Admission, asked: Promise<unknown>, failure: Failure): void {
+function planAfter(admission: Admission, asked: Promise<unknown>, failed: (why: unknown) => Failure): void {
   const { client, decided, service, bug } = admission;
   asked
-    .then(
-      () => true,
-      () => false,
-    )
-    .then((answered) => {
+    .then(() => undefined, failed)
+    .then((failure) => {
       if (client.gone()) return;
-      if (answered || service.now === 'replaced') plan(admission);
+      if (failure === undefined || service.now === 'replaced') plan(admission);
       else decided(refuse(failure));
     })
     .catch(bug);
@@ -343,7 +344,8 @@ function settleHomes(
 
 function noteLink(admission: Admission, names: Partitions): void {
   if (!mayLookAgain(admission, linkUnavailable)) return;
-  planAfter(admission, admission.links.note(names, admission.route), linkUnavailable);
+  const { links, route, user } = admission;
+  planAfter(admission, links.note(names, route, user), linkFailure);
 }
 
 type Tried = Decision | { readonly hold: HoldReason } | 'note-link';

@@ -250,7 +250,7 @@ export function decide(
   const heldSinceMs = waitingSince.get(request);
   const bug = (error: unknown): void => endOnBug(context, request, error);
   const asked = { place, access: matched.access, route: matched.route?.rule.path ?? '' };
-  admit(context, { ...asked, identified, client, bug, heldSinceMs }, (decision) => {
+  admit(context, { ...asked, identified, user: identity?.user, client, bug, heldSinceMs }, (decision) => {
     if (decision.decision === 'refuse') {
       decided({ decision: 'refuse', failure: withSent(decision.failure, matched) });
       return;

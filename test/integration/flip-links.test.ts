@@ -15,7 +15,7 @@ afterEach(async () => {
   await rig.close();
 });
 
-const link = (...pairs: [string, string][]): Promise<void> =>
+const link = (...pairs: [string, string][]): Promise<number> =>
   rig.ledger.links.note(
     pairs.map((pair) => pairOf(...pair)),
     '/batch',

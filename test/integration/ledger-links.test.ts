@@ -1,6 +1,7 @@
 /** Which partitions are written together: noted for good, known to every member, forgotten by an operator only. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { type Pair, pairOf } from '../../src/core/links.ts';
+import { LinkShareSpent, type Pair, pairOf } from '../../src/core/links.ts';
+import { LinkShares } from '../../src/ledger/link-shares.ts';
 import { LinkMemory, RedisLinks } from '../../src/ledger/links.ts';
 import { type AdminRig, startAdmin, tokens } from '../support/admin.ts';
 import { runCli } from '../support/cli.ts';
@@ -103,9 +104,9 @@ describe('what a member knows of them', () => {
   let rig: TestLedger;
   let noted: string[];
   const memoryOf = (links: Pick<RedisLinks, 'note'>): LinkMemory =>
-    new LinkMemory(async (all, route) => {
+    new LinkMemory(async (all, route, freshMax) => {
       noted.push(all.map((pair) => pair.join('-')).join());
-      await links.note(all, route);
+      return links.note(all, route, freshMax);
     });
 
   beforeEach(async () => {
@@ -150,7 +151,10 @@ describe('what a member knows of them', () => {
 
   test('is not what was forgotten while it was being noted', async () => {
     let memory: LinkMemory | undefined;
-    memory = new LinkMemory(async () => memory?.forgotten(['u8', 'u9']));
+    memory = new LinkMemory(async () => {
+      memory?.forgotten(['u8', 'u9']);
+      return 1;
+    });
     await memory.note(['u1', 'u2'], '');
     expect(memory.known(['u1', 'u2'])).toBe(false);
   });
@@ -162,6 +166,32 @@ describe('what a member knows of them', () => {
     // As after a failover that took the member off the list: it enters anew and loads a snapshot.
     await rig.ledger.removeMember(member.id);
     await until('it has forgotten', () => !memory.known(['u1', 'u2']));
+  });
+
+  test('costs a share of its user only where nobody knew it, and nobody else', async () => {
+    let nowMs = 0;
+    const memory = (): LinkMemory =>
+      new LinkMemory(
+        (all, route, freshMax) => rig.links.note(all, route, freshMax),
+        new LinkShares(() => nowMs, 2),
+      );
+    const [here, there] = [memory(), memory()];
+    await there.note(['u1', 'u2', 'u3'], '', 'bob');
+    for (const other of ['u2', 'u3', 'u4']) await here.note(['u1', other], '', 'eve');
+    const spent = await here.note(['u1', 'x1', 'x2'], '', 'eve').catch((error: unknown) => error);
+    expect(spent).toBeInstanceOf(LinkShareSpent);
+    expect(spent).toMatchObject({ againAfterSeconds: 3_600 });
+    expect(await rig.redis.hlen('{onewriter}:links')).toBe(3);
+    // Together they get no more than one after the other.
+    const together = await Promise.allSettled(
+      ['x1', 'x2', 'x3'].map((other) => here.note(['u1', other], '', 'eve')),
+    );
+    expect(together.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+    await here.note(['u1', 'u2', 'u3'], '', 'eve');
+    await here.note(['u7', 'u8'], '', 'ann');
+    await here.note(['u5', 'u6'], '');
+    nowMs = 3_600_000;
+    await here.note(['u1', 'y1', 'y2'], '', 'eve');
   });
 
   test('is not waited for without an end', async () => {

@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { WebSocket, WebSocketServer } from 'ws';
-import type { LinkNotes } from '../../src/core/links.ts';
+import { type LinkNotes, LinkShareSpent } from '../../src/core/links.ts';
 import { verifyGuard } from '../../src/guard/signature.ts';
 import { openKeys } from '../support/idempotency.ts';
 import { type ProxyRig, rigSecret, startRig } from '../support/proxy.ts';
@@ -282,6 +282,26 @@ describe('partitions that a write joins', () => {
     expect(statusOf(await client.answer())).toBe(200);
     expect(rig.gate.listening()).toBe(0);
     client.close();
+  });
+
+  test('beyond the share of their user are not written: 429, nothing was sent', async () => {
+    const users: (string | undefined)[] = [];
+    const links: LinkNotes = {
+      known: () => false,
+      note: async (_partitions, _route, user) => {
+        users.push(user);
+        throw new LinkShareSpent(17);
+      },
+    };
+    rig = await startRig({ config, links });
+    const answer = await send('/batch', batch('u2', 'u3'));
+    expect([statusOf(answer), problemOf(answer)['code'], problemOf(answer)['sent']]).toEqual([
+      ...[429, 'link-share-spent', 'no'],
+    ]);
+    expect(headerOf(answer, 'retry-after')).toBe('17');
+    expect(statusOf(await send('/open', batch('u2', 'u3'), []))).toBe(429);
+    expect(users).toEqual(['ann', undefined]);
+    expect(rig.legacy.requests).toEqual([]);
   });
 
   test('that cannot be noted are not written: 503, nothing was sent', async () => {
