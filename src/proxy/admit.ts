@@ -164,11 +164,10 @@ function partitionsOf({ partition, also = [] }: Extract<Place, { place: 'partiti
 }
 
 function planRead(admission: Admission, names: Partitions): void {
-  const { gate, homes, found, decided, identified } = admission;
+  const { gate, homes, found, decided } = admission;
   const [only] = names;
   // Mostly there is one, and everybody knows where it lives.
   if (names.length === 1 && homes.known(only)) {
-    if (identified) gate.notice(only);
     const { owner, epoch } = gate.ownershipOf(only);
     decided({ decision: 'forward', passage: { store: owner, partition: only, epoch } });
     return;
@@ -182,7 +181,6 @@ function planRead(admission: Admission, names: Partitions): void {
     const { owner } = gate.ownershipOf(name);
     return homes.known(name) ? owner : (found.get(name) ?? owner);
   };
-  if (identified) for (const name of names) if (homes.known(name)) gate.notice(name);
   const [partition, ...others] = names;
   const store = storeOf(partition);
   if (others.some((name) => storeOf(name) !== store)) {
@@ -360,7 +358,7 @@ function tryAdmission(admission: Admission, names: Partitions): Tried {
   switch (said.verdict) {
     case 'admit': {
       const { ticket } = said;
-      // Whoever has written must be in the registry; see noticeAnonymousWrite for the others.
+      // Whoever has written must be in the registry; see notice.ts for the others.
       if (identified) for (const name of names) gate.notice(name);
       const { owner: store, epoch, also: others } = ticket;
       const touched = others === undefined ? { partition, epoch } : { partition, epoch, also: others };

@@ -12,7 +12,6 @@ import { isReadMethod } from '../core/route.ts';
 import type { DoubtNotes } from '../core/doubt.ts';
 import type { LinkNotes } from '../core/links.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
-import { touchedBy } from '../core/ticket.ts';
 import { guardKey } from '../guard/signature.ts';
 import type { Log } from '../log.ts';
 import { admit, type Client, type Decision, type Passage, type Service } from './admit.ts';
@@ -36,6 +35,7 @@ import {
   Identifier,
   type Identity,
 } from './identify.ts';
+import { noticeAnonymousWrite, noticeRead } from './notice.ts';
 import { peerTest } from './peers.ts';
 import { shapedAnswer, trailersFor, wayTo } from './outgoing.ts';
 import { Shape } from './shape.ts';
@@ -313,25 +313,13 @@ function admitAndForward(
         ] += 1;
         const refused = outcome === 'not-sent' || statusClass(status) === '4xx';
         if (!refused) noticeAnonymousWrite(context, passage, identity);
+        noticeRead(context, matched, passage, identity, status);
         if (outcome !== 'in-doubt') return;
         const why = cause?.message ?? `the store answered ${status}, which does not say what became of it`;
         noteDoubt(context, passage, { method: matched.method, target: matched.target, why });
       },
     });
   });
-}
-
-/**
- * Whoever has written must be in the registry, or the partition could be taken for a new one. Writes of nobody in
- * particular only once a store took them, or may have: anybody could fill the registry with names.
- */
-export function noticeAnonymousWrite(
-  { gate }: ProxyContext,
-  { ticket }: Passage,
-  identity: Identity | undefined,
-): void {
-  if (identity !== undefined || ticket === undefined) return;
-  for (const { partition } of touchedBy(ticket)) gate.notice(partition);
 }
 
 export function answerFieldsOf(context: ProxyContext, from: Pick<Passage, 'store' | 'epoch'>): string[] {

@@ -22,6 +22,7 @@ import { framed, responseHeaders, without } from './headers.ts';
 import type { Identity } from './identify.ts';
 import { headersFor, shapedAnswer } from './outgoing.ts';
 import { relayAnswer } from './relay.ts';
+import { noticeAnonymousWrite } from './notice.ts';
 import {
   answerFieldsOf,
   countRefusal,
@@ -29,7 +30,6 @@ import {
   endOnBug,
   type ProxyContext,
   identifyThen,
-  noticeAnonymousWrite,
   withSent,
 } from './serve.ts';
 import { failureBy, failureOf, lapsedFailure, leavesDoubt, upgradeBrokenOff } from './trouble.ts';

@@ -481,6 +481,24 @@ test('a WebSocket of several partitions is closed at the fence of any of them, a
   }
 });
 
+describe('a read', () => {
+  test.each([
+    [200, ['u2', 'u3']],
+    [304, ['u2', 'u3']],
+    [401, []],
+    [404, []],
+    [500, []],
+  ])('that a store answers with %i puts %j into the registry', async (status, noticed) => {
+    rig = await startRig({ config });
+    rig.legacy.answer = (_request, socket) =>
+      void socket.write(`HTTP/1.1 ${status} X\r\nContent-Length: 0\r\n\r\n`);
+    const read = 'GET /free-busy?ids=u2&ids=u3 HTTP/1.1\r\nHost: h\r\nx-user: ann\r\n\r\n';
+    expect(statusOf(await exchange(rig.port, read))).toBe(status);
+    await until('it is over', () => rig.proxy.counters().underWay === 0);
+    expect([...rig.gate.noticed]).toEqual(noticed);
+  });
+});
+
 describe('a rule that finds the partition in a JSON body', () => {
   const rules = { partition: [{ body: 'owner' }, { by: 'user' }] };
   const head = 'POST /a HTTP/1.1\r\nHost: h\r\nx-user: ann\r\nContent-Type: image/png\r\n';

@@ -1,0 +1,44 @@
+/** Who the registry hears of. Admission itself notes the partitions of writes that say who they are from. */
+import type { Homes } from '../core/homes.ts';
+import type { WriteGate } from '../core/ports.ts';
+import { touchedBy } from '../core/ticket.ts';
+import type { Passage } from './admit.ts';
+import type { MatchedRequest } from './classify.ts';
+import type { Identity } from './identify.ts';
+
+interface Parts {
+  readonly gate: Pick<WriteGate, 'notice'>;
+  readonly homes: Pick<Homes, 'known'>;
+}
+
+/**
+ * Whoever has written must be in the registry, or the partition could be taken for a new one. Writes of nobody in
+ * particular only once a store took them, or may have: anybody could fill the registry with names.
+ */
+export function noticeAnonymousWrite(
+  { gate }: Pick<Parts, 'gate'>,
+  { ticket }: Passage,
+  identity: Identity | undefined,
+): void {
+  if (identity !== undefined || ticket === undefined) return;
+  for (const { partition } of touchedBy(ticket)) gate.notice(partition);
+}
+
+/**
+ * A read changes nothing, so nothing rests on it; it only shows sooner who is there. Not where the store has found
+ * nothing, or the request came to nobody's: users could fill the registry with the names that they ask for.
+ */
+export function noticeRead(
+  { gate, homes }: Parts,
+  { access }: Pick<MatchedRequest, 'access'>,
+  { partition, also = [] }: Passage,
+  identity: Identity | undefined,
+  status: number,
+): void {
+  if (access !== 'read' || identity === undefined || partition === undefined) return;
+  if (status < 200 || status >= 400) return;
+  // Who is not known yet may be new, and must not be old at the first write.
+  for (const name of [partition, ...also.map((other) => other.partition)]) {
+    if (homes.known(name)) gate.notice(name);
+  }
+}
