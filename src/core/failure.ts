@@ -87,6 +87,11 @@ export const failureKinds = {
   'hold-full': { status: 503, title: 'Too many writes wait for accounts being moved', retry: true },
   'too-many-connections': { status: 503, title: 'Too many clients are connected', retry: true },
   'pool-full': { status: 503, title: 'Too many requests wait for the store', retry: true },
+  'out-of-connections': {
+    status: 503,
+    title: 'This proxy can open no further connection at the moment',
+    retry: true,
+  },
   'shutting-down': { status: 503, title: 'This proxy is shutting down', retry: true },
   'upstream-refused': { status: 502, title: 'The store refused the connection', retry: true },
   'upstream-connect-timeout': {

@@ -4,7 +4,8 @@
  */
 import { type IncomingMessage, request as ask } from 'node:http';
 import type { Socket } from 'node:net';
-import { ConnectTimeout, resetStoreConnection, type StoreDial, TlsFailure } from '../stores/connect.ts';
+import { resetStoreConnection, type StoreDial } from '../stores/connect.ts';
+import { stageOfFault } from './connect-fault.ts';
 import type { FailedStage } from './upstream.ts';
 
 export interface HandshakeOrder {
@@ -42,7 +43,7 @@ export class Handshake {
   start(): void {
     this.#stopDialling = this.#order.dial((socket, fault) => {
       if (socket !== undefined) this.#ask(socket);
-      else this.#fail(stageOf(fault), fault ?? new Error('not connected'));
+      else this.#fail(stageOfFault(fault), fault ?? new Error('not connected'));
     });
   }
 
@@ -95,9 +96,4 @@ export class Handshake {
     this.#over = true;
     clearTimeout(this.#timer);
   }
-}
-
-function stageOf(fault: Error | undefined): FailedStage {
-  if (fault instanceof TlsFailure) return 'tls';
-  return fault instanceof ConnectTimeout ? 'connect-timeout' : 'refused';
 }

@@ -80,6 +80,14 @@ export function failureOf(
           members: reason === undefined ? members : { ...members, reason },
           ...notSent,
         };
+      case 'exhausted':
+        return {
+          code: 'out-of-connections',
+          detail: `This proxy could open no further connection to ${store}: its machine has no open file, port or memory left for one (see ulimit -n). ${untouched}`,
+          retryAfterSeconds: 1,
+          members,
+          ...notSent,
+        };
       case 'refused':
       case 'broken':
       case 'cancelled':

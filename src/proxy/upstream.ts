@@ -12,6 +12,7 @@ export type FailedStage =
   | 'pool-full'
   | 'streams-full'
   | 'refused'
+  | 'exhausted'
   | 'connect-timeout'
   | 'tls'
   | 'timeout'

@@ -3,7 +3,8 @@
  * is given up whenever it is not certain what the next bytes on it would mean.
  */
 import type { Socket } from 'node:net';
-import { ConnectTimeout, resetStoreConnection, type StoreDial, TlsFailure } from '../../stores/connect.ts';
+import { resetStoreConnection, type StoreDial } from '../../stores/connect.ts';
+import { stageOfFault } from '../connect-fault.ts';
 import type { FailedStage } from '../upstream.ts';
 import { Deadline } from './deadline.ts';
 import type { Carrier, Exchange } from './exchange.ts';
@@ -64,7 +65,7 @@ export class Connection implements Carrier, BodyWatch {
   readonly #onOpened = (socket: Socket | undefined, fault: Error | undefined): void => {
     if (socket === undefined) {
       const cause = fault ?? new Error('no connection could be opened');
-      this.#end(stageOf(cause), cause);
+      this.#end(stageOfFault(cause), cause);
       return;
     }
     this.#socket = socket;
@@ -251,9 +252,4 @@ export class Connection implements Carrier, BodyWatch {
     else this.#socket.destroy();
     this.#owner.onGone(this);
   }
-}
-
-function stageOf(fault: Error): FailedStage {
-  if (fault instanceof ConnectTimeout) return 'connect-timeout';
-  return fault instanceof TlsFailure ? 'tls' : 'refused';
 }
