@@ -25,6 +25,7 @@ export class Lease {
   readonly #settings: LeaseSettings;
   #until: Instant | undefined;
   #term = 0;
+  #ended = false;
 
   constructor(settings: LeaseSettings) {
     this.#settings = settings;
@@ -55,6 +56,7 @@ export class Lease {
 
   /** A renewal that was sent at `sentAt` counts from now on. */
   renew(sentAt: Instant): void {
+    if (this.#ended) return;
     const lengthMs = this.#settings.leaseMs - this.#settings.marginMs;
     if (!this.held(sentAt)) this.#term += 1;
     this.#until = { monotonicMs: sentAt.monotonicMs + lengthMs, wallMs: sentAt.wallMs + lengthMs };
@@ -64,10 +66,17 @@ export class Lease {
     this.#until = undefined;
   }
 
+  /** Lost for good: a renewal that is on its way yet counts for nothing. */
+  end(): void {
+    this.lose();
+    this.#ended = true;
+  }
+
   fork(): Lease {
     const twin = new Lease(this.#settings);
     twin.#until = this.#until;
     twin.#term = this.#term;
+    twin.#ended = this.#ended;
     return twin;
   }
 

@@ -280,9 +280,7 @@ export class Member {
     if (!doubtful && this.#activity.inFlight(partition) > 0) return [];
     this.#fences.delete(partition);
     const acknowledgement: Acknowledgement = {
-      partition,
-      attempt: fence.attempt,
-      epoch: fence.epoch,
+      ...{ partition, attempt: fence.attempt, epoch: fence.epoch },
       answer: doubtful ? 'in-doubt' : 'drained',
       lastWriteAgeMs: this.#activity.lastFinishedAgeMs(partition, now.monotonicMs),
       settlesInMs: doubtful ? Math.max(...unsettled) - now.monotonicMs : 0,
@@ -303,12 +301,8 @@ export class Member {
 
   heartbeat(now: Instant): Heartbeat {
     this.#sequence += 1;
-    return {
-      sequence: this.#sequence,
-      sentAt: now,
-      confirmed: this.#confirmed,
-      applied: this.#view.position,
-    };
+    const [confirmed, applied] = [this.#confirmed, this.#view.position];
+    return { sequence: this.#sequence, sentAt: now, confirmed, applied };
   }
 
   /**
@@ -347,6 +341,11 @@ export class Member {
   loseLease(): void {
     this.#lease.lose();
     this.#renewal = undefined;
+  }
+
+  /** Nothing is admitted any more, whatever is confirmed later. */
+  retire(): void {
+    this.#lease.end();
   }
 
   /** A lease that begins anew may let in what was held under the one before. */

@@ -187,7 +187,7 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
     const until = performance.now() + withinMs;
     while (!this.#member.quiet(now()) && performance.now() < until) await pause(20);
     // Nothing is admitted from here on, so quiet it stays.
-    this.#member.loseLease();
+    this.#member.retire();
     const quiet = this.#member.quiet(now());
     await this.stop();
     // A member that is not quiet stays listed: it must be waited for until its writes have settled. So does one
@@ -203,7 +203,7 @@ export class Membership implements WriteGate, DoubtNotes, Holder {
     await this.#feed?.stop();
     await this.#beating;
     await this.#noticed.flush();
-    this.#member.loseLease();
+    this.#member.retire();
   }
 
   // --- entering and following ----------------------------------------------------------------------

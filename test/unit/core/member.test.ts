@@ -324,6 +324,25 @@ describe('a member that serves what it knows last', () => {
   });
 });
 
+describe('a member that leaves', () => {
+  test.each([false, true])(
+    'admits nothing more, whatever is confirmed later (unexpirable: %s)',
+    (unexpirable) => {
+      member = new Member({ ...settings, unexpirable }, at(0));
+      member.load({ position: { version: 0, id: '' }, partitions: [] }, at(0));
+      beat(at(1));
+      const ticket = admitted('u', at(2));
+      const underWay = member.heartbeat(at(3));
+      member.retire();
+      expect(member.heartbeatConfirmed(underWay, version)).not.toContainEqual({ kind: 'wake' });
+      expect(member.admit('u', at(4))).toMatchObject({ verdict: 'refuse' });
+      expect(member.mayContinue(ticket, at(4))).toBe(false);
+      beat(at(5));
+      expect(member.fork().admit('u', at(6))).toMatchObject({ verdict: 'refuse' });
+    },
+  );
+});
+
 describe('a write in doubt that an operator has resolved', () => {
   test('does not stop a fence any more', () => {
     member.end(admitted('u', at(1)), 'in-doubt', at(2));
