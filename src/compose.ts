@@ -42,7 +42,7 @@ export interface Running {
   reload(next: RuleSet): Promise<boolean>;
   /** Reads the certificate of the proxy again; a part of the answer to SIGHUP. */
   renewCertificate(): void;
-  /** Ends in order: what takes traffic first, Redis last. */
+  /** Ends in order, what was started last first: admin API and coordinator, then the proxy, Redis last. */
   stop(): Promise<void>;
   /** Settles when something this process depends on has died. */
   readonly failed: Promise<Error>;
@@ -57,6 +57,8 @@ export interface RoleRequest {
   readonly log: Log;
   /** The Redis of the process that started this one as one proxy of several. */
   readonly redis?: RedisAddress;
+  /** From when this process ends. */
+  readonly ending?: AbortSignal;
 }
 
 const guardWithinMs = 10_000;
@@ -66,9 +68,12 @@ const stopMarginMs = 10_000;
 const silentMsMin = 5_000;
 
 /** Rejects with an error whose message is a sentence for the operator; what had started is stopped again. */
-export async function startRole(role: Role, request: RoleRequest): Promise<Running> {
-  const stops: (() => Promise<void>)[] = [];
+export async function startRole(role: Role, asked: RoleRequest): Promise<Running> {
+  const ending = new AbortController();
+  const request = { ...asked, ending: ending.signal };
+  const stops: Stops = [];
   const stop = async (): Promise<void> => {
+    ending.abort();
     for (const end of stops.splice(0).toReversed()) {
       const waited = new AbortController();
       const late = pause(stepWithinMs(request.config), waited.signal).then(
@@ -78,10 +83,8 @@ export async function startRole(role: Role, request: RoleRequest): Promise<Runni
           }),
         () => undefined,
       );
-      const ended = end().catch((error: unknown) => {
-        request.log('warn', 'stop.failed', { error: String(error) });
-      });
-      await Promise.race([ended, late]);
+      const failed = (error: unknown): void => request.log('warn', 'stop.failed', { error: String(error) });
+      await Promise.race([end().catch(failed), late]);
       waited.abort();
     }
   };
@@ -151,7 +154,7 @@ async function startProxy(request: RoleRequest, base: Base, stops: Stops): Promi
 async function startProxies(request: RoleRequest, redis: RedisAddress, stops: Stops): Promise<Listening> {
   const { config, configHash, log } = request;
   const { processes, url, warnings } = await ProxyProcesses.start({
-    ...{ rules: { config, configHash }, redis, log },
+    ...{ rules: { config, configHash }, redis, log, ending: request.ending },
     program: new URL('./proxy-process.ts', import.meta.url),
     silentMs: Math.max(silentMsMin, config.ledger.leaseMs + longestWriteMs(config)),
     // Less than this process gives to any of its parts.

@@ -21,6 +21,8 @@ export interface ProcessesSettings {
   readonly silentMs: number;
   /** For an orderly end, ms. */
   readonly endWithinMs: number;
+  /** From then on nobody is started in the place of one that ends: the signal may have gone to all of them. */
+  readonly ending?: AbortSignal | undefined;
   readonly log: Log;
 }
 
@@ -36,6 +38,8 @@ export class ProxyProcesses {
   readonly #log: Log;
   readonly #children: Child[] = [];
   readonly #stopping = new AbortController();
+  /** Ended: nobody is started any more. */
+  readonly #noMore: AbortSignal;
   /** What a process that is started now runs by. */
   #rules: RuleSet;
   #changing: Promise<boolean> | undefined;
@@ -44,6 +48,8 @@ export class ProxyProcesses {
     this.#settings = settings;
     this.#log = settings.log;
     this.#rules = settings.rules;
+    const { signal } = this.#stopping;
+    this.#noMore = settings.ending === undefined ? signal : AbortSignal.any([signal, settings.ending]);
   }
 
   /** Rejects with the error of the first that cannot start; then none is left. */
@@ -114,7 +120,7 @@ export class ProxyProcesses {
 
   /** Another one for each that ends; the member that it was stays listed until it is proven gone. */
   async #keep(place: number): Promise<void> {
-    const signal = this.#stopping.signal;
+    const signal = this.#noMore;
     let child = this.#children[place];
     for (let failures = 0; child !== undefined; failures += 1) {
       const how = await child.ended;
@@ -129,7 +135,7 @@ export class ProxyProcesses {
 
   /** Tries until there is one; undefined once all are to stop. */
   async #again(place: number, afterMs: number): Promise<Child | undefined> {
-    const signal = this.#stopping.signal;
+    const signal = this.#noMore;
     for (;;) {
       await pause(afterMs, signal).catch(() => undefined);
       // It must not come with rules that the others are just leaving.
