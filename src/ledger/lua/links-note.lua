@@ -7,14 +7,14 @@
 -- ARGV  1 links that are kept at most  2 route  3 how many may be new  4.. pairs: a, b, a, b, …
 -- Returns {'noted', how many were new}; {'full'} where one more does not fit, {'too-many'} where more would be new; then
 -- nothing is noted
+--! include clock
 local fresh = 0
 for place = 4, #ARGV, 2 do
   if redis.call('HEXISTS', KEYS[1], ARGV[place] .. '\n' .. ARGV[place + 1]) == 0 then fresh = fresh + 1 end
 end
 if fresh > tonumber(ARGV[3]) then return {'too-many'} end
 if fresh > 0 and redis.call('HLEN', KEYS[1]) + fresh > tonumber(ARGV[1]) then return {'full'} end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local now = clock()
 for place = 4, #ARGV, 2 do
   local one, other = ARGV[place], ARGV[place + 1]
   local link = one .. '\n' .. other
