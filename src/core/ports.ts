@@ -1,6 +1,7 @@
 /**
- * The interfaces through which proxy, handoff, sync and admin meet. They do not import each other; compose
- * hands each of them the others' faces.
+ * Interfaces through which proxy, handoff, sync and admin meet. They do not import each other; compose hands each of them
+ * the others' faces. Those of one subject stand with its words: FlipDesk in flip.ts, LinkNotes in links.ts, Doubts in
+ * doubt.ts, IdempotencyKeys in idempotency.ts, Registry, Homes and Directory in homes.ts. Here are the rest.
  */
 import type { CaughtUpProof } from './handoff.ts';
 import type { Acknowledgement, WriteOutcome } from './member.ts';
