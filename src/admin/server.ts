@@ -4,6 +4,7 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import express from 'express';
+import { within } from '../pause.ts';
 import { cohortOperations } from './cohorts.ts';
 import { directoryOperations } from './directory.ts';
 import { answerErrors, apiRouter, refuse } from './dispatch.ts';
@@ -85,7 +86,12 @@ function openEndpoints(app: express.Express, parts: AdminParts): void {
     response.json({ status: 'ok' });
   });
   app.get('/readyz', async (_request, response) => {
-    const state = await within(readyMs, parts.ledger.regression());
+    // Undefined where the answer is late or fails.
+    const asked = parts.ledger.regression().then(
+      (answer) => ({ answer }),
+      () => undefined,
+    );
+    const state = await within(asked, readyMs);
     if (state === undefined) {
       response.status(503).json({ status: 'unavailable', detail: 'The ledger does not answer.' });
     } else if (state.answer !== undefined) {
@@ -96,26 +102,6 @@ function openEndpoints(app: express.Express, parts: AdminParts): void {
   app.get('/metrics', async (_request, response) => {
     response.type('text/plain; version=0.0.4').send(await metrics());
   });
-}
-
-/** Undefined when the answer is late or fails. */
-async function within<Answer>(
-  limitMs: number,
-  answer: Promise<Answer>,
-): Promise<{ readonly answer: Answer } | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), limitMs);
-  });
-  const inTime = answer.then(
-    (value) => ({ answer: value }),
-    () => undefined,
-  );
-  try {
-    return await Promise.race([inTime, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 function listen(server: Server, at: { host: string; port: number }): Promise<{ host: string; port: number }> {

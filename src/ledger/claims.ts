@@ -9,7 +9,7 @@ import type { Found, Homes } from '../core/homes.ts';
 import type { CopyStamp } from '../core/ports.ts';
 import type { Rules } from '../core/view.ts';
 import { type Log, sentenceOf } from '../log.ts';
-import { pause } from '../pause.ts';
+import { inTime, pause } from '../pause.ts';
 import type { ClaimResult, ClaimStep, RedisLedger } from './ledger.ts';
 
 export interface ClaimParts {
@@ -148,7 +148,9 @@ export class Claims implements Homes {
       const noted = await this.#ledgerSays(partition, 'seal');
       if (noted.result !== 'newcomer') return this.#take(partition, noted);
       // Before the claim: from then on writes may come, and the guard takes none for a store it was not sealed for.
-      await inTime(seal({ partition, epoch: firstEpoch }));
+      // One that comes later does no harm: it is below every epoch that a claim, or giving it up, leads to.
+      const tooLate = `the guard of the app did not answer within ${sealWithinMs} ms`;
+      await inTime(seal({ partition, epoch: firstEpoch }), sealWithinMs, tooLate);
     }
     return this.#take(partition, await this.#ledgerSays(partition, 'claim'));
   }
@@ -239,17 +241,3 @@ const takenForOld =
   'legacy, so this one and those that follow are taken for old and live in legacy; no write is lost, and none refused ' +
   'but those without an identity to partitions that nobody knows. ' +
   'Run: onewriter partitions import FILE --complete --reason TEXT';
-
-/** A seal that comes later does no harm: it is below every epoch that a claim, or giving it up, leads to. */
-async function inTime(sealed: Promise<void>): Promise<void> {
-  const waiting = new AbortController();
-  const late = async (): Promise<never> => {
-    await pause(sealWithinMs, waiting.signal);
-    throw new Error(`the guard of the app did not answer within ${sealWithinMs} ms`);
-  };
-  try {
-    await Promise.race([sealed, late()]);
-  } finally {
-    waiting.abort();
-  }
-}

@@ -13,7 +13,7 @@ import {
   pairOf,
   pairsOf,
 } from '../core/links.ts';
-import { pause } from '../pause.ts';
+import { inTime } from '../pause.ts';
 import { keys, luaSource } from './connection.ts';
 import type { DurableWrites } from './durable-writes.ts';
 import { changesKept } from './ledger.ts';
@@ -182,17 +182,8 @@ export class LinkMemory implements LinkNotes {
   async note(partitions: readonly string[], route: string, user = ''): Promise<void> {
     const pairs = pairsOf(partitions).filter((pair) => !this.#known.has(pair.join(between)));
     const before = this.#forgotten;
-    const waited = new AbortController();
-    const late = async (): Promise<never> => {
-      await pause(noteWithinMs, waited.signal);
-      throw new Error(`the ledger did not note a link within ${noteWithinMs} ms`);
-    };
     const noted = this.#shares.take(user, pairs.length, (freshMax) => this.#note(pairs, route, freshMax));
-    try {
-      await Promise.race([noted, late()]);
-    } finally {
-      waited.abort();
-    }
+    await inTime(noted, noteWithinMs, `the ledger did not note a link within ${noteWithinMs} ms`);
     if (before !== this.#forgotten) return;
     if (this.#known.size + pairs.length > remembered) this.#known.clear();
     for (const pair of pairs) this.#known.add(pair.join(between));

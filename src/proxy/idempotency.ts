@@ -20,7 +20,7 @@ import type {
 } from '../core/idempotency.ts';
 import { type PartitionEpoch, touchedBy, type WriteTicket } from '../core/ticket.ts';
 import { type Log, sentenceOf } from '../log.ts';
-import { pause } from '../pause.ts';
+import { pause, within } from '../pause.ts';
 import type { Passage } from './admit.ts';
 import { ByteBudget } from './byte-budget.ts';
 import type { MatchedRequest } from './classify.ts';
@@ -276,17 +276,4 @@ export class KeyedWrite {
     this.#bodyBytes += bytes;
     return true;
   };
-}
-
-/** Undefined where the promise takes longer. */
-async function within<Value>(promise: Promise<Value>, waitMs: number): Promise<Value | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), waitMs);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

@@ -64,7 +64,7 @@ export const servers: readonly Command[] = (['up', 'proxy', 'admin', 'worker'] a
     await running.stop();
     forget();
     if (ended === 'asked') return exitCodes.done;
-    return refusal('part-failed', `A part of onewriter failed, so it stopped: ${sentenceOf(ended)}`);
+    return refusal('part-failed', `A part of onewriter failed, so it stopped: ${reasonsOf(ended)}`);
   },
 }));
 
@@ -115,10 +115,10 @@ export function startRefusal(error: unknown, proxyPort: number, adminPort: numbe
       `${address ?? ''}:${port ?? ''} ${why}. Change ${what} in the configuration.`,
     );
   }
-  return refusal('cannot-start', `onewriter could not start. ${sentenceOf(error)}`);
+  return refusal('cannot-start', `onewriter could not start. ${reasonsOf(error)}`);
 }
 
-function sentenceOf(error: unknown): string {
+function reasonsOf(error: unknown): string {
   const parts: string[] = [];
   for (let at: unknown = error; at instanceof Error; at = at.cause) {
     if (at.message !== '' && !parts.some((part) => part.includes(at.message))) parts.push(at.message);
