@@ -5,7 +5,7 @@
 import cluster from 'node:cluster';
 import { startRole, type Running } from './compose.ts';
 import { jsonLog, type Log } from './log.ts';
-import { type Order, pulseMs, type Report, tellError } from './processes/messages.ts';
+import { type ProcessOrder, pulseMs, type Report, tellError } from './processes/messages.ts';
 
 // A reader of the log that went away ends no traffic.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
@@ -23,7 +23,7 @@ let running: Running | undefined;
 let endWithinMs = 0;
 let ending = false;
 
-process.on('message', (order: Order) => {
+process.on('message', (order: ProcessOrder) => {
   void carryOut(order);
 });
 // Node would end it at once, in the middle of everything.
@@ -42,7 +42,7 @@ process.on('SIGTERM', () => {
 for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined);
 setInterval(() => tell({ report: 'pulse', counters: running?.proxy?.counters() ?? {} }), pulseMs);
 
-async function carryOut(order: Order): Promise<void> {
+async function carryOut(order: ProcessOrder): Promise<void> {
   switch (order.order) {
     case 'start':
       endWithinMs = order.endWithinMs;

@@ -7,7 +7,7 @@ import type { z } from 'zod';
 import { inBatches } from '../batches.ts';
 import { StoreFailure } from '../core/ports.ts';
 import { type Actor, createAuthenticator, type Role, roleCovers } from './access.ts';
-import type { EventStreams } from './events.ts';
+import type { AuditWatchers } from './events.ts';
 import { openApiDocument } from './openapi.ts';
 import { notAvailableYet, type Operation } from './operation.ts';
 import type { AdminParts } from './parts.ts';
@@ -20,7 +20,7 @@ const linesAtOnce = 500;
 export function apiRouter(
   parts: AdminParts,
   operations: readonly Operation[],
-  events: EventStreams,
+  events: AuditWatchers,
 ): express.Router {
   const router = express.Router();
   const authenticate = createAuthenticator(parts.config.admin.tokens);

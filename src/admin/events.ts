@@ -11,7 +11,7 @@ const keepAliveMs = 15_000;
 /** A client that reads too slowly is cut off; it resumes from its last id. */
 const unreadBytes = 1_048_576;
 
-export class EventStreams {
+export class AuditWatchers {
   readonly #audit: AuditLog;
   readonly #open = new Set<Response>();
 

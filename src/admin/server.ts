@@ -9,7 +9,7 @@ import { cohortOperations } from './cohorts.ts';
 import { directoryOperations } from './directory.ts';
 import { answerErrors, apiRouter, refuse } from './dispatch.ts';
 import { doubtOperations } from './doubts.ts';
-import { EventStreams } from './events.ts';
+import { AuditWatchers } from './events.ts';
 import { flipOperations } from './flips.ts';
 import { linkOperations } from './links.ts';
 import { memberOperations } from './members.ts';
@@ -34,7 +34,7 @@ export interface Admin {
 export function createAdmin(parts: AdminParts): Admin {
   const recheckMs = parts.recheckMs ?? 2 * parts.config.sync.pollMs;
   const verifications = new Verifications({ copies: parts.copies, log: parts.log, recheckMs });
-  const events = new EventStreams(parts.audit);
+  const events = new AuditWatchers(parts.audit);
   const operations = [
     ...partitionOperations(parts),
     ...registryOperations(parts),

@@ -2,7 +2,7 @@
 import cluster, { type Worker } from 'node:cluster';
 import type { RuleSet } from '../config/reload.ts';
 import type { Log } from '../log.ts';
-import { heardError, type Order, pulseMs, type Report } from './messages.ts';
+import { heardError, type ProcessOrder, pulseMs, type Report } from './messages.ts';
 
 export interface Ready {
   readonly url: string;
@@ -10,7 +10,7 @@ export interface Ready {
 }
 
 export interface ChildSettings {
-  readonly start: Extract<Order, { order: 'start' }>;
+  readonly start: Extract<ProcessOrder, { order: 'start' }>;
   /** A process that has not said for so long that it lives is ended, ms: it would keep its clients for ever. */
   readonly silentMs: number;
   readonly log: Log;
@@ -89,7 +89,7 @@ export class Child {
     return (await this.#ask({ order: 'change', rules }, 'changed'))?.changed === true;
   }
 
-  order(order: Order): void {
+  order(order: ProcessOrder): void {
     // It may end at any moment; whoever waits for an answer hears of the end.
     if (this.#worker.isConnected()) this.#worker.send(order, () => undefined);
   }
@@ -105,7 +105,7 @@ export class Child {
 
   /** One question at a time. Undefined: it has ended, or `withinMs` is over. */
   #ask<Kind extends 'obstacle' | 'changed'>(
-    order: Order,
+    order: ProcessOrder,
     kind: Kind,
     withinMs?: number,
   ): Promise<Extract<Report, { report: Kind }> | undefined> {

@@ -2,7 +2,7 @@
 import type { RuleSet } from '../config/reload.ts';
 import type { RedisAddress } from '../ledger/connection.ts';
 
-export type Order =
+export type ProcessOrder =
   | {
       readonly order: 'start';
       readonly rules: RuleSet;

@@ -43,7 +43,7 @@ export type Decision =
   | { readonly decision: 'again'; readonly heldSinceMs: number | undefined };
 
 /** Whether requests may go on under these rules; `paused` and `replaced` hold for whoever asks from then on. */
-export interface Service {
+export interface RulesState {
   /** Paused: writes wait. Replaced: everything is judged by the rules that follow. */
   now: 'open' | 'paused' | 'replaced';
 }
@@ -68,7 +68,7 @@ export interface AdmissionParts {
   readonly links: LinkNotes;
   readonly holds: Holds;
   readonly counters: AdmissionCounters;
-  readonly service: Service;
+  readonly service: RulesState;
 }
 
 export interface AdmissionRequest {

@@ -26,7 +26,7 @@ export interface ServiceSettings {
 
 const idleConnectionsMax = 16;
 
-export class Service {
+export class CredentialService {
   readonly #settings: ServiceSettings;
   readonly #url: URL;
   readonly #agent: http.Agent;

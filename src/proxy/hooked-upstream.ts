@@ -53,7 +53,7 @@ export class BodyTooLarge extends Error {
 export interface HookedOrder {
   readonly asked: Omit<HookRequest, 'method' | 'target' | 'headers'>;
   /** Target and headers as they leave the proxy: the store's own changes, the guard's signature over the result. */
-  readonly seal: (method: string, target: string, headers: string[]) => { target: string; headers: string[] };
+  readonly sign: (method: string, target: string, headers: string[]) => { target: string; headers: string[] };
 }
 
 /** Makes upstreams of one store's upstream; one for each request. */
@@ -138,11 +138,11 @@ class HookedExchange implements UpstreamExchange, UpstreamListener {
       throw new TypeError('it replaces a body that readsBody did not ask for');
     }
     const body = made ?? read ?? this.#request.body;
-    const sealed = order.seal(method, target, made === undefined ? headers : withoutLength(headers));
+    const signed = order.sign(method, target, made === undefined ? headers : withoutLength(headers));
     const sent = made?.byteLength === 0 ? null : body;
     // Those of the body that the client sent say nothing of another one.
     const trailers = made === undefined ? (this.#trailers ?? this.#request.trailers ?? []) : [];
-    this.#inner = upstream.send({ ...this.#request, method, ...sealed, body: sent, trailers }, this);
+    this.#inner = upstream.send({ ...this.#request, method, ...signed, body: sent, trailers }, this);
   }
 
   // --- UpstreamExchange --------------------------------------------------------------------------------

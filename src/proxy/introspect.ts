@@ -8,7 +8,7 @@
 import { createHmac, createSecretKey, randomBytes } from 'node:crypto';
 import type { Config } from '../config/schema.ts';
 import type { Log } from '../log.ts';
-import { type Question, type Reply, Service } from './ask.ts';
+import { type Question, type Reply, CredentialService } from './ask.ts';
 import { type Credential, noClaims, type Verdict, type Verifier } from './credential.ts';
 import { ExpiringMap } from './expiring.ts';
 import { isGoodName } from './field.ts';
@@ -32,7 +32,7 @@ export class Introspection implements Verifier {
   readonly #settings: Settings;
   readonly #questionOf: (credential: Credential) => Question;
   readonly #parts: IntrospectParts;
-  readonly #service: Service;
+  readonly #service: CredentialService;
   readonly #key = createSecretKey(randomBytes(32));
   readonly #good: ExpiringMap<Verdict>;
   /** Apart: anybody can send as many of these as they like, and they must not push out the good ones. */
@@ -47,7 +47,7 @@ export class Introspection implements Verifier {
     this.#good = new ExpiringMap(parts.rememberedMax);
     this.#wrong = new ExpiringMap(parts.rememberedMax);
     const { url, timeoutMs, connections } = settings;
-    this.#service = new Service({ url, timeoutMs, connections, bytesMax: answerBytesMax });
+    this.#service = new CredentialService({ url, timeoutMs, connections, bytesMax: answerBytesMax });
   }
 
   verify(credential: Credential): Verdict | Promise<Verdict> {

@@ -36,12 +36,12 @@ export function wayTo(
   };
   const upstream = hooked.of({
     asked,
-    seal: (method, path, headers) => {
+    sign: (method, path, headers) => {
       const target = context.prefixes[store] + path;
       const addressed = ['Host', context.shapes[store].hostFor(request), ...headers];
       return {
         target,
-        headers: sealed(context, request, { ...matched, method }, passage, identity, target, addressed),
+        headers: signed(context, request, { ...matched, method }, passage, identity, target, addressed),
       };
     },
   });
@@ -59,12 +59,12 @@ export function headersFor(
 ): string[] {
   const host = context.shapes[passage.store].hostFor(request);
   const received = requestHeaders(request, context.headerRules, host);
-  return sealed(context, request, matched, passage, identity, target, received);
+  return signed(context, request, matched, passage, identity, target, received);
 }
 
 const signedNames = Object.values(guardHeaderNames);
 
-function sealed(
+function signed(
   context: ProxyContext,
   request: IncomingMessage,
   matched: Pick<MatchedRequest, 'method' | 'access' | 'destination'>,

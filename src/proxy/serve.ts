@@ -14,7 +14,7 @@ import type { LinkNotes } from '../core/links.ts';
 import type { Doorbell, WriteGate } from '../core/ports.ts';
 import { guardKey } from '../guard/signature.ts';
 import type { Log } from '../log.ts';
-import { admit, type Client, type Decision, type Passage, type Service } from './admit.ts';
+import { admit, type Client, type Decision, type Passage, type RulesState } from './admit.ts';
 import { answerFailure } from './answer.ts';
 import type { Bodies } from './body.ts';
 import { type Classifier, createClassifier, type Match, type MatchedRequest } from './classify.ts';
@@ -72,7 +72,7 @@ export interface ProxyContext {
   /** Path of each store's URL, put before every target; without a slash at its end. */
   readonly prefixes: Readonly<Record<StoreName, string>>;
   readonly guardSecret: KeyObject;
-  readonly service: Service;
+  readonly service: RulesState;
   /** Infinity where there is no bound. */
   readonly bodyBytesMax: number;
   /** Once other rules apply: whoever still comes with these is judged anew there. */

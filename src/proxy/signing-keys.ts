@@ -5,7 +5,7 @@
  */
 import { createLocalJWKSet, type JSONWebKeySet, type JWK } from 'jose';
 import type { Log } from '../log.ts';
-import { Service } from './ask.ts';
+import { CredentialService } from './ask.ts';
 
 export type KeySet = ReturnType<typeof createLocalJWKSet>;
 
@@ -32,7 +32,7 @@ export interface SigningKeysParts {
 
 export class SigningKeys {
   readonly #parts: SigningKeysParts;
-  readonly #service: Service;
+  readonly #service: CredentialService;
   #keys: KeySet | undefined;
   #names = new Set<string>();
   #fetchedMs = Number.NEGATIVE_INFINITY;
@@ -43,7 +43,7 @@ export class SigningKeys {
 
   constructor(url: string, parts: SigningKeysParts) {
     this.#parts = parts;
-    this.#service = new Service({
+    this.#service = new CredentialService({
       url,
       timeoutMs: fetchTimeoutMs,
       connections: 1,

@@ -4,12 +4,12 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Order, Report } from '../../src/processes/messages.ts';
+import type { ProcessOrder, Report } from '../../src/processes/messages.ts';
 
 const tell = (report: Report): void => void process.send?.(report);
 let isFirst = false;
 
-process.on('message', (order: Order) => {
+process.on('message', (order: ProcessOrder) => {
   if (order.order === 'start') {
     const { configHash, config } = order.rules;
     try {

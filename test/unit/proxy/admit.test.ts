@@ -2,13 +2,13 @@
 import { beforeEach, describe, expect, test } from '@jest/globals';
 import type { Found, Homes } from '../../../src/core/homes.ts';
 import { DirectoryMemory } from '../../../src/ledger/directory.ts';
-import { admit, type Decision, type Service } from '../../../src/proxy/admit.ts';
+import { admit, type Decision, type RulesState } from '../../../src/proxy/admit.ts';
 import { Holds } from '../../../src/proxy/hold.ts';
 import type { Place } from '../../../src/proxy/place.ts';
 import { createTestGate, type TestGate } from '../../support/gate.ts';
 
 let gate: TestGate;
-let service: Service;
+let service: RulesState;
 let place: Place;
 let gone: boolean;
 let decisions: Decision[];
