@@ -241,7 +241,7 @@ class Attempt {
 
   /** By now every member has drained, so the link of every write that was ever forwarded is noted. */
   async #commit(): Promise<void> {
-    const cut = await this.#request.whyCut?.().catch(linksUnread);
+    const cut = await this.#request.whyCut?.();
     if (cut !== undefined) {
       this.#tell({ event: 'failed', failure: cut.code, detail: cut.detail });
       return;
@@ -380,11 +380,6 @@ class Attempt {
   #tickAfter(afterMs: number): NodeJS.Timeout {
     return setTimeout(() => this.#tell({ event: 'tick' }), afterMs + 1);
   }
-}
-
-function linksUnread(error: unknown): HandoffFailed {
-  const detail = `whom it is written together with could not be read: ${sentenceOf(error)}`;
-  return { code: 'links-unread', detail };
 }
 
 async function pauseUntil(untilMs: number, signal: AbortSignal): Promise<void> {

@@ -7,10 +7,11 @@ import type { Blocker } from '../core/flip.ts';
 import type { LinkBook } from '../core/links.ts';
 import type { StoreName } from '../core/ownership.ts';
 import type { Ledger } from '../core/ports.ts';
+import { sentenceOf } from '../log.ts';
 
-/** Why a partition must not move without its partners: for good, or as long as one of them is under way. */
+/** Why a partition must not move without its partners: for good, or for as long as one is under way or nobody knows. */
 export interface Cut extends Blocker {
-  readonly code: 'cuts-link' | 'linked-busy';
+  readonly code: 'cuts-link' | 'linked-busy' | 'links-unread';
 }
 
 const partnersNamed = 3;
@@ -35,8 +36,17 @@ export function cutsLinks(partition: string, behind: readonly string[]): Cut {
   };
 }
 
-/** Undefined where nobody is left behind. `goesAlong`: whom the same flip moves. */
-export async function whyCut(
+/** Undefined where nobody is left behind. `goesAlong`: whom the same flip moves. Never rejects. */
+export async function whyCut(...asked: Parameters<typeof readCut>): Promise<Cut | undefined> {
+  try {
+    return await readCut(...asked);
+  } catch (error) {
+    const detail = `whom it is written together with could not be read: ${sentenceOf(error)}`;
+    return { code: 'links-unread', detail };
+  }
+}
+
+async function readCut(
   { links, ledger }: LinkedParts,
   partition: string,
   to: StoreName,
