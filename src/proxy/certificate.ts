@@ -24,7 +24,7 @@ export function readCertificate({ cert, key, minVersion }: ListeningTls): Certif
     key: readPem('proxy.tls.key', key),
     ...(minVersion === undefined ? {} : { minVersion }),
   };
-  mustFit('proxy.tls', read);
+  mustFit('proxy.tls', read, { cert, key });
   return read;
 }
 
@@ -33,7 +33,8 @@ export class CertificateWatch {
   readonly #tls: ListeningTls;
   readonly #log: Log;
   readonly #timer: NodeJS.Timeout;
-  /** Contents that were taken or refused last, and contents as they looked last. */
+  /** Contents that are used, that were taken or refused last, and as they looked last. */
+  #used: string;
   #judged: string;
   #seen: string;
   #looking = false;
@@ -48,7 +49,8 @@ export class CertificateWatch {
     this.#server = server;
     this.#tls = tls;
     this.#log = settings.log;
-    this.#judged = contentOf(started.cert, started.key);
+    this.#used = contentOf(started.cert, started.key);
+    this.#judged = this.#used;
     this.#seen = this.#judged;
     this.#timer = setInterval(() => void this.look(), settings.lookMs).unref();
   }
@@ -57,8 +59,14 @@ export class CertificateWatch {
   renew(): void {
     try {
       const files = readCertificate(this.#tls);
-      this.#server.setSecureContext(files);
       this.#judged = contentOf(files.cert, files.key);
+      if (this.#judged === this.#used) {
+        const detail = 'The files hold what is used already.';
+        this.#log('info', 'certificate.unchanged', { detail });
+        return;
+      }
+      this.#server.setSecureContext(files);
+      this.#used = this.#judged;
       this.#log('info', 'certificate.renewed');
     } catch (error) {
       const detail = `${sentenceOf(error)}. New connections go on with the certificate of before.`;

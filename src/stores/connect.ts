@@ -3,7 +3,7 @@
  * always verified, and always against the name that the configuration says: never against one that a request
  * brought along as its Host.
  */
-import { X509Certificate } from 'node:crypto';
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { connect, isIP, type Socket } from 'node:net';
 import { connect as connectTls, createSecureContext, type SecureVersion, type TLSSocket } from 'node:tls';
@@ -51,7 +51,7 @@ export function storeTlsOf(name: StoreName, { stores }: Pick<Config, 'stores'>):
     ...(key === undefined ? {} : { key }),
     ...(tls.minVersion === undefined ? {} : { minVersion: tls.minVersion }),
   };
-  mustFit(place, trust);
+  mustFit(place, trust, tls);
   const servername = tls.servername ?? (isIP(host) === 0 ? host : '');
   return { rejectUnauthorized: true, servername, ...trust };
 }
@@ -65,15 +65,45 @@ export function readPem(setting: string, file: string): string {
   }
 }
 
-/** Throws where the key does not belong to the certificate, or one of them is none. */
+interface CertificateAndKey {
+  readonly cert?: string | undefined;
+  readonly key?: string | undefined;
+}
+
+/** Throws where the key does not belong to the certificate, or one of them is none; names the file. */
 export function mustFit(
   setting: string,
-  parts: { readonly cert?: string; readonly key?: string; readonly minVersion?: SecureVersion },
+  parts: CertificateAndKey & { readonly minVersion?: SecureVersion },
+  files: CertificateAndKey,
 ): void {
   try {
     createSecureContext(parts);
   } catch (error) {
-    throw new Error(`The files of ${setting} cannot be used (${(error as Error).message})`, { cause: error });
+    const { message } = error as Error;
+    throw new Error(`${whatIsWrong(setting, parts, files)} (${message})`, { cause: error });
+  }
+}
+
+function whatIsWrong(setting: string, { cert, key }: CertificateAndKey, files: CertificateAndKey): string {
+  const certificate = cert === undefined ? undefined : attempt(() => new X509Certificate(cert));
+  const own = key === undefined ? undefined : attempt(() => createPrivateKey(key));
+  if (cert !== undefined && certificate === undefined) {
+    return `The file of ${setting}.cert, ${files.cert}, holds no PEM certificate`;
+  }
+  if (key !== undefined && own === undefined) {
+    return `The file of ${setting}.key, ${files.key}, holds no private key that can be read without a password`;
+  }
+  if (certificate !== undefined && own !== undefined && !certificate.checkPrivateKey(own)) {
+    return `The key of ${setting}.key, ${files.key}, does not belong to the certificate of ${setting}.cert, ${files.cert}`;
+  }
+  return `The files of ${setting} cannot be used`;
+}
+
+function attempt<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
   }
 }
 

@@ -1,5 +1,5 @@
 /** The certificate of a running proxy, renewed by a signal, and what doctor says of TLS. */
-import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
@@ -54,6 +54,16 @@ suite(`certificates of the running program (${noOpenssl ?? 'with openssl'})`, ()
     return file;
   }
 
+  /** The configuration of before, with the port that was taken. */
+  function onPort(port: number): string {
+    const file = join(directory, 'running.json');
+    const whole = JSON.parse(readFileSync(join(directory, 'onewriter.json'), 'utf8')) as {
+      proxy: Record<string, unknown>;
+    };
+    writeFileSync(file, JSON.stringify({ ...whole, proxy: { ...whole.proxy, port } }));
+    return file;
+  }
+
   test.each([1, 2])(
     '%i processes speak TLS, and read the certificate again at a SIGHUP',
     async (processes) => {
@@ -68,11 +78,35 @@ suite(`certificates of the running program (${noOpenssl ?? 'with openssl'})`, ()
       const read = 'GET /a HTTP/1.1\r\nHost: shop.example\r\nx-user: ann\r\n\r\n';
       const tls = { ca: authority.ca, servername: 'shop.example' };
       expect(statusOf(await exchange(Number(port), read, tls))).toBe(200);
+      const logged = (event: string): number => stderr.split(`"${event}"`).length - 1;
       proxy.child.kill('SIGHUP');
-      const renewed = (): number => stderr.split('certificate.renewed').length - 1;
-      await until('each has read it', () => renewed() === processes, 20_000);
+      await until('each has read it', () => logged('certificate.unchanged') === processes, 20_000);
+      expect(logged('certificate.renewed')).toBe(0);
+      const next = authority.certify('DNS:shop.example');
+      copyFileSync(next.certFile, join(directory, 'cert.pem'));
+      copyFileSync(next.keyFile, join(directory, 'key.pem'));
+      proxy.child.kill('SIGHUP');
+      await until('each has taken it', () => logged('certificate.renewed') === processes, 20_000);
+      const running = await runCli(['doctor', '--config', onPort(Number(port))]);
+      expect(running.stdout).toMatch(/ok +proxy\.port +\S+ is in use by onewriter itself/);
+      expect(running.stdout).toMatch(/ok +proxy\.tls +.*shop\.example/);
       proxy.child.kill('SIGTERM');
       await proxy.ended;
+    },
+    60_000,
+  );
+
+  test.each([
+    ['cert.pem', 'no certificate', /fail +proxy\.tls .*proxy\.tls\.cert, \S+ holds no PEM certificate/],
+    ['key.pem', undefined, /fail +proxy\.tls .*does not belong to the certificate/],
+  ])(
+    'doctor says that %s of the proxy cannot be used',
+    async (file, content, why) => {
+      const config = configure({ ca: authority.caFile });
+      writeFileSync(join(directory, file), content ?? authority.certify('DNS:other.example').key);
+      const { stdout, exit } = await runCli(['doctor', '--config', config]);
+      expect(stdout).toMatch(why);
+      expect(exit).not.toBe(0);
     },
     60_000,
   );

@@ -136,7 +136,7 @@ suite(`the certificate (${noOpenssl ?? 'with openssl'})`, () => {
       await until('it is refused', () => events().length > 0);
       expect(await shown()).toBe(before);
       const [refused] = rig.logged.filter(({ event }) => event === 'certificate.not-renewed');
-      expect(refused?.fields['detail']).toMatch(/^The files of proxy\.tls cannot be used .*before\.$/);
+      expect(refused?.fields['detail']).toMatch(/^The (file|key) of proxy\.tls\.\w+, .*before\.$/);
       put(second);
       await until('it is renewed', () => events().includes('certificate.renewed'));
       expect(events()).toEqual(['certificate.not-renewed', 'certificate.renewed']);

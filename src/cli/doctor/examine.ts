@@ -5,7 +5,13 @@ import { fail, type Finding, ok, warn } from './finding.ts';
 import { checkNode, checkPorts, checkProcesses } from './machine.ts';
 import { checkObserving } from './observing.ts';
 import { checkRedis } from './redis.ts';
-import { checkIdentity, checkListening, checkPinnedRoutes, checkTokens } from './settings.ts';
+import {
+  checkIdentity,
+  checkListening,
+  checkListeningTls,
+  checkPinnedRoutes,
+  checkTokens,
+} from './settings.ts';
 import { checkStore } from './stores.ts';
 
 /** Reads only. Where the configuration does not load, its problems are all there is to say. */
@@ -35,6 +41,7 @@ export async function examine(configPath: string, env: Environment): Promise<Fin
     ...first,
     checkTokens(config),
     ...checkListening(config),
+    ...checkListeningTls(config),
     ...checkIdentity(config),
     ...checkPinnedRoutes(config),
     ...redis,

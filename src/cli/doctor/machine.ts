@@ -1,8 +1,11 @@
 /** Checks of this process and its machine: Node, ports, the data directory. */
 import { accessSync, constants, existsSync } from 'node:fs';
+import { request } from 'node:http';
+import { request as requestTls } from 'node:https';
 import { createServer } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { dirname, resolve } from 'node:path';
+import { json } from 'node:stream/consumers';
 import type { Config } from '../../config/schema.ts';
 import { fail, type Finding, lookMs, ok, warn } from './finding.ts';
 
@@ -45,22 +48,29 @@ export function checkDataDir(dataDir: string): Finding {
 
 /** A port that is taken by onewriter itself is fine: the deployment runs already. */
 export async function checkPorts(config: Config): Promise<Finding[]> {
-  return Promise.all([checkProxyPort(config), checkPort('admin.port', config.admin, '/healthz')]);
+  const admin = { ...config.admin, scheme: 'http', path: '/healthz' } as const;
+  return Promise.all([checkProxyPort(config), checkPort('admin.port', admin)]);
 }
 
 export function checkProxyPort({ proxy }: Config): Promise<Finding> {
-  return checkPort('proxy.port', proxy, '/.well-known/onewriter/health');
+  const scheme = proxy.tls === undefined ? 'http' : 'https';
+  return checkPort('proxy.port', { ...proxy, scheme, path: '/.well-known/onewriter/health' });
 }
 
-async function checkPort(
-  setting: string,
-  { host, port }: { readonly host: string; readonly port: number },
-  healthPath: string,
-): Promise<Finding> {
+/** What listens on an address, if it is onewriter: where it says that it lives. */
+interface Expected {
+  readonly host: string;
+  readonly port: number;
+  readonly scheme: 'http' | 'https';
+  readonly path: string;
+}
+
+async function checkPort(setting: string, expected: Expected): Promise<Finding> {
+  const { host, port } = expected;
   if (port === 0) return ok(setting, 'a free port is taken at start');
   const code = await tryToListen(host, port);
   if (code === undefined) return ok(setting, `${host}:${port} is free`);
-  if (code === 'EADDRINUSE' && (await answersAsOurs(host, port, healthPath))) {
+  if (code === 'EADDRINUSE' && (await answersAsOurs(expected))) {
     return ok(setting, `${host}:${port} is in use by onewriter itself`);
   }
   if (code === 'EADDRINUSE') {
@@ -77,12 +87,21 @@ function tryToListen(host: string, port: number): Promise<string | undefined> {
   });
 }
 
-async function answersAsOurs(host: string, port: number, path: string): Promise<boolean> {
+async function answersAsOurs({ host, port, scheme, path }: Expected): Promise<boolean> {
   const reachable = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host;
-  const name = reachable.includes(':') ? `[${reachable}]` : reachable;
+  const where = { host: reachable, port, path, agent: false };
   try {
-    const answer = await fetch(`http://${name}:${port}${path}`, { signal: AbortSignal.timeout(lookMs) });
-    const body: unknown = await answer.json();
+    const body = await new Promise<unknown>((resolve, reject) => {
+      const signal = AbortSignal.timeout(lookMs);
+      const asked =
+        // Nothing is told to it, and its certificate is for the names that clients use.
+        scheme === 'https'
+          ? requestTls({ ...where, signal, rejectUnauthorized: false })
+          : request({ ...where, signal });
+      asked.once('error', reject);
+      asked.once('response', (answer) => json(answer).then(resolve, reject));
+      asked.end();
+    });
     return typeof body === 'object' && body !== null && 'status' in body;
   } catch {
     return false;

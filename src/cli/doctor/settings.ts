@@ -1,6 +1,8 @@
 /** Checks of what the configuration says, beyond what makes it invalid. */
+import { X509Certificate } from 'node:crypto';
 import type { Config } from '../../config/schema.ts';
-import { fail, type Finding, ok, warn } from './finding.ts';
+import { readCertificate } from '../../proxy/certificate.ts';
+import { fail, type Finding, ok, sentenceOf, warn } from './finding.ts';
 
 export function checkTokens({ admin }: Config): Finding {
   const { tokens } = admin;
@@ -20,6 +22,19 @@ export function checkListening({ admin }: Config): Finding[] {
   return [
     warn('admin.host', `${admin.host} is reachable from outside, and tokens travel unencrypted`, advice),
   ];
+}
+
+/** Reads the files, as the proxy does at its start. */
+export function checkListeningTls({ proxy: { tls } }: Config, nowMs = Date.now()): Finding[] {
+  if (tls === undefined) return [];
+  try {
+    const { subject, subjectAltName, validToDate } = new X509Certificate(readCertificate(tls).cert);
+    const detail = `${tls.cert}, of ${subjectAltName ?? subject}, until ${validToDate.toISOString()}`;
+    if (validToDate.getTime() > nowMs) return [ok('proxy.tls', detail)];
+    return [fail('proxy.tls', `${detail}: it has expired`, 'Renew it; clients refuse it.')];
+  } catch (error) {
+    return [fail('proxy.tls', sentenceOf(error), 'Correct the files; until then the proxy does not start.')];
+  }
 }
 
 /** Rules that believe everybody, and rules that can never be reached. */

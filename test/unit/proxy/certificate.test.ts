@@ -37,6 +37,31 @@ suite(`looks at the files of the certificate (${noOpenssl ?? 'with openssl'})`, 
     copyFileSync(used.keyFile, used.certFile);
     for (let look = 0; look < 4; look += 1) await watch.look();
     expect([taken.length, logged]).toEqual([1, ['certificate.renewed', 'certificate.not-renewed']]);
+    copyFileSync(next.certFile, used.certFile);
+    watch.renew();
+    expect([taken.length, logged.at(-1)]).toEqual([1, 'certificate.unchanged']);
     watch.stop();
+  });
+
+  test('what cannot be used is refused by the name of its file', () => {
+    const { certFile, keyFile } = authority.certify('DNS:c.example');
+    const refused = (cert: string, key: string): string => {
+      try {
+        readCertificate({ cert, key });
+        return 'taken';
+      } catch (error) {
+        return (error as Error).message;
+      }
+    };
+    expect(refused(certFile, keyFile)).toBe('taken');
+    expect(refused(keyFile, keyFile)).toContain(
+      `The file of proxy.tls.cert, ${keyFile}, holds no PEM certificate`,
+    );
+    expect(refused(certFile, certFile)).toContain(
+      `The file of proxy.tls.key, ${certFile}, holds no private key`,
+    );
+    expect(refused(certFile, next.keyFile)).toContain(
+      `${next.keyFile}, does not belong to the certificate of proxy.tls.cert, ${certFile}`,
+    );
   });
 });
