@@ -100,7 +100,21 @@ export const failureKinds = {
     retry: true,
   },
   'upstream-tls': { status: 502, title: 'No trusted connection to the store could be made', retry: true },
-  'hook-failed': { status: 502, title: 'The request could not be given the form of the store', retry: false },
+  'hook-failed': {
+    status: 502,
+    title: 'The request or its answer could not be given the form of the other side',
+    retry: false,
+  },
+  'hook-cannot-read': {
+    status: 400,
+    title: 'The request cannot be read, so it was not given to the store',
+    retry: false,
+  },
+  'hook-refused': {
+    status: 422,
+    title: 'What the request says cannot be given to the store',
+    retry: false,
+  },
   'upstream-failed': { status: 502, title: 'The store broke off the exchange', retry: true },
   'upstream-timeout': { status: 504, title: 'The store did not answer in time', retry: true },
   'idempotency-key-invalid': { status: 400, title: 'The Idempotency-Key cannot be used', retry: false },

@@ -168,7 +168,7 @@ class Forwarding implements UpstreamListener {
     const { request, upstream, matched, target, headers, readTimeoutMs, bodyBytesMax } = this.#order;
     // One that was read before its length was known.
     if (Buffer.isBuffer(body) && body.byteLength > bodyBytesMax) {
-      this.onFailed('cancelled', new BodyOverLimit());
+      this.onFailed('cancelled', new BodyOverLimit(bodyBytesMax));
       return;
     }
     const trailers = this.#order.trailers(request.rawTrailers);

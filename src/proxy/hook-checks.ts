@@ -1,6 +1,57 @@
 /** What a hook may say: whatever else it says is its failure, and is never sent. */
+import { resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { whyUntouchable } from '../config/shaping-checks.ts';
-import type { HeaderField } from './hook.ts';
+import type { HeaderField, RequestRefusal } from './hook.ts';
+
+/** The hook says that the request is wrong; not a failure of it. */
+export class HookRefused extends Error {
+  readonly status: 400 | 422;
+  readonly detail: string;
+
+  constructor({ refuse, detail }: RequestRefusal) {
+    super('the hook refused the request');
+    this.status = refuse;
+    this.detail = detail;
+  }
+}
+
+export const requestKeys = ['method', 'target', 'headers', 'body'] as const;
+export const answerKeys = ['status', 'headers', 'body'] as const;
+const refusalKeys = ['refuse', 'detail'] as const;
+
+/** What a hook returned, whose keys must all be known: one that is misspelt would have no effect. */
+export function checkedChange<Change extends object>(
+  change: Change | undefined | void,
+  keys: readonly string[],
+): Partial<Change> {
+  if (change === undefined || change === null) return {};
+  if (typeof change !== 'object') throw new TypeError(`it returned a ${typeof change}, which says no change`);
+  const unknown = Object.keys(change).find((key) => !keys.includes(key));
+  if (unknown === undefined) return change;
+  throw new TypeError(`it returned the key ${unknown}, which means nothing; there are ${keys.join(', ')}`);
+}
+
+/** Throws the refusal, where there is one. */
+export function mustNotRefuse(change: object | undefined | void): void {
+  if (typeof change !== 'object' || change === null || !('refuse' in change)) return;
+  const { refuse, detail } = checkedChange(change as Partial<RequestRefusal>, refusalKeys);
+  if (refuse !== 400 && refuse !== 422)
+    throw new TypeError('it refuses with a status that is not 400 or 422');
+  if (typeof detail !== 'string' || detail === '') throw new TypeError('it refuses without a detail');
+  throw new HookRefused({ refuse, detail });
+}
+
+/** Where in the hook's own file it went wrong, `file:line:column`; undefined where no frame is of it. */
+export function placeIn(file: string, cause: Error): string | undefined {
+  const url = pathToFileURL(resolve(file)).href;
+  for (const frame of cause.stack?.split('\n').slice(1) ?? []) {
+    const at = frame.indexOf(url);
+    const place = at < 0 ? undefined : /^:\d+:\d+/.exec(frame.slice(at + url.length))?.[0];
+    if (place !== undefined) return `${file}${place}`;
+  }
+  return undefined;
+}
 
 export function fieldsOf(headers: readonly string[]): HeaderField[] {
   const fields: HeaderField[] = [];

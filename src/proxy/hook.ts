@@ -44,6 +44,14 @@ export interface WithBody {
 export type RequestChange = Partial<Pick<HookRequest, 'method' | 'target' | 'headers'> & WithBody>;
 export type AnswerChange = Partial<HookAnswer & WithBody>;
 
+/** Says in the store's place that the request is wrong: nothing is sent, and the client gets `detail`. */
+export interface RequestRefusal {
+  /** 400: it cannot be read; 422: what it says cannot be done. */
+  readonly refuse: 400 | 422;
+  /** One sentence for the client: what is wrong with the request. */
+  readonly detail: string;
+}
+
 type Perhaps<Change> = Change | undefined | void;
 
 /** All parts are optional. What throws, or takes longer than `timeoutMs`, fails the one request. */
@@ -52,7 +60,7 @@ export interface StoreHook {
   readonly readsBody?: (request: HookRequest) => boolean;
   readonly request?: (
     request: HookRequest & WithBody,
-  ) => Perhaps<RequestChange> | Promise<Perhaps<RequestChange>>;
+  ) => Perhaps<RequestChange | RequestRefusal> | Promise<Perhaps<RequestChange | RequestRefusal>>;
   /** Must the body be there for `answer`? Never say so for answers without an end, like event streams. */
   readonly readsAnswerBody?: (answer: HookAnswer, request: HookRequest) => boolean;
   readonly answer?: (

@@ -10,17 +10,22 @@ import { sentenceOf } from '../log.ts';
 import type { ByteBudget } from './byte-budget.ts';
 import type { AnswerChange, HookAnswer, HookRequest, RequestChange, StoreHook } from './hook.ts';
 import {
+  answerKeys,
   checkedBody,
+  checkedChange,
   checkedMethod,
   checkedStatus,
   checkedTarget,
   fieldsOf,
   flat,
+  HookRefused,
   mustBeTouchable,
+  mustNotRefuse,
   namesOf,
+  requestKeys,
   withoutLength,
 } from './hook-checks.ts';
-import { ClientBrokeOff, LeaseLapsed } from './upload.ts';
+import { BodyOverLimit, ClientBrokeOff, LeaseLapsed } from './upload.ts';
 import type {
   FailedStage,
   Upstream,
@@ -36,7 +41,14 @@ export interface HookParts {
   /** Of all bodies that are read for hooks. */
   readonly budget: ByteBudget;
   /** Told of every failure; clients learn no more than that there was one. */
-  readonly failed: (part: 'request' | 'answer', cause: Error) => void;
+  readonly failed: (part: 'request' | 'answer', cause: Error, at: HookedOrder['asked'] & Asked) => void;
+}
+
+/** What the client asked for, as far as a log may say: a target can hold what nobody else may read. */
+export interface Asked {
+  readonly method: string;
+  /** The path of the route that matched, as configured. */
+  readonly route: string | undefined;
 }
 
 /** More of a body than is read for a hook. */
@@ -52,6 +64,7 @@ export class BodyTooLarge extends Error {
 /** What the exchange needs to know of one request besides what it sends. */
 export interface HookedOrder {
   readonly asked: Omit<HookRequest, 'method' | 'target' | 'headers'>;
+  readonly route: string | undefined;
   /** Target and headers as they leave the proxy: the store's own changes, the guard's signature over the result. */
   readonly sign: (method: string, target: string, headers: string[]) => { target: string; headers: string[] };
 }
@@ -120,8 +133,9 @@ class HookedExchange implements UpstreamExchange, UpstreamListener {
       const body = reads ? await this.#readBody() : undefined;
       if (this.#over) return;
       const asked = body === undefined ? this.#asked : { ...this.#asked, body };
-      const change = (await this.#inTime(hook.request?.(asked))) ?? {};
-      if (!this.#over) this.#send(change, body);
+      const change = await this.#inTime(hook.request?.(asked));
+      mustNotRefuse(change);
+      if (!this.#over) this.#send(checkedChange<RequestChange>(change as RequestChange, requestKeys), body);
     } catch (error) {
       this.#fail('request', error);
     }
@@ -229,7 +243,7 @@ class HookedExchange implements UpstreamExchange, UpstreamListener {
       const change = await this.#inTime(
         answer?.({ ...seen.head, ...(body === undefined ? {} : { body }) }, this.#asked),
       );
-      if (!this.#over) this.#pass(seen, change ?? {}, body);
+      if (!this.#over) this.#pass(seen, checkedChange<AnswerChange>(change, answerKeys), body);
     } catch (error) {
       this.#breakOff(error);
     }
@@ -310,10 +324,10 @@ class HookedExchange implements UpstreamExchange, UpstreamListener {
 
   #fail(part: 'request' | 'answer', error: unknown): void {
     if (this.#over) return;
-    // Not the hook's fault: whoever forwards knows these by name.
-    const own = error instanceof LeaseLapsed || error instanceof ClientBrokeOff;
+    const own = notTheHooks.some((kind) => error instanceof kind);
     const cause = error instanceof Error ? error : new Error(sentenceOf(error));
-    if (!own) this.#parts.failed(part, cause);
+    const { failed, order } = this.#parts;
+    if (!own) failed(part, cause, { ...order.asked, method: this.#asked.method, route: order.route });
     this.#end(() => this.#listener.onFailed(own ? 'cancelled' : 'hook', cause));
   }
 
@@ -325,6 +339,9 @@ class HookedExchange implements UpstreamExchange, UpstreamListener {
     tell();
   }
 }
+
+/** Whoever forwards knows them, and it is the client, or the lease, that they say something of. */
+const notTheHooks = [LeaseLapsed, ClientBrokeOff, BodyOverLimit, HookRefused] as const;
 
 /** A body in memory, within its own bound and that of all. */
 class KeptBytes {

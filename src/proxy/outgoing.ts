@@ -36,6 +36,7 @@ export function wayTo(
   };
   const upstream = hooked.of({
     asked,
+    route: matched.route?.rule.path,
     sign: (method, path, headers) => {
       const target = context.prefixes[store] + path;
       const addressed = ['Host', context.shapes[store].hostFor(request), ...headers];

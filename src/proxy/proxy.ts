@@ -18,7 +18,8 @@ import { newCounters, type ProxyCounters } from './counters.ts';
 import { EventStreams } from './event-streams.ts';
 import { Holds } from './hold.ts';
 import type { Hooks } from './hook.ts';
-import { HookedUpstreams } from './hooked-upstream.ts';
+import { placeIn } from './hook-checks.ts';
+import { type HookParts, HookedUpstreams } from './hooked-upstream.ts';
 import { KeyedWrites } from './idempotency.ts';
 import { createContext, type ProxyContext } from './serve.ts';
 import { newServer } from './server.ts';
@@ -190,8 +191,11 @@ function hookedUpstreams(
   for (const store of storeNames) {
     const [hook, settings] = [hooks[store], config.stores[store].hook];
     if (hook === undefined || settings === undefined) continue;
-    const failed = (part: string, cause: Error): void =>
-      log('error', 'hook.failed', { store, part, error: String(cause) });
+    const failed: HookParts['failed'] = (part, cause, { method, route, partition }) =>
+      log('error', 'hook.failed', {
+        ...{ store, part, error: String(cause), at: placeIn(settings.file, cause) },
+        ...{ method, route, partition },
+      });
     hooked[store] = new HookedUpstreams({ upstream: upstreams[store], hook, settings, budget, failed });
   }
   return hooked;

@@ -3,6 +3,7 @@ import type { Failure } from '../core/failure.ts';
 import type { StoreName } from '../core/ownership.ts';
 import type { Access } from '../core/route.ts';
 import { TlsFailure } from '../stores/connect.ts';
+import { HookRefused } from './hook-checks.ts';
 import { BodyTooLarge } from './hooked-upstream.ts';
 import { BodyOverLimit, LeaseLapsed } from './upload.ts';
 import type { FailedStage } from './upstream.ts';
@@ -18,7 +19,8 @@ export function failureBy(
   at: { readonly store: StoreName; readonly access: Access; readonly sending: boolean },
 ): Failure {
   if (cause instanceof LeaseLapsed) return lapsedFailure(at.store, at.sending);
-  if (cause instanceof BodyOverLimit) return bodyOverLimit(at);
+  if (cause instanceof BodyOverLimit) return bodyOverLimit(cause.bytesMax, at);
+  if (cause instanceof HookRefused) return hookRefusal(cause, at);
   if (cause instanceof BodyTooLarge && !at.sending) return bodyTooLarge(cause.bytesMax);
   return failureOf(stage, { ...at, reason: cause instanceof TlsFailure ? cause.reason : undefined });
 }
@@ -148,6 +150,15 @@ function hookFailure({
     : { code, detail: `${what} ${operator} Nothing was changed.`, members };
 }
 
+/** In the hook's own words, for the client. */
+function hookRefusal(
+  { status, detail }: HookRefused,
+  { store, access }: { readonly store: StoreName; readonly access: Access },
+): Failure {
+  const code = status === 400 ? 'hook-cannot-read' : 'hook-refused';
+  return { code, detail, members: { store, stage: 'hook' }, ...(access === 'write' ? { sent: 'no' } : {}) };
+}
+
 /** The total time of the write passed while its body was still being received. */
 export const bodyTooSlow: Failure = {
   code: 'request-timeout',
@@ -165,13 +176,12 @@ function bodyTooLarge(bytesMax: number): Failure {
 }
 
 /** More came than the head of the request had said. */
-function bodyOverLimit(at: {
-  readonly store: StoreName;
-  readonly access: Access;
-  readonly sending: boolean;
-}): Failure {
+function bodyOverLimit(
+  bytesMax: number,
+  at: { readonly store: StoreName; readonly access: Access; readonly sending: boolean },
+): Failure {
   const { store, access, sending } = at;
-  const limit = 'The body is longer than proxy.limits.bodyBytes.';
+  const limit = `The body is longer than proxy.limits.bodyBytes (${bytesMax}).`;
   if (access === 'read') return { code: 'body-too-large', detail: `${limit} Nothing was changed.` };
   if (!sending) {
     return {

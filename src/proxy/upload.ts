@@ -119,9 +119,12 @@ export function isBodyPartlySent(request: IncomingMessage): boolean {
 }
 
 export class BodyOverLimit extends Error {
-  constructor() {
+  readonly bytesMax: number;
+
+  constructor(bytesMax: number) {
     super('the body of the request is larger than allowed');
     this.name = 'BodyOverLimit';
+    this.bytesMax = bytesMax;
   }
 }
 
@@ -207,7 +210,7 @@ export class Upload implements UpstreamBody {
   #pass(chunk: Buffer): boolean {
     this.#bytes += chunk.byteLength;
     if (this.#bytes > this.#bytesMax) {
-      this.#sink?.broken(new BodyOverLimit());
+      this.#sink?.broken(new BodyOverLimit(this.#bytesMax));
       return false;
     }
     return this.#sink?.piece(chunk) !== false;

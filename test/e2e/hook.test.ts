@@ -57,6 +57,25 @@ test('a module in TypeScript shapes what the store gets', async () => {
   expect(store.requests.map(({ startLine }) => startLine)).toEqual(['PUT /of/ann/a HTTP/1.1']);
 }, 60_000);
 
+test('what it throws is found by file, line and request', async () => {
+  const module = `export const hook = {
+    request: () => {
+      throw new Error('nobody expected this');
+    },
+  };`;
+  const proxy = startCli(['proxy', '--config', configure(module)]);
+  running = proxy;
+  let stderr = '';
+  proxy.child.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+  const port = await until('it listens', () => /proxy +http:\S+:(\d+)/.exec(proxy.stdout())?.[1], 20_000);
+  await exchange(Number(port), 'PUT /a HTTP/1.1\r\nHost: a\r\nx-user: ann\r\nContent-Length: 1\r\n\r\nb');
+  const line = await until('it is in the log', () => /^.*"hook\.failed".*$/m.exec(stderr)?.[0]);
+  expect(JSON.parse(line)).toMatchObject({
+    ...{ store: 'legacy', part: 'request', method: 'PUT', partition: 'ann' },
+    at: `${join(directory, 'shape.ts')}:3:13`,
+  });
+}, 60_000);
+
 test('one that cannot be used stops the start before anything listens, and doctor says the same', async () => {
   const config = configure('export const hook = { asked: () => ({}) };');
   const started = await runCli(['proxy', '--config', config]);

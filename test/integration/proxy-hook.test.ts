@@ -279,6 +279,9 @@ describe('a hook that fails on a request', () => {
     ['never answers', { request: async () => new Promise<never>(() => {}) }],
     ['names a target of another host', { request: () => ({ target: 'http://elsewhere.example/' }) }],
     ['names a target with a line break', { request: () => ({ target: '/a\r\nX: 1' }) }],
+    ['refuses with a status of its own', { request: () => ({ refuse: 500, detail: 'no' }) as object }],
+    ['refuses without a word', { request: () => ({ refuse: 400 }) as object }],
+    ['returns what is no change', { request: () => 'no' as unknown as object }],
     ['names no method', { request: () => ({ method: 'GET /' }) }],
     ['asks for an answer without its body', { request: () => ({ method: 'HEAD' }) }],
     ['frames the message', { request: () => ({ headers: [['Transfer-Encoding', 'chunked']] }) }],
@@ -300,11 +303,52 @@ describe('a hook that fails on a request', () => {
     });
     expect(answer.body).not.toContain('secret of the hook');
     expect([legacy.connections, gate.endings]).toEqual([0, [{ partition: 'ann', outcome: 'not-sent' }]]);
-    expect(logged.filter(({ event }) => event === 'hook.failed')).toHaveLength(1);
+    const [failed, ...more] = logged.filter(({ event }) => event === 'hook.failed');
+    expect(more).toEqual([]);
+    expect(failed?.fields).toMatchObject({ method: 'PUT', partition: 'ann', part: 'request' });
     // The proxy goes on.
     expect(
       (await exchange(port, 'GET /.well-known/onewriter/health HTTP/1.1\r\nHost: a\r\n\r\n')).startLine,
     ).toBe('HTTP/1.1 200 OK');
+  });
+
+  test('a body over the limit of all is refused with its number, and is no failure of the hook', async () => {
+    const { port, legacy, logged } = await startHooked(rpc, { limits: { bodyBytes: 1_000 } });
+    const head = 'PUT /a HTTP/1.1\r\nHost: a\r\nx-user: ann\r\nTransfer-Encoding: chunked\r\n\r\n';
+    const answer = await exchange(port, `${head}7d0\r\n${'x'.repeat(2_000)}\r\n0\r\n\r\n`);
+    expect(answer.startLine).toBe('HTTP/1.1 413 Payload Too Large');
+    expect(problemIn(answer)['detail']).toContain('proxy.limits.bodyBytes (1000)');
+    expect([legacy.connections, logged.filter(({ event }) => event === 'hook.failed')]).toEqual([0, []]);
+  });
+
+  test.each([
+    [400, 'HTTP/1.1 400 Bad Request', 'hook-cannot-read'],
+    [422, 'HTTP/1.1 422 Unprocessable Entity', 'hook-refused'],
+  ] as const)('may refuse with %i instead, in its own words', async (refuse, startLine, code) => {
+    const hook: StoreHook = {
+      readsBody: () => true,
+      request: ({ body }) =>
+        String(body) === 'good' ? undefined : { refuse, detail: 'The body is no JSON.' },
+    };
+    const { port, legacy, gate, logged } = await startHooked(hook);
+    const answer = await exchange(port, request('PUT', '/a', 'nonsense'));
+    expect(answer.startLine).toBe(startLine);
+    expect(problemIn(answer)).toMatchObject({ code, detail: 'The body is no JSON.', sent: 'no' });
+    expect([legacy.connections, gate.endings]).toEqual([0, [{ partition: 'ann', outcome: 'not-sent' }]]);
+    expect(logged.filter(({ event }) => event === 'hook.failed')).toEqual([]);
+    expect((await exchange(port, request('PUT', '/a', 'good'))).startLine).toBe('HTTP/1.1 200 OK');
+  });
+
+  test('a key that means nothing is named in the log', async () => {
+    const routes = [{ path: '/:file' }];
+    const { port, logged } = await startHooked(
+      { request: () => ({ headerz: [] }) as object },
+      { config: { routes } },
+    );
+    await exchange(port, request('PUT', '/a', 'hello'));
+    const [failed] = logged.filter(({ event }) => event === 'hook.failed');
+    expect(failed?.fields['error']).toMatch(/the key headerz, which means nothing/);
+    expect(failed?.fields['route']).toBe('/:file');
   });
 
   test('a body over the limit is refused, and nothing is sent', async () => {
@@ -362,6 +406,7 @@ describe('a hook that fails on an answer', () => {
       },
     ],
     ['never answers', { answer: async () => new Promise<never>(() => {}) }],
+    ['returns a key that means nothing', { answer: () => ({ headerz: [] }) as object }],
     ['makes an interim answer of it', { answer: () => ({ status: 100 }) }],
     ['splits a header', { answer: () => ({ headers: [['X-A', '1\r\n\r\nbody']] }) }],
     ['replaces a body that it did not ask for', { answer: () => ({ body: Buffer.from('b') }) }],
@@ -370,7 +415,10 @@ describe('a hook that fails on an answer', () => {
     async (_why, hook) => {
       const { port, gate, doubted } = await startHooked(hook, { settings: { timeoutMs: 50 } });
       const answer = await exchange(port, request('PUT', '/a', 'hello'));
-      expect(problemIn(answer)).toMatchObject({ code: 'hook-failed', sent: 'yes', store: 'legacy' });
+      expect(problemIn(answer)).toMatchObject({
+        ...{ code: 'hook-failed', sent: 'yes', store: 'legacy' },
+        title: 'The request or its answer could not be given the form of the other side',
+      });
       expect(answer.body).not.toContain('secret of the hook');
       expect(gate.endings).toEqual([{ partition: 'ann', outcome: 'in-doubt' }]);
       expect(doubted).toHaveLength(1);
