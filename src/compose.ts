@@ -27,6 +27,7 @@ import { startObserving } from './observe-role.ts';
 import { pause } from './pause.ts';
 import { ProxyProcesses } from './processes/processes.ts';
 import { openKeys, ProxyRole } from './proxy-role.ts';
+import { watchReach } from './stores/reach.ts';
 import { restConnectorOf } from './stores/rest/store.ts';
 import { createSync, type Sync } from './sync/create.ts';
 import { copyTargets } from './sync/writers.ts';
@@ -298,6 +299,8 @@ async function startAdmin(
     deadLetters: () => sync.deadLetters.total(),
     letters: sync.deadLetters,
     backfills: () => sync.backfills(),
+    pollFailure: () => sync.pollFailure(),
+    unreachable: watchReach(config.stores),
     cohorts: {
       list: () => listCohorts(config, made),
       put: (name, selection, by, reason) => made.put(name, { name, selection, by, reason }),

@@ -244,8 +244,19 @@ export const backfillAnswer = z.object({
 });
 export type BackfillAnswer = z.output<typeof backfillAnswer>;
 
+const troubles = {
+  unreachable: z
+    .array(z.object({ store, detail: z.string() }))
+    .describe('Stores to which the admin process cannot open a connection now.'),
+  pollFailure: z
+    .object({ sinceMs: milliseconds, atMs: milliseconds, detail: z.string() })
+    .nullable()
+    .describe('Why the last poll did not reach its end, and since when none did, by the Redis clock.'),
+};
+
 export const syncAnswer = z.object({
   lagMs: milliseconds.nullable().describe('Null before the first poll that reached the end.'),
+  ...troubles,
   deadLetters: count,
   backfills: z
     .array(backfillAnswer)
@@ -302,6 +313,7 @@ export const statusAnswer = z.object({
   counts: countsAnswer,
   flips: z.array(flipAnswer).describe('Newest first; of one cohort where one was asked for.'),
   lagMs: milliseconds.nullable(),
+  ...troubles,
   deadLetters: count,
   inDoubt: z.object({ writes: count, partitions: z.array(z.string()).describe('The first ones.') }),
   members: count,

@@ -11,7 +11,9 @@ import type { CopyDesk, Ledger, Registry, StoreReader } from '../core/ports.ts';
 import type { Transition } from '../core/view.ts';
 import type { RestoreOrder, RestoreRefusal, RestoreReport } from '../ledger/restore.ts';
 import type { Log } from '../log.ts';
+import type { StoreTrouble } from '../stores/reach.ts';
 import type { BackfillProgress } from '../sync/backfill.ts';
+import type { PollFailure } from '../sync/progress.ts';
 import type { AuditLog } from './audit.ts';
 
 export interface DeadLetterEntry {
@@ -48,6 +50,10 @@ export interface AdminParts {
   readonly deadLetters?: () => Promise<number>;
   /** First copies under way, and the last that ended of each kind. */
   readonly backfills?: () => Promise<readonly BackfillProgress[]>;
+  /** Why polls do not reach their end, and since when; undefined while they do. */
+  readonly pollFailure?: () => Promise<PollFailure | undefined>;
+  /** Stores that this process cannot reach now. */
+  readonly unreachable?: () => Promise<readonly StoreTrouble[]>;
   /** Records that could not be copied, oldest first; `retry` rings for one again, undefined if it is not there. */
   readonly letters?: {
     list(): Promise<DeadLetterEntry[]>;

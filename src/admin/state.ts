@@ -7,6 +7,7 @@ import {
   type BackfillAnswer,
   deadLetterAnswer,
   deadLettersAnswer,
+  type StatusAnswer,
   statusAnswer,
   syncAnswer,
 } from './answers.ts';
@@ -42,7 +43,8 @@ export function stateOperations(parts: AdminParts): Operation[] {
       summary: 'How late the copies are, what could not be copied, what the connectors can do.',
       answer: syncAnswer,
       run: async () => {
-        const [lagMs, deadLetters, backfills = []] = await Promise.all([
+        const [troubles, lagMs, deadLetters, backfills = []] = await Promise.all([
+          troublesOf(parts),
           parts.copies.lagMs(),
           countDeadLetters(parts),
           parts.backfills?.(),
@@ -52,7 +54,7 @@ export function stateOperations(parts: AdminParts): Operation[] {
         );
         return {
           answer: {
-            ...{ lagMs: lagMs ?? null, deadLetters, capabilities },
+            ...{ lagMs: lagMs ?? null, ...troubles, deadLetters, capabilities },
             backfills: backfills.map(backfillAnswerOf),
           },
         };
@@ -109,16 +111,18 @@ export function stateOperations(parts: AdminParts): Operation[] {
 async function status(parts: AdminParts, cohort: string | undefined): Promise<Reply> {
   const partitions = cohort === undefined ? undefined : await parts.flips.partitionsOf(cohort);
   if (cohort !== undefined && partitions === undefined) return noSuchCohort(parts, cohort);
-  const [census, flips, lagMs, deadLetters, members, durabilityGaps, doubts, regression] = await Promise.all([
-    takeCensus(censusParts(parts)),
-    parts.flips.flips(),
-    parts.copies.lagMs(),
-    countDeadLetters(parts),
-    parts.ledger.members(),
-    parts.ledger.durabilityGaps(),
-    parts.doubts?.unsettled() ?? [],
-    parts.ledger.regression(),
-  ]);
+  const [troubles, census, flips, lagMs, deadLetters, members, durabilityGaps, doubts, regression] =
+    await Promise.all([
+      troublesOf(parts),
+      takeCensus(censusParts(parts)),
+      parts.flips.flips(),
+      parts.copies.lagMs(),
+      countDeadLetters(parts),
+      parts.ledger.members(),
+      parts.ledger.durabilityGaps(),
+      parts.doubts?.unsettled() ?? [],
+      parts.ledger.regression(),
+    ]);
   const selected = partitions && new Set(partitions);
   const newcomers = cohort === undefined ? undefined : newcomersOf(cohort, partitions ?? [], census, flips);
   const inDoubt = doubts.filter(({ partition }) => selected?.has(partition) ?? true);
@@ -128,6 +132,7 @@ async function status(parts: AdminParts, cohort: string | undefined): Promise<Re
       counts: census.count(partitions ?? census.names()),
       flips: shown.slice(0, flipsShown),
       lagMs: lagMs ?? null,
+      ...troubles,
       deadLetters,
       inDoubt: {
         writes: inDoubt.length,
@@ -140,6 +145,12 @@ async function status(parts: AdminParts, cohort: string | undefined): Promise<Re
       regression: regression ?? null,
     },
   };
+}
+
+/** What a person must hear of who wonders why copies are late, or users get errors. */
+async function troublesOf(parts: AdminParts): Promise<Pick<StatusAnswer, 'unreachable' | 'pollFailure'>> {
+  const [unreachable = [], pollFailure] = await Promise.all([parts.unreachable?.(), parts.pollFailure?.()]);
+  return { unreachable: [...unreachable], pollFailure: pollFailure ?? null };
 }
 
 function backfillAnswerOf(progress: BackfillProgress): BackfillAnswer {

@@ -53,8 +53,9 @@ export interface ForwardReport {
   /** Of the answer that the client got, or would have got. */
   readonly status: number;
   readonly outcome: WriteOutcome | undefined;
-  /** Why the exchange failed, if it did. */
+  /** Why the exchange failed, and how far it was, if it did. */
   readonly cause?: Error;
+  readonly stage?: FailedStage;
   /** Answered without an exchange, because of its key. */
   readonly byKey?: 'replayed' | 'refused';
   /** An event stream that was ended because its partition had moved, or the proxy was told to end. */
@@ -308,10 +309,18 @@ class Forwarding implements UpstreamListener {
       : bodyIsLate
         ? (keyed?.waitsFor ?? bodyTooSlow)
         : failureBy(cause, this.#timeIsUp ? 'timeout' : stage, at);
-    const settled = this.#finish(this.#sending ? 'in-doubt' : 'not-sent', { cause });
+    const settled = this.#finish(this.#sending ? 'in-doubt' : 'not-sent', {
+      ...{ cause, stage: this.#stageOf(stage) },
+    });
     if (this.#clientGone) return;
     if (response.headersSent) breakOff(request, response);
     else this.#afterKey(settled, () => answer(failure));
+  }
+
+  /** Whose time was up: it is not the store that is slow while the client is still sending. */
+  #stageOf(stage: FailedStage): FailedStage {
+    if (!this.#timeIsUp) return stage;
+    return this.#exchange !== undefined && this.#upload?.received !== false ? 'timeout' : 'cancelled';
   }
 
   // --- what happens at the client --------------------------------------------------------------------
@@ -358,7 +367,7 @@ class Forwarding implements UpstreamListener {
   /** Resolves when the write's key, if it has one, tells how the write ended, or after a bounded wait. */
   #finish(
     outcome: WriteOutcome,
-    why: Pick<ForwardReport, 'cause' | 'byKey' | 'streamEnded'> = {},
+    why: Pick<ForwardReport, 'cause' | 'stage' | 'byKey' | 'streamEnded'> = {},
   ): Promise<void> | undefined {
     if (this.#over) return undefined;
     this.#over = true;

@@ -22,6 +22,7 @@ import { placeIn } from './hook-checks.ts';
 import { type HookParts, HookedUpstreams } from './hooked-upstream.ts';
 import { KeyedWrites } from './idempotency.ts';
 import { createContext, type ProxyContext } from './serve.ts';
+import { Outages } from './outages.ts';
 import { newServer } from './server.ts';
 import { Upgrades } from './upgrade.ts';
 import { Upstream } from './upstream.ts';
@@ -92,6 +93,7 @@ export function createProxy(parts: ProxyParts): Proxy {
     keys && new KeyedWrites({ keys, stores: config.stores, log, bytesMax: limits.keyedBytes });
   const bodies = new Bodies({ bytesMax: limits.inspectedBytes, timeoutMs: limits.inspectMs });
   const hooked = hookedUpstreams(parts, upstreams);
+  const outages = new Outages({ log });
   const contextOf = (terms: Terms): ProxyContext => {
     const { homes = everyHomeIsKnown, directory = emptyDirectory, links = noLinks } = terms;
     const holds = new Holds(terms.gate, {
@@ -101,7 +103,7 @@ export function createProxy(parts: ProxyParts): Proxy {
     });
     const shared = {
       ...{ doorbell: parts.doorbell, log, nowMs, bodies, keyedWrites, counters, upstreams, hooked },
-      eventStreams: new EventStreams(),
+      ...{ eventStreams: new EventStreams(), outages },
     };
     return createContext({ ...terms, ...shared, homes, directory, links, holds });
   };

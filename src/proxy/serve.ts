@@ -36,6 +36,7 @@ import {
   type Identity,
 } from './identify.ts';
 import { noticeAnonymousWrite, noticeRead } from './notice.ts';
+import type { Outages } from './outages.ts';
 import { peerTest } from './peers.ts';
 import { shapedAnswer, trailersFor, wayTo } from './outgoing.ts';
 import { Shape } from './shape.ts';
@@ -64,6 +65,7 @@ export interface ProxyContext {
   /** Undefined: an Idempotency-Key is only passed on. */
   readonly keyedWrites: KeyedWrites | undefined;
   readonly counters: ProxyCounters;
+  readonly outages: Outages;
   readonly headerRules: RequestHeaderRules;
   readonly upstreams: Readonly<Record<StoreName, Upstream>>;
   /** Of stores with a hook. */
@@ -98,6 +100,7 @@ export function createContext(
     | 'bodies'
     | 'keyedWrites'
     | 'counters'
+    | 'outages'
     | 'upstreams'
     | 'hooked'
   >,
@@ -303,11 +306,13 @@ function admitAndForward(
       eventStreams: context.eventStreams,
       answer: (failure) => refuse(context, request, response, failure),
       bug: (error) => endOnBug(context, request, error),
-      ended: ({ status, outcome, cause, byKey, streamEnded }) => {
+      ended: ({ status, outcome, cause, stage, byKey, streamEnded }) => {
         context.counters.underWay -= 1;
         if (streamEnded === true) context.counters.closedAtFence += 1;
         if (byKey === 'replayed') context.counters.replayed += 1;
         if (byKey !== undefined) return;
+        if (cause === undefined) context.outages.answered(store);
+        else if (stage !== undefined) context.outages.failed(store, stage, cause);
         context.counters.requests[store][matched.access][
           cause === undefined ? statusClass(status) : 'broken'
         ] += 1;

@@ -283,8 +283,9 @@ class Upgrade {
   }
 
   #fail(stage: FailedStage, cause: Error): void {
-    const { passage, refuse } = this.#order;
+    const { context, passage, refuse } = this.#order;
     const sending = this.#sending;
+    context.outages.failed(passage.store, stage, cause);
     this.#settle(sending ? 'in-doubt' : 'not-sent', 'broken');
     refuse(failureBy(cause, stage, { store: passage.store, access: 'write', sending }));
   }
@@ -308,7 +309,9 @@ class Upgrade {
   }
 
   #count(status: StatusClass): void {
-    this.#order.context.counters.requests[this.passage.store].write[status] += 1;
+    const { counters, outages } = this.#order.context;
+    counters.requests[this.passage.store].write[status] += 1;
+    if (status !== 'broken') outages.answered(this.passage.store);
   }
 
   #settle(outcome: WriteOutcome, status?: StatusClass): void {

@@ -20,7 +20,7 @@ import { SyncDesk } from './desk.ts';
 import { BatchingDoorbell } from './doorbell.ts';
 import type { Log } from '../log.ts';
 import { Poller } from './poll.ts';
-import { Progress } from './progress.ts';
+import { type PollFailure, Progress } from './progress.ts';
 import { queueOptions, SyncWorkers } from './worker.ts';
 import { makeWriters } from './writers.ts';
 
@@ -57,6 +57,8 @@ export interface Sync {
   backlog(): Promise<number>;
   /** First copies under way, and the last that ended of each kind. */
   backfills(): Promise<readonly BackfillProgress[]>;
+  /** Undefined while polls reach their end. */
+  pollFailure(): Promise<PollFailure | undefined>;
   /** Begins to poll and to copy in this process. Without it, only the desk copies. */
   startWorkers(): Promise<void>;
   /** Ends within seconds; safe to call twice. */
@@ -127,11 +129,12 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     deadLetters: deadLetterDesk(letters, backlog),
     backlog: () => backlog.count(),
     backfills: () => backfills.progress(),
+    pollFailure: () => progress.pollFailure(),
     startWorkers: async () => {
       if (workers !== undefined) return;
       blocking = connectForWorkers(settings.redis, log);
       workers = new SyncWorkers({
-        ...{ poller, backfills, backlog, letters, ledger, log, attempts },
+        ...{ poller, progress, backfills, backlog, letters, ledger, log, attempts },
         connection: blocking,
         ...{ control: queues.control, scan: queues.scan },
         copier: { copies, desk, backlog, letters, log },

@@ -23,6 +23,11 @@ const sweepSchema = z.object({
 });
 export type SweepProgress = z.output<typeof sweepSchema>;
 
+const failureField = 'failure';
+const failureSchema = z.object({ sinceMs: z.number(), atMs: z.number(), detail: z.string() });
+/** Of the polls: since when none reached its end, by Redis's clock, and why the last did not. */
+export type PollFailure = z.output<typeof failureSchema>;
+
 export class Progress {
   readonly #redis: Redis;
 
@@ -56,6 +61,20 @@ export class Progress {
 
   saveReached(ms: number): Promise<void> {
     return this.#write('reached', ms);
+  }
+
+  async pollFailure(): Promise<PollFailure | undefined> {
+    const text = await this.#redis.hget(syncKeys.progress, failureField);
+    return text === null ? undefined : failureSchema.parse(JSON.parse(text));
+  }
+
+  async pollFailed(atMs: number, detail: string): Promise<void> {
+    const before = await this.pollFailure();
+    await this.#write(failureField, { sinceMs: before?.sinceMs ?? atMs, atMs, detail });
+  }
+
+  async pollSucceeded(): Promise<void> {
+    await this.#redis.hdel(syncKeys.progress, failureField);
   }
 
   async #read(field: string): Promise<unknown> {

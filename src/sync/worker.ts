@@ -21,6 +21,7 @@ import type { DeadLetters } from './dead-letters.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import type { Poller } from './poll.ts';
+import type { Progress } from './progress.ts';
 
 export interface WorkerParts {
   /** For workers: blocks, and waits for Redis as long as it takes. */
@@ -30,6 +31,7 @@ export interface WorkerParts {
   readonly backfills: Pick<Backfills, 'segment' | 'underWay'>;
   readonly copier: CopierParts;
   readonly poller: Poller;
+  readonly progress: Pick<Progress, 'pollFailed' | 'pollSucceeded'>;
   readonly backlog: Backlog;
   readonly letters: DeadLetters;
   readonly readers: readonly StoreReader[];
@@ -134,11 +136,13 @@ export class SyncWorkers {
     const startedMs = performance.now();
     try {
       await poller.poll(this.#stopping.signal);
+      await this.#parts.progress.pollSucceeded();
       await this.#askForSegments();
       if (this.#pollFailure !== '') log('info', 'sync.poll-recovered', {});
       this.#pollFailure = '';
     } catch (error) {
       if (this.#stopping.signal.aborted) return;
+      await this.#notePollFailure(error);
       if (error instanceof StoreFailure && error.kind === 'denied') this.#pauseForDenied(error);
       else if (sentenceOf(error) !== this.#pollFailure) {
         this.#pollFailure = sentenceOf(error);
@@ -148,6 +152,16 @@ export class SyncWorkers {
       // A pass over a large store must leave it at least as much rest as it took.
       const endedMs = performance.now();
       this.#restUntilMs = endedMs + Math.min(longestRestMs, endedMs - startedMs);
+    }
+  }
+
+  /** For whoever asks how the copies are; without Redis nobody can ask. */
+  async #notePollFailure(error: unknown): Promise<void> {
+    const { ledger, progress } = this.#parts;
+    try {
+      await progress.pollFailed(await ledger.nowMs(), sentenceOf(error));
+    } catch {
+      // The log says what is wrong with Redis.
     }
   }
 

@@ -263,6 +263,12 @@ describe('a role that cannot start', () => {
   });
 });
 
+test('a store that has died is named by status', async () => {
+  await app.stop();
+  const { stdout } = await cli('status');
+  expect(stdout).toMatch(/app +UNREACHABLE: http:\S+ cannot be reached \(ECONNREFUSED\)/);
+});
+
 function listening(): Promise<Server> {
   return new Promise((resolve) => {
     const server = createServer((socket) => socket.destroy()).listen(0, '127.0.0.1', () => resolve(server));

@@ -57,6 +57,24 @@ describe('plan', () => {
   });
 });
 
+describe('a store that fails', () => {
+  test.each([[['status']], [['sync', 'status']]])(
+    'is named by %j, with what was the last error',
+    async (argv) => {
+      rig.unreachable = [{ store: 'app', detail: 'http://app cannot be reached (ECONNREFUSED)' }];
+      rig.pollFailure = { sinceMs: 1_000, atMs: 9_000, detail: 'legacy did not answer GET /notes' };
+      const { exit, stdout } = await cli(...argv);
+      expect(exit).toBe(0);
+      expect(stdout).toMatch(/app +UNREACHABLE: http:\/\/app cannot be reached \(ECONNREFUSED\)/);
+      expect(stdout).toMatch(
+        /polls +fail since 1970-01-01T00:00:01.000Z, the last because legacy did not answer GET \/notes/,
+      );
+      const { events } = await cli(...argv, '--json');
+      expect(events.at(-1)).toMatchObject({ unreachable: rig.unreachable, pollFailure: rig.pollFailure });
+    },
+  );
+});
+
 describe('sync status', () => {
   test('says how far a first copy is, and when it should end', async () => {
     rig.backfills = [

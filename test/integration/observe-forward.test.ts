@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { type ObserveRig, startObserveRig } from '../support/observe.ts';
 import { answerOk, exchange, RawClient } from '../support/raw-http.ts';
+import { closedPort } from '../support/unreachable.ts';
 import { until } from '../support/until.ts';
 
 let rig: ObserveRig;
@@ -261,6 +262,15 @@ describe('what legacy would believe because of who it comes from', () => {
       ...['X-Real-IP: 10.9.9.9', 'X-Original-URL: /admin', 'X-Rewrite-URL: /admin', 'X-Other: 1'],
       ...['X-Forwarded-For: 10.9.9.9, 127.0.0.1', 'X-Forwarded-Proto: http', 'X-Forwarded-Host: h'],
     ]);
+  });
+
+  test('a legacy that nobody can reach is told of once, however many requests it costs', async () => {
+    const one = await startObserveRig({ legacy: { url: `http://127.0.0.1:${await closedPort()}` } });
+    for (const path of ['/a', '/b', '/c']) await exchange(one.port, lines(`GET ${path} HTTP/1.1`, 'Host: h'));
+    const told = one.logged.filter(({ event }) => event === 'upstream.failing');
+    expect(told.map(({ fields }) => [fields['store'], fields['stage']])).toEqual([['legacy', 'unreachable']]);
+    expect(told[0]?.fields['error']).toContain('ECONNREFUSED');
+    await one.stop();
   });
 
   test('what the configuration sets and removes counts as always', async () => {

@@ -31,6 +31,8 @@ describe('the store cannot be reached', () => {
     const again = await exchange(rig.port, read);
     expect(problem(again.body)).toMatchObject({ code: 'upstream-refused', status: 502 });
     expect(problem(again.body)['sent']).toBeUndefined();
+    const failing = rig.logged.filter(({ event }) => event === 'upstream.failing');
+    expect(failing.map(({ fields }) => [fields['store'], fields['stage']])).toEqual([['legacy', 'refused']]);
   });
 
   test('many waiting requests of a store that refuses all get their 502, and the proxy lives on', async () => {

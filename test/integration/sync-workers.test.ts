@@ -34,6 +34,8 @@ describe('the first copy', () => {
   test('takes everything over, fills the registry, and ends with little lag', async () => {
     const records = Array.from({ length: 40 }, (_, at) => appointment(`r${at}`, `user-${at % 5}`));
     await start({ legacy: { paging: 'cursor', pageSize: 7, records } });
+    const failure = await until('why is kept', () => rig.sync.pollFailure());
+    expect(failure).toMatchObject({ detail: expect.stringContaining('422') as unknown });
     expect(await rig.sync.desk.lagMs()).toBeUndefined();
     await rig.sync.startWorkers();
     await copied(...records.map(({ id }) => id));
@@ -115,6 +117,7 @@ test('a kind that cannot be read keeps no list by partition waiting', async () =
   rig.legacy.intercept = ({ path }) => (path === '/notes' ? { status: 200, body: { data: [] } } : undefined);
   rig.app.intercept = rig.legacy.intercept;
   await until('a whole round', async () => (await rig.sync.desk.lagMs()) !== undefined);
+  await until('it is over', async () => (await rig.sync.pollFailure()) === undefined);
   expect(await sweptTo()).toHaveProperty('reachedMs');
 });
 

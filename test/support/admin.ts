@@ -19,6 +19,8 @@ import { DirectoryMoves } from '../../src/handoff/directory.ts';
 import { MemberWatch } from '../../src/handoff/members.ts';
 import { RedisDirectory } from '../../src/ledger/directory.ts';
 import { RedisLedger } from '../../src/ledger/ledger.ts';
+import type { StoreTrouble } from '../../src/stores/reach.ts';
+import type { PollFailure } from '../../src/sync/progress.ts';
 import { loadedWith } from './config.ts';
 import { openLedger, type TestLedger } from './ledger.ts';
 import type { TestRedis } from './redis.ts';
@@ -38,6 +40,9 @@ export interface AdminRig {
   /** What comparing a partition says; by default both sides are empty and equal. */
   compare: (partition: string) => PartitionComparison | Promise<PartitionComparison>;
   readonly logged: string[];
+  /** What this process cannot reach, and why polls fail; nothing by default. */
+  unreachable: readonly StoreTrouble[];
+  pollFailure: PollFailure | undefined;
   /** How far first copies are; none by default. */
   backfills: readonly BackfillProgress[];
   /** What the configuration says now; it can change without a restart. */
@@ -110,6 +115,8 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     },
     log: (_level, event, fields) => logged.push(`${event} ${JSON.stringify(fields)}`),
     backfills: async () => rig.backfills,
+    unreachable: async () => rig.unreachable,
+    pollFailure: async () => rig.pollFailure,
     recheckMs: 1,
   });
   const { host, port } = await admin.listen();
@@ -119,6 +126,8 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     ...{ url, parts, audit, redis, desk, logged },
     compare: nothingDiffers,
     backfills: [],
+    unreachable: [],
+    pollFailure: undefined,
     rules: config,
     call: async (method, path, { token = tokens.operator, body, text, type } = {}) => {
       const response = await fetch(`${url}${path}`, {

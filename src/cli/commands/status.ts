@@ -7,6 +7,7 @@ import { exitCodes, exitOfFlip, refusal, type Attempt } from '../exit.ts';
 import { type Output, plain } from '../output.ts';
 import { deadlineOf, poll } from '../wait.ts';
 import { showFlipPartitions } from './show-flip-partitions.ts';
+import { troubleRows } from './troubles.ts';
 
 const watchEveryMs = 1_000;
 
@@ -106,6 +107,7 @@ function show(output: Output, value: StatusAnswer, cohort: string | undefined): 
   const rows = [
     ['phases', `${byPhase.open} open, ${byPhase.fenced} fenced, ${byPhase.committed} committed`],
     ['copies', value.lagMs === null ? 'no complete poll yet' : `${Math.round(value.lagMs)} ms behind`],
+    ...troubleRows(value),
     ['dead letters', String(value.deadLetters)],
     ['in doubt', inDoubtLine(value)],
     ['members', String(value.members)],

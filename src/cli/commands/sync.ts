@@ -3,6 +3,7 @@ import { type BackfillAnswer, deadLetterAnswer, deadLettersAnswer, syncAnswer } 
 import type { Command } from '../command.ts';
 import { exitCodes, refusal } from '../exit.ts';
 import { plain } from '../output.ts';
+import { troubleRows } from './troubles.ts';
 
 const lettersShown = 50;
 
@@ -21,10 +22,11 @@ const status: Command = {
     if (!listed.ok) return listed.refusal;
     const { deadLetters } = listed.value;
     const { output } = context;
-    const { backfills, lagMs } = sync.value;
-    output.event('sync', { lagMs, deadLetters, backfills });
+    const { backfills, lagMs, unreachable, pollFailure } = sync.value;
+    output.event('sync', { lagMs, unreachable, pollFailure, deadLetters, backfills });
     output.table([
-      ['copies', lagMs === null ? 'no complete poll yet' : `${lagMs} ms behind`],
+      ['copies', lagMs === null ? 'no complete poll yet' : `${Math.round(lagMs)} ms behind`],
+      ...troubleRows(sync.value),
       ...backfills.map((backfill) => [`first copy of ${plain(backfill.kind)}`, sentenceOf(backfill)]),
       ['dead letters', String(sync.value.deadLetters)],
     ]);

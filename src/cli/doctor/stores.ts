@@ -1,5 +1,4 @@
 /** Checks of a store: does it answer, do its lists hold what the configuration says, does its guard answer. */
-import { connect } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import type { Config } from '../../config/schema.ts';
 import type { StoreName } from '../../core/ownership.ts';
@@ -7,6 +6,7 @@ import type { KindCapabilities, StoreReader } from '../../core/ports.ts';
 import { loadHook } from '../../proxy/hook.ts';
 import { unlimited } from '../../stores/budget.ts';
 import { storeTlsOf } from '../../stores/connect.ts';
+import { whyUnreachable } from '../../stores/reach.ts';
 import { RestGuardCalls } from '../../stores/rest/guard-calls.ts';
 import { createRestStore, type RestStore } from '../../stores/rest/store.ts';
 import { fail, type Finding, lookMs, ok, sentenceOf, warn } from './finding.ts';
@@ -15,7 +15,7 @@ import { fail, type Finding, lookMs, ok, sentenceOf, warn } from './finding.ts';
 export async function checkReach(config: Config, name: StoreName): Promise<Finding[]> {
   const { url } = config.stores[name];
   const setting = `stores.${name}`;
-  const unreachable = await whyUnreachable(url);
+  const unreachable = await whyUnreachable(url, lookMs);
   if (unreachable !== undefined) {
     return [
       fail(setting, `${url} cannot be reached (${unreachable})`, `Start it, or correct ${setting}.url.`),
@@ -226,20 +226,4 @@ async function whyUntrusted(name: StoreName, config: Config): Promise<string | u
   } catch (error) {
     return sentenceOf(error);
   }
-}
-
-/** Undefined where a TCP connection opens. */
-function whyUnreachable(address: string): Promise<string | undefined> {
-  const url = new URL(address);
-  const port = url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port);
-  return new Promise((settle) => {
-    const socket = connect({ host: url.hostname.replace(/^\[|\]$/g, ''), port, timeout: lookMs });
-    const end = (why: string | undefined): void => {
-      socket.destroy();
-      settle(why);
-    };
-    socket.once('connect', () => end(undefined));
-    socket.once('timeout', () => end(`no connection within ${lookMs} ms`));
-    socket.once('error', (error: Error & { code?: string }) => end(error.code ?? error.message));
-  });
 }

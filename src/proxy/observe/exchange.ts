@@ -35,6 +35,8 @@ export interface ExchangeReport {
   readonly answerBytes: number;
   /** Legacy has been sent all of it, or part of it. */
   readonly sent: boolean;
+  /** Why it has no whole answer, where that is known. */
+  readonly error?: Error;
 }
 
 export class Exchange implements Carried {
@@ -182,13 +184,13 @@ export class Exchange implements Carried {
     const { request, response, line } = this.#order;
     if (line.stage === 'open') {
       // The client sees what it would have seen: a connection that ends.
-      this.#end(line.clientEnded ? 'client-left' : 'store-broke-off');
+      this.#end(line.clientEnded ? 'client-left' : 'store-broke-off', error);
       if (response.headersSent) breakOff(request, response);
       else request.socket.destroySoon();
       this.#asked.destroy();
       return;
     }
-    this.#end('unreachable');
+    this.#end('unreachable', error);
     request.off('data', this.#onData);
     answerFailure(request, response, this.#unreachable(error), '');
   }
@@ -200,7 +202,7 @@ export class Exchange implements Carried {
     return failureOf('code' in error && error.code === 'ETIMEDOUT' ? 'connect-timeout' : 'refused', at);
   }
 
-  #end(ended: Ending): void {
+  #end(ended: Ending, error?: Error): void {
     if (this.#over) return;
     this.#over = true;
     const { line, body } = this.#order;
@@ -211,6 +213,7 @@ export class Exchange implements Carried {
       ...{ requestBytes: this.#requestBytes, answerBytes: this.#answerBytes },
       // One that waits for its turn has no connection yet.
       sent: line.stage === 'open' && Boolean(this.#asked.socket),
+      ...(error === undefined ? {} : { error }),
     });
   }
 

@@ -17,6 +17,7 @@ import { ByteBudget } from '../byte-budget.ts';
 import { CertificateWatch, readCertificate } from '../certificate.ts';
 import { clientsWithinFiles } from '../crowd.ts';
 import { foldedName } from '../field.ts';
+import { Outages } from '../outages.ts';
 import { peerTest } from '../peers.ts';
 import { clientViewOf, Shape } from '../shape.ts';
 import { outcomeUnknownAt } from '../trouble.ts';
@@ -83,6 +84,7 @@ class RunningObserver implements Observer {
   readonly #config: Config;
   readonly #notes: Notes;
   readonly #log: Log;
+  readonly #outages: Outages;
   readonly #limits: ObserverLimits;
   readonly #legacy: LegacyAddress;
   readonly #headerRules: ObservedHeaderRules;
@@ -101,6 +103,7 @@ class RunningObserver implements Observer {
     this.#config = config;
     this.#notes = notes;
     this.#log = log;
+    this.#outages = new Outages({ log });
     this.#limits = { ...defaultLimits, ...limits };
     const url = new URL(config.stores.legacy.url);
     this.#legacy = { url, tls: storeTlsOf('legacy', config), headerBytesMax };
@@ -226,6 +229,8 @@ class RunningObserver implements Observer {
     const { method, target, atMs, sinceMs } = seen;
     const durationMs = performance.now() - sinceMs;
     this.#noteUnsettled(method, report);
+    if (report.ended === 'answered') this.#outages.answered('legacy');
+    else this.#outages.failed('legacy', report.ended, report.error);
     const note = (judgement: Judgement): void => {
       const tooSlow = this.#isTooSlow(judgement, report, durationMs);
       this.#notes.note({ atMs, durationMs, method, target, judgement, report, tooSlow });
