@@ -3,6 +3,7 @@ import { RedisAuditLog } from './admin/audit.ts';
 import { createAdmin } from './admin/server.ts';
 import { sayCompleteness } from './core/homes.ts';
 import type { RuleSet } from './config/reload.ts';
+import { pinnedRoutesIn } from './config/route-words.ts';
 import type { Config } from './config/schema.ts';
 import type { NamedCohort, Plan } from './core/flip.ts';
 import { storeNames, type StoreName } from './core/ownership.ts';
@@ -298,8 +299,7 @@ async function startAdmin(
     readers: Object.values(sync.readers),
     deadLetters: () => sync.deadLetters.total(),
     letters: sync.deadLetters,
-    backfills: () => sync.backfills(),
-    pollFailure: () => sync.pollFailure(),
+    ...{ backfills: () => sync.backfills(), pollFailure: () => sync.pollFailure() },
     unreachable: watchReach(config.stores),
     cohorts: {
       list: () => listCohorts(config, made),
@@ -359,7 +359,7 @@ function handoffDesk(
     guards: sync.guardCalls,
     acceptLoss: config.ledger.acceptLoss,
     observing: config.proxy.mode === 'observe',
-    pinnedRoutes: config.routes.filter((route) => route.store !== undefined).map((route) => route.path),
+    pinnedRoutes: pinnedRoutesIn(config),
     settings: { ...config.flip, guarded, proof, feedDelayMs: sync.readers.legacy.feedDelayMs },
     plans: new Book<Plan>(redis, 'plans', plansKept),
     flips: new FlipBook(redis),

@@ -8,6 +8,7 @@ import { inBatches } from '../batches.ts';
 import { StoreFailure } from '../core/ports.ts';
 import { type Actor, createAuthenticator, type Role, roleCovers } from './access.ts';
 import type { AuditWatchers } from './events.ts';
+import { problemsOf } from '../config/problems.ts';
 import { openApiDocument } from './openapi.ts';
 import { notAvailableYet, type Operation } from './operation.ts';
 import type { AdminParts } from './parts.ts';
@@ -148,9 +149,11 @@ function inputOf(operation: Operation, request: Request): Input {
   const problems: { path: string; message: string }[] = [];
   const parse = (schema: z.ZodType | undefined, given: unknown): unknown => {
     const parsed = schema?.safeParse(given);
-    if (parsed === undefined || parsed.success) return parsed?.data;
-    for (const { path, message } of parsed.error.issues) {
-      problems.push({ path: path.map(String).join('.'), message });
+    if (schema === undefined || parsed === undefined || parsed.success) return parsed?.data;
+    for (const issue of parsed.error.issues) {
+      // Of several forms none fits: the message of zod does not say what they are.
+      if (issue.code === 'invalid_union') problems.push(...problemsOf([issue], schema, given));
+      else problems.push({ path: issue.path.map(String).join('.'), message: issue.message });
     }
     return undefined;
   };

@@ -9,6 +9,19 @@ import type { ReadableConfig } from './sections.ts';
 type Route = Config['routes'][number];
 type Connector = NonNullable<Config['stores']['legacy']['connector']>;
 
+/** The same for readers, by the keys of docs/configuration.md: what is not there of each; empty for all of it. */
+export const unavailableKeys: Readonly<Record<string, readonly string[]>> = {
+  'sync.rollbackWindow': ['on', 'true'],
+  'routes[].reads': ['copy', 'app'],
+  'routes[].maxStalenessMs': [],
+  'stores.legacy.connector.kind': ['postgres', 'caldav'],
+  'stores.legacy.connector.auth': [],
+  'stores.legacy.connector.freeze': [],
+  'stores.legacy.connector.unfreeze': [],
+  'stores.legacy.connector.records.NAME.writers': [],
+  'stores.legacy.connector.records.NAME.map': [],
+};
+
 /** Every place of the configuration that asks for something this version does not have. */
 export function notAvailableYet(config: ReadableConfig): ConfigProblem[] {
   const { sync, stores } = config;

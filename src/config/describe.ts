@@ -1,6 +1,7 @@
 /** The configuration, described for editors (JSON Schema) and for people (docs/configuration.md). */
 import { z } from 'zod';
 import { alternativesOf, bare, definitionOf, descriptionOf, isOptional, type Schema } from './grammar.ts';
+import { unavailableKeys } from './availability.ts';
 import { configSchema } from './schema.ts';
 
 type JsonSchema = z.core.JSONSchema.JSONSchema;
@@ -68,7 +69,8 @@ In every text, \`\${NAME}\` is replaced by the environment variable of that name
 default where the variable is missing or empty. A missing variable without a default is an error. \`$\${\`
 stands for \`\${\`. A number or a switch can be given this way, too: \`port: "\${PORT:-8080}"\`.
 
-Some keys are understood but not available yet; they are refused with these words.
+Keys that are understood but not available yet are marked **not available yet** below, with the values that are
+meant where others can be used; they are refused with these words.
 
 In the list below, \`[]\` stands for each entry of a list and \`NAME\` for a name of your own. What
 stands below \`stores.legacy.connector\` is the same below \`stores.app.connector\`.`;
@@ -94,7 +96,16 @@ function lineOf(same: readonly Entry[]): string {
   if (first === undefined) return '';
   const types = [...new Set(same.map(({ schema }) => typeOf(schema)))].join(', ');
   const presence = presenceOf(first);
-  return `- \`${first.path}\` (${types}${presence === '' ? '' : `, ${presence}`}): ${descriptionOf(first.schema) ?? ''}`;
+  const line = `- \`${first.path}\` (${types}${presence === '' ? '' : `, ${presence}`}): ${descriptionOf(first.schema) ?? ''}`;
+  return `${line}${markOf(first.path)}`;
+}
+
+function markOf(path: string): string {
+  const values = unavailableKeys[path];
+  if (values === undefined) return '';
+  return values.length === 0
+    ? ' **Not available yet.**'
+    : ` **Not available yet:** ${values.map(asCode).join(', ')}.`;
 }
 
 function typeOf(schema: Schema): string {

@@ -372,7 +372,9 @@ export const configSchema = z.strictObject({
   cohorts: z
     .record(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_.-]*$/), cohortSchema)
     .default({})
-    .describe('Selections of partitions that move together, by name.'),
+    .describe(
+      'Selections of partitions that move together, by name. A change here needs a restart; more are made while it runs by PUT /v1/cohorts/NAME (role admin, docs/admin-api.md).',
+    ),
   flip: flipSchema.prefault({}).describe('How cohorts move.'),
   sync: syncSchema.prefault({}).describe('How the copy is kept up to date.'),
 });

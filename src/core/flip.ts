@@ -13,6 +13,13 @@ export interface BlockedPartition extends Blocker {
   readonly partition: string;
 }
 
+/** Whether what is planned can be taken back afterwards. */
+export interface WayBack {
+  /** `first-write`: of each partition, until its user first writes in the store that it went to. */
+  readonly until: 'always' | 'first-write' | 'never';
+  readonly detail: string;
+}
+
 export interface Plan {
   readonly id: string;
   readonly cohort: string;
@@ -37,6 +44,7 @@ export interface Plan {
   readonly waveSizes: readonly number[];
   /** Routes outside the promise: pinned, or without a partition. */
   readonly pinnedRoutes: readonly string[];
+  readonly wayBack: WayBack;
 }
 
 export const flipStates = [

@@ -13,7 +13,7 @@ import { waveSizes } from '../core/waves.ts';
 import { cutsLinks } from './linked.ts';
 import type { MemberWatch } from './members.ts';
 import { longestWaitMs } from './move-partition.ts';
-import { askAllWritten, isProvenByGuard, withoutGuard } from './way-back.ts';
+import { askAllWritten, isProvenByGuard, wayBackFrom, withoutGuard } from './way-back.ts';
 
 export interface PlanParts {
   readonly ledger: Ledger;
@@ -69,6 +69,7 @@ export async function makePlan(parts: PlanParts, request: PlanRequest): Promise<
     selection: cohort.selection,
     waveSizes: wholeWaves(waveSizes(flip.length, request.waves), flip, partnersOf),
     pinnedRoutes: parts.pinnedRoutes,
+    wayBack: wayBackFrom(to, parts),
   };
 }
 

@@ -4,10 +4,10 @@
  * here before anything is fenced, so that no user is paused in vain; what counts is asked again in the fence.
  */
 import { inBatches } from '../batches.ts';
-import type { Blocker, OrderRefusal, Plan } from '../core/flip.ts';
+import type { Blocker, OrderRefusal, Plan, WayBack } from '../core/flip.ts';
 import { writtenSinceSeal } from '../core/guard.ts';
 import type { HandoffSettings } from '../core/handoff.ts';
-import type { StoreName } from '../core/ownership.ts';
+import { otherStore, type StoreName } from '../core/ownership.ts';
 import type { GuardCalls } from '../core/ports.ts';
 import { sentenceOf } from '../log.ts';
 
@@ -20,6 +20,34 @@ const waysOut =
 
 export function isProvenByGuard({ proof }: Pick<HandoffSettings, 'proof'>, from: StoreName): boolean {
   return proof?.[from] === 'unwritten';
+}
+
+/** What an operator must know before a move: whether there is a way back from `to`, and until when. */
+export function wayBackFrom(
+  to: StoreName,
+  {
+    settings,
+    guarded,
+    writable,
+  }: {
+    readonly settings: Pick<HandoffSettings, 'proof'>;
+    readonly guarded: Readonly<Record<StoreName, boolean>>;
+    readonly writable: readonly StoreName[];
+  },
+): WayBack {
+  const back = otherStore(to);
+  if (!isProvenByGuard(settings, to) && writable.includes(back)) {
+    return { until: 'always', detail: `flip to ${back} again; what is written in ${to} is copied to it` };
+  }
+  const notCopied = `nothing is copied from ${to} to ${back}`;
+  if (isProvenByGuard(settings, to) && guarded[to]) {
+    return {
+      until: 'first-write',
+      detail: `of each partition until its users first write in ${to}; from then on there is none, because ${notCopied}`,
+    };
+  }
+  const detail = `NONE: what moves stays in ${to}, because ${notCopied} and ${to} has no guard (stores.${to}.guard) that could prove that nothing would be lost`;
+  return { until: 'never', detail };
 }
 
 /** Why this partition cannot leave `from` without a copy; undefined while its guard says that nothing is lost. */

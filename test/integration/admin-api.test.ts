@@ -129,6 +129,21 @@ describe('what a request must hold', () => {
     },
   );
 
+  test('a cohort of no known form is told which forms there are', async () => {
+    const put = async (body: object): Promise<string> => {
+      const answer = await rig.call('PUT', '/v1/cohorts/next', { token: tokens.admin, body });
+      expect(answer.status).toBe(400);
+      return String(answer.body['detail']);
+    };
+    const reason = 'next ones';
+    for (const selection of [undefined, ['u1'], { users: ['u1'] }]) {
+      const detail = await put({ reason, ...(selection === undefined ? {} : { selection }) });
+      for (const word of ['selection', 'partitions', 'percent', 'salt', 'where'])
+        expect(detail).toContain(word);
+    }
+    expect(await put({ reason, selection: { percent: 5 } })).toContain('selection.salt: is missing');
+  });
+
   test('every problem of a body is listed, not the first', async () => {
     const answer = await rig.call('POST', '/v1/flips', { body: { to: 'nowhere', surprise: 1 } });
     const problems = answer.body['problems'] as { path: string }[];

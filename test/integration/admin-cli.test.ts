@@ -37,6 +37,7 @@ describe('plan', () => {
     expect(result.exit).toBe(2);
     expect(result.stdout.trimEnd().split('\n').at(-1)).toBe('Plan: 2 to flip, 0 blocked, 0 to reverse');
     expect(result.stdout).toContain('/login');
+    expect(result.stdout).toContain('Way back: until the first write\n');
     expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({ cohort: 'pilot', flip: ['u1', 'u2'] });
   });
 
@@ -49,6 +50,8 @@ describe('plan', () => {
     expect(result.exit).toBe(8);
     expect(result.stdout).toContain('no-members: start a proxy');
     expect(result.stdout).toContain('guard-unreachable: mount the guard');
+    expect(result.stdout).toMatch(/would flip +2 /);
+    expect(result.stdout.trimEnd().split('\n').at(-1)).toMatch(/^Plan: nothing can move; 2 would flip /);
   });
 
   test('with --json the first line is the version', async () => {

@@ -218,6 +218,7 @@ describe('a plan', () => {
       blockers: [],
       waveSizes: [1, 5, 6],
       pinnedRoutes: ['/login'],
+      wayBack: { until: 'never' },
     });
     expect((await rig.ledger.ledger.touched()).size).toBe(0);
   });

@@ -5,7 +5,7 @@ import type { HandoffSettings } from '../../src/core/handoff.ts';
 import type { CopyDesk, GuardAnswer, GuardCalls } from '../../src/core/ports.ts';
 import { advanceGuard, guardCheck, installGuard, readVerdict, sealGuard } from '../../src/guard/guard.ts';
 import { attemptHandoff, type AttemptReport } from '../../src/handoff/attempt.ts';
-import { askAllWritten } from '../../src/handoff/way-back.ts';
+import { askAllWritten, wayBackFrom } from '../../src/handoff/way-back.ts';
 import type { Membership } from '../../src/ledger/membership.ts';
 import { MemberWatch } from '../../src/handoff/members.ts';
 import { openLedger, type TestLedger } from '../support/ledger.ts';
@@ -159,6 +159,30 @@ describe('a handoff back without copies', () => {
     expect(report).toMatchObject({ outcome: 'aborted', code: 'app-was-written' });
     expect(await whereItIs()).toBe('open app 6');
     expect(await handOff('app')).toMatchObject({ outcome: 'moved' });
+  });
+});
+
+describe('what a plan says of the way back', () => {
+  const byGuard = { settings: { proof: { app: 'unwritten' } }, writable: ['app'] } as const;
+  const copied = { settings: { proof: { app: 'copies' } }, writable: ['legacy', 'app'] } as const;
+
+  test.each([
+    ['there is none without a guard', 'app', { ...byGuard, guarded: { legacy: false, app: false } }, 'never'],
+    [
+      'it ends with the first write',
+      'app',
+      { ...byGuard, guarded: { legacy: false, app: true } },
+      'first-write',
+    ],
+    ['it stays while copies go back', 'app', { ...copied, guarded: { legacy: false, app: false } }, 'always'],
+    [
+      'from legacy one can go again',
+      'legacy',
+      { ...byGuard, guarded: { legacy: false, app: false } },
+      'always',
+    ],
+  ] as const)('%s', (_what, to, parts, until) => {
+    expect(wayBackFrom(to, parts).until).toBe(until);
   });
 });
 

@@ -235,6 +235,7 @@ export class ScriptedDesk implements FlipDesk {
       selection: { partitions },
       waveSizes: [flip.length],
       pinnedRoutes: ['/login'],
+      wayBack: { until: 'first-write', detail: 'until the first write' },
     };
   }
 

@@ -90,9 +90,16 @@ async function reloadRules(
   }
   const { config, hash: configHash } = loaded;
   const sections = needsRestart(rules.config, config);
-  if (sections.length > 0) stays(`a change of ${sections.join(', ')} needs a restart`);
+  if (sections.length > 0) stays(whyNotLive(sections));
   else if (configHash === rules.configHash) stays('the file says the same as before');
   else if (await running.reload({ config, configHash })) Object.assign(rules, { config, configHash });
+}
+
+/** Why these sections cannot change now, and what can be done instead. */
+export function whyNotLive(sections: readonly string[]): string {
+  const restart = `a change of ${sections.join(', ')} needs a restart`;
+  if (!sections.includes('cohorts')) return restart;
+  return `${restart}; a further cohort can be made without one, by PUT /v1/cohorts/NAME of the admin API (role admin)`;
 }
 
 /** An operator's error in one sentence: which setting to change, never a stack. */

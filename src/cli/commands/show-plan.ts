@@ -11,7 +11,7 @@ export function showPlan(output: Output, plan: PlanAnswer): void {
   output.line(`Cohort ${plain(plan.cohort)} → ${plan.to}   plan ${plan.id}`);
   output.table(
     [
-      ['to flip', String(plan.flip.length), firstNames(plan.flip)],
+      [labelOf(plan), String(plan.flip.length), firstNames(plan.flip)],
       ['unchanged', String(plan.unchanged.length), firstNames(plan.unchanged)],
       ['blocked', String(plan.blocked.length), firstNames(plan.blocked.map((entry) => entry.partition))],
     ],
@@ -25,6 +25,7 @@ export function showPlan(output: Output, plan: PlanAnswer): void {
   if (plan.pinnedRoutes.length > 0) {
     output.line(`Outside the promise (no partition): ${plan.pinnedRoutes.map(plain).join(', ')}`);
   }
+  output.line(`Way back: ${plain(plan.wayBack.detail)}`);
   if (plan.blockers.length > 0) {
     output.line(output.paint('red', 'Nothing can move until this is mended:'));
     for (const { code, detail } of plan.blockers) output.line(`  ${code}: ${plain(detail)}`);
@@ -47,8 +48,19 @@ export function showBlocked(output: Output, blocked: PlanAnswer['blocked']): voi
   }
 }
 
+type Summed = Pick<PlanAnswer, 'to' | 'flip' | 'blocked' | 'blockers'>;
+
+function labelOf({ to, blockers }: Summed): string {
+  const what = to === 'app' ? 'flip' : 'reverse';
+  return blockers.length > 0 ? `would ${what}` : `to ${what}`;
+}
+
 /** Moves back to legacy count as reversed. */
-export function summaryOf({ to, flip, blocked }: Pick<PlanAnswer, 'to' | 'flip' | 'blocked'>): string {
+export function summaryOf(plan: Summed): string {
+  const { to, flip, blocked, blockers } = plan;
+  if (blockers.length > 0) {
+    return `Plan: nothing can move; ${flip.length} ${labelOf(plan)} once that is mended, ${blocked.length} blocked`;
+  }
   const [forward, back] = to === 'app' ? [flip.length, 0] : [0, flip.length];
   return `Plan: ${forward} to flip, ${blocked.length} blocked, ${back} to reverse`;
 }

@@ -1,5 +1,6 @@
 /** Checks of what the configuration says, beyond what makes it invalid. */
 import { X509Certificate } from 'node:crypto';
+import { pinnedRoutesIn } from '../../config/route-words.ts';
 import type { Config } from '../../config/schema.ts';
 import { readCertificate } from '../../proxy/certificate.ts';
 import { fail, type Finding, ok, sentenceOf, warn } from './finding.ts';
@@ -58,8 +59,8 @@ export function checkIdentity({ identity }: Config): Finding[] {
   return findings;
 }
 
-export function checkPinnedRoutes({ routes }: Config): Finding[] {
-  const pinned = routes.filter((route) => route.store !== undefined).map((route) => route.path);
+export function checkPinnedRoutes(config: Config): Finding[] {
+  const pinned = pinnedRoutesIn(config);
   if (pinned.length === 0) return [];
   return [ok('routes', `outside the promise, always one store: ${pinned.join(', ')}`)];
 }

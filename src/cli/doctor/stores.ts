@@ -1,5 +1,6 @@
 /** Checks of a store: does it answer, do its lists hold what the configuration says, does its guard answer. */
 import { connect as connectTls } from 'node:tls';
+import { routeInWords } from '../../config/route-words.ts';
 import type { Config } from '../../config/schema.ts';
 import type { StoreName } from '../../core/ownership.ts';
 import type { KindCapabilities, StoreReader } from '../../core/ports.ts';
@@ -174,7 +175,7 @@ async function checkSeveral(
   { store }: RestStore,
   calls: RestGuardCalls,
 ): Promise<Finding[]> {
-  const paths = routes.filter((route) => route.partitions !== undefined).map((route) => route.path);
+  const paths = routes.filter((route) => route.partitions !== undefined).map(routeInWords);
   if (paths.length === 0) return [];
   const also = [{ partition: 'onewriter-doctor-too', epoch: 1 }];
   const stamp = { partition: 'onewriter-doctor', epoch: 1, also };
@@ -190,7 +191,8 @@ async function checkSeveral(
 }
 
 function withoutGuard(setting: string): Finding {
-  const detail = 'no guard: writes that go round the proxy, or come late, are not refused';
+  const detail =
+    'no guard: writes that go round the proxy, or come late, are not refused, and nothing that was flipped can go back to legacy';
   return warn(`${setting}.guard`, detail, 'Mount the guard (docs/guard.md) and set guard to true.');
 }
 

@@ -2,7 +2,7 @@ import { Writable } from 'node:stream';
 import { describe, expect, test } from '@jest/globals';
 import type { FlipAnswer, StatusAnswer } from '../../../src/admin/answers.ts';
 import { entriesOf } from '../../../src/cli/commands/partitions-import.ts';
-import { startRefusal } from '../../../src/cli/commands/serve.ts';
+import { startRefusal, whyNotLive } from '../../../src/cli/commands/serve.ts';
 import { summaryOf } from '../../../src/cli/commands/show-plan.ts';
 import { firstLine, nextSteps } from '../../../src/cli/commands/status.ts';
 import { exitOfFlip, exitOfPlan, exitOfProblem } from '../../../src/cli/exit.ts';
@@ -90,12 +90,21 @@ describe('exit codes', () => {
 });
 
 test('the last line of a plan counts moves back as reversed', () => {
-  expect(summaryOf({ to: 'app', flip: ['u1', 'u2'], blocked })).toBe(
+  expect(summaryOf({ to: 'app', flip: ['u1', 'u2'], blocked, blockers: [] })).toBe(
     'Plan: 2 to flip, 1 blocked, 0 to reverse',
   );
-  expect(summaryOf({ to: 'legacy', flip: ['u1'], blocked: [] })).toBe(
+  expect(summaryOf({ to: 'legacy', flip: ['u1'], blocked: [], blockers: [] })).toBe(
     'Plan: 0 to flip, 0 blocked, 1 to reverse',
   );
+  const blockers = [{ code: 'no-members', detail: 'start a proxy' }];
+  expect(summaryOf({ to: 'legacy', flip: ['u1'], blocked: [], blockers })).toBe(
+    'Plan: nothing can move; 1 would reverse once that is mended, 0 blocked',
+  );
+});
+
+test('a cohort that is new in the file is told the way that needs no restart', () => {
+  expect(whyNotLive(['cohorts'])).toMatch(/^a change of cohorts needs a restart; .*PUT \/v1\/cohorts\/NAME/);
+  expect(whyNotLive(['stores'])).toBe('a change of stores needs a restart');
 });
 
 describe('a role that cannot start', () => {

@@ -1,6 +1,19 @@
 import { expect, test } from '@jest/globals';
 import { checkProcesses } from '../../../src/cli/doctor/machine.ts';
+import { checkPinnedRoutes } from '../../../src/cli/doctor/settings.ts';
 import { loadedWith } from '../../support/config.ts';
+
+test('routes outside the promise are shown by host, method and path', () => {
+  const { config } = loadedWith({
+    routes: [
+      { path: '/login', store: 'legacy', anonymous: true },
+      { host: 'status.example', path: '/*', store: 'app', methods: ['GET'], headers: { 'X-A': '1' } },
+    ],
+  });
+  expect(checkPinnedRoutes(config).map(({ detail }) => detail)).toEqual([
+    'outside the promise, always one store: /login, GET status.example/* (by headers, too)',
+  ]);
+});
 
 test.each([
   [1, 1, []],

@@ -1,4 +1,6 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
+import { unavailableKeys } from '../../../src/config/availability.ts';
 import { loadedWith, problemsWith } from '../../support/config.ts';
 
 const item = 'stores.legacy.connector.records.item';
@@ -109,5 +111,18 @@ describe('what this version does not have', () => {
     expect(problemsWith(changes)).toEqual([
       { path, message: expect.stringMatching(/^is not available yet; /) },
     ]);
+  });
+
+  test('is marked in docs/configuration.md, and nothing else is', () => {
+    const asInReference = (path: string): string =>
+      path
+        .replace(/\[\d+\]/, '[]')
+        .replace(/^stores\.app/, 'stores.legacy')
+        .replace(/\.records\.item\./, '.records.NAME.');
+    const refused = new Set(missing.map(([path]) => asInReference(path)));
+    const page = readFileSync('docs/configuration.md', 'utf8').split('\n');
+    const marked = page.flatMap((line) => /^- `(\S+)`.*\*\*Not available yet/.exec(line)?.[1] ?? []);
+    expect(new Set(marked)).toEqual(refused);
+    expect(new Set(Object.keys(unavailableKeys))).toEqual(refused);
   });
 });
