@@ -141,10 +141,17 @@ async function build(options: SceneOptions, directory: string, processes: Proces
       'scripts/onewriter explain u1',
       'scripts/onewriter plan --cohort third --to app',
       `curl -i -H 'x-user: u1' '${proxies[0]?.url}/api/appointments?limit=2'`,
+      `${inShell({ ...env, PROXY_PORT: new URL(proxies[0]?.url ?? '').port })} scripts/onewriter doctor --config ${config}`,
       `logs and journal: ${directory}`,
     ],
     stop: () => processes.stop(),
   };
+}
+
+function inShell(variables: Readonly<Record<string, string>>): string {
+  return Object.entries(variables)
+    .map(([name, value]) => `${name}='${value}'`)
+    .join(' ');
 }
 
 async function startRedis(processes: Processes, directory: string): Promise<string> {

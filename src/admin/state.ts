@@ -80,7 +80,7 @@ export function stateOperations(parts: AdminParts): Operation[] {
         const letter = parameters['id'] ?? '';
         const found = await parts.letters?.retry(letter);
         if (found === undefined) {
-          const detail = `There is no dead letter ${letter}; GET /v1/dead-letters lists them. Nothing was done.`;
+          const detail = `There is no dead letter ${letter}; "onewriter sync status" lists them (GET /v1/dead-letters). Nothing was done.`;
           return { problem: { code: 'no-such-dead-letter', detail } };
         }
         const target = `${found.partition} ${found.kind} ${found.id}`;

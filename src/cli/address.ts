@@ -35,6 +35,11 @@ export function findAdmin(flags: AddressFlags): Attempt<AdminAddress> {
     return failedAttempt(refusal('no-admin-address', detail));
   }
   const secret = token ?? tokenOf(loaded.value.config);
+  if (secret === undefined && loaded.value.config.proxy.mode === 'observe') {
+    const detail =
+      'proxy.mode is observe, and an observing proxy has no admin API: nothing is copied and nothing can be moved. "onewriter observe report" shows what it has seen, "onewriter doctor" what it needs.';
+    return failedAttempt(refusal('no-admin-api', detail));
+  }
   if (secret === undefined) {
     const detail = 'admin.tokens holds no token in plain; give one with --token or ONEWRITER_TOKEN.';
     return failedAttempt(refusal('no-token', detail));

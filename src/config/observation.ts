@@ -48,6 +48,7 @@ export const observationLine = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('request'),
     at,
+    rules: z.string().optional(),
     method: z.string(),
     path: z.string(),
     route,

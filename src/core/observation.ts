@@ -49,6 +49,8 @@ export interface Observation {
   readonly type: 'request';
   /** When its head had arrived, ISO 8601. */
   readonly at: string;
+  /** Fingerprint of the rules that judged it; absent in lines of before 0.1. */
+  readonly rules?: string | undefined;
   readonly method: string;
   /** Without the query; what looks like an id, the user or the partition is a placeholder. */
   readonly path: string;

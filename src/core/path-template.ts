@@ -22,10 +22,15 @@ export function maskPath(path: string, named: ReadonlyMap<string, string>): stri
   return segments.length > segmentsMax ? `${kept.join('/')}/…` : kept.join('/');
 }
 
+const dots = /^(?:\.|%2e){1,2}$/i;
+const slash = /%(?:2f|5c)|\\/i;
+
 function maskSegment(segment: string, named: ReadonlyMap<string, string>): string {
-  if (segment === '') return '';
+  // What a request was refused for must be seen, and names nobody.
+  if (segment === '' || dots.test(segment)) return segment;
   const plain = decoded(segment);
   const name = named.get(plain);
+  if (slash.test(segment)) return `:id(${slash.exec(segment)?.[0] ?? ''})`;
   if (name !== undefined) return `:${name}`;
   if (isWord(plain)) return plain;
   const [, base = '', ending = ''] = extension.exec(plain) ?? [];

@@ -84,7 +84,8 @@ export async function movePartition(parts: MoverParts, course: Course, partition
     const counts = !endsByItself && (awaiting.length === 0 || (await members.allAlive(awaiting, halt)));
     if (counts) attempts += 1;
     log('warn', 'handoff.aborted', {
-      ...{ flip: head.id, partition, attempts, counts, retryAfterMs },
+      ...{ flip: head.id, partition, attempts, counts },
+      ...(retryAfterMs === undefined ? {} : { retryAfterMs: Math.ceil(retryAfterMs) }),
       ...lastFailure,
     });
     // What users have written, and with whom, no later attempt can undo.

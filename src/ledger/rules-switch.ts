@@ -6,11 +6,15 @@ import type { Rules } from '../core/view.ts';
 import type { Log } from '../log.ts';
 import type { RedisLedger } from './ledger.ts';
 
+const momentMs = 5_000;
+
 export class RulesSwitch {
   readonly #ledger: RedisLedger;
   readonly #own: Rules;
   readonly #log: Log;
   #refused = 'the ledger has not named them yet';
+  #sinceMs: number | undefined;
+  #warned = false;
 
   constructor(ledger: RedisLedger, own: Rules, log: Log) {
     this.#ledger = ledger;
@@ -23,13 +27,31 @@ export class RulesSwitch {
     return active?.hash === this.#own.hash ? undefined : `rules-not-active: ${this.#refused}`;
   }
 
+  /** Processes that change together do so one after the other: only what lasts is a warning. */
+  #tell(sentence: string): void {
+    const nowMs = performance.now();
+    const first = this.#sinceMs === undefined;
+    this.#sinceMs ??= nowMs;
+    if (first) {
+      const detail = `${sentence}. That is normal for a moment while the proxies change their rules`;
+      this.#log('info', 'rules.not-active', { detail });
+    } else if (!this.#warned && nowMs - this.#sinceMs > momentMs) {
+      this.#warned = true;
+      this.#log('warn', 'rules.not-active', { detail: sentence });
+    }
+  }
+
   /** True when the ledger has just switched to this process's rules. */
   async ask(active: Rules | undefined, by: string): Promise<boolean> {
-    if (active?.hash === this.#own.hash) return false;
+    if (active?.hash === this.#own.hash) {
+      this.#sinceMs = undefined;
+      this.#warned = false;
+      return false;
+    }
     const answer = await this.#ledger.activateRules(active, this.#own, by, 'every listed member runs them');
     if (answer.result === 'done') return true;
     const sentence = `this process runs other rules for identity, partition or routes than the active ones (${answer.detail}). They switch when every listed proxy runs the same`;
-    if (sentence !== this.#refused) this.#log('warn', 'rules.not-active', { detail: sentence });
+    this.#tell(sentence);
     this.#refused = sentence;
     return false;
   }

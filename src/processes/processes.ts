@@ -128,7 +128,12 @@ export class ProxyProcesses {
       if (child.servedMs() > steadyAfterMs) failures = 0;
       const againMs = Math.min(againAfterMs.first * 2 ** failures, againAfterMs.most);
       const detail = `It ended (${how}); another is started in its place.`;
-      this.#log('error', 'process.ended', { process: child.pid, againMs, detail });
+      // It ends so where it was told to, which is the way to renew one after the other.
+      this.#log(how === 'exit code 0' ? 'info' : 'error', 'process.ended', {
+        process: child.pid,
+        againMs,
+        detail,
+      });
       child = await this.#again(place, againMs);
     }
   }

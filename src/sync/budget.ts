@@ -76,7 +76,7 @@ export class RedisBudget implements CallBudget {
       if (verdict === 0) return;
       if (verdict === 2) {
         throw new StoreFailure('rate-limited', `${this.#store} asked everybody to wait ${waitMs} ms`, {
-          retryAfterMs: waitMs,
+          retryAfterMs: Math.ceil(waitMs),
         });
       }
       // Not reserved but asked again, so that a long queue of background calls cannot form before a fence.

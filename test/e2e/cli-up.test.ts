@@ -240,6 +240,17 @@ describe('doctor', () => {
   });
 });
 
+test('doctor says which variable to set, and the name of a group helps with all of it', async () => {
+  const open = configured('open.json', { secret: '${NEVER_SET_SECRET}' });
+  const { stdout } = await runCli(['doctor', '--config', open]);
+  expect(stdout).toContain('→ export NEVER_SET_SECRET=…');
+  expect(stdout).not.toContain('Correct it in');
+  const help = await runCli(['help', 'sync']);
+  expect(help).toMatchObject({ exit: 0 });
+  expect(help.stdout).toContain('onewriter sync status');
+  expect(help.stdout).toContain('onewriter sync retry');
+});
+
 describe('a role that cannot start', () => {
   test('an occupied port: exit 1 with the setting to change, and nothing left running', async () => {
     const taken = await listening();

@@ -163,7 +163,7 @@ test('the numbers of the report are those that an independent count finds', asyn
       true,
       'identity-unavailable',
     ],
-    [`GET /a/../b HTTP/1.1\r\nHost: h\r\nX-User: u1\r\n\r\n`, 'GET /a/:id/b', undefined, 'bad-target'],
+    [`GET /a/../b HTTP/1.1\r\nHost: h\r\nX-User: u1\r\n\r\n`, 'GET /a/../b', undefined, 'bad-target'],
   ];
   const counted = new Map<
     string,
@@ -210,6 +210,35 @@ test('the numbers of the report are those that an independent count finds', asyn
   const last = linesIn(join(dataDir, 'observe')).findLast((line) => line.type === 'summary');
   expect(last?.requests).toBe(all);
   expect(last?.rows.reduce((sum, row) => sum + row.requests, 0)).toBe(all);
+});
+
+test('the report covers the newest rules, and what older ones judged where that is asked for', async () => {
+  const config = configured({ identity: header });
+  const port = await start(config);
+  for (const user of ['u1', 'u2']) await exchange(port, put(user, '/login'));
+  configured({ identity: header, routes: [{ path: '/login', store: 'legacy', anonymous: true }] });
+  running[0]?.child.kill('SIGHUP');
+  const byRoute = (): boolean => requestsIn(join(dataDir, 'observe')).some(({ route }) => route !== null);
+  await until('the new rules judge', async () => {
+    await exchange(port, put('u3', '/login'));
+    return byRoute();
+  });
+  await end();
+  const own = requestsIn(join(dataDir, 'observe'));
+  const newest = own.filter(({ route }) => route !== null).length;
+  expect(new Set(own.map(({ rules }) => rules)).size).toBe(2);
+  const report = await runCli(['observe', 'report', '--config', config, '--json']);
+  expect(report.events.at(-1)).toMatchObject({
+    ...{ requests: newest, earlier: own.length - newest, seen: own.length },
+    rules: own.at(-1)?.rules,
+  });
+  expect(report.events.filter(({ type }) => type === 'row')).toHaveLength(1);
+  const all = await runCli(['observe', 'report', '--config', config, '--all', '--json']);
+  expect(all.events.at(-1)).toMatchObject({ requests: own.length, earlier: 0, rules: null });
+  const shown = await runCli(['observe', 'report', '--config', config]);
+  expect(shown.stdout).toMatch(/Judged by the newest rules \(\w+\); \d+ requests .* --all adds them/);
+  const status = await runCli(['status', '--config', config]);
+  expect(status.stderr).toContain('an observing proxy has no admin API');
 });
 
 describe('the disk', () => {

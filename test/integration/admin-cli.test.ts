@@ -115,7 +115,7 @@ describe('partitions resolve', () => {
     await rig.parts.doubts.note({ ...doubt, partition: 'u1', member: 'm', settleMs: 60_000 });
     const explained = await cli('explain', 'u1');
     expect(explained.stdout).toContain('POST /a to legacy');
-    expect((await cli('status')).stdout).toContain('1 writes, of u1');
+    expect((await cli('status')).stdout).toContain('1 write, of u1');
     expect((await cli('partitions', 'resolve', 'u1')).exit).toBe(1);
     const done = await cli('partitions', 'resolve', 'u1', '--reason', 'looked');
     expect(done).toMatchObject({ exit: 0 });
@@ -188,6 +188,18 @@ describe('flip', () => {
     expect(none.exit).toBe(0);
     expect(none.stdout).toContain('Nothing to change.');
     expect(rig.desk.all.size).toBe(0);
+  });
+
+  test('while nothing moves, what is tried again is named with its reason', async () => {
+    rig.desk.then = {};
+    const lastFailure = { code: 'write-in-doubt', detail: 'a WebSocket was closed' };
+    rig.desk.reportOf = () => ({ outcome: 'pending', attempts: 0, lastFailure });
+    const running = startCli(['--admin', rig.url, '--token', tokens.operator, ...flipPilot]);
+    await until('it is named', () =>
+      running.stdout().includes('u2 waits, and is tried again: write-in-doubt: a WebSocket was closed'),
+    );
+    running.child.kill('SIGINT');
+    expect((await running.ended).stdout.split('u1 waits').length).toBe(2);
   });
 
   test('an interrupt ends the waiting, not the flip', async () => {

@@ -23,12 +23,16 @@ afterEach(async () => {
 
 test('one that did not come along to rules that are active is replaced by one that runs them', async () => {
   const logged: { readonly event: string; readonly url?: unknown }[] = [];
+  const levels: string[] = [];
   const { config } = loadedWith({ dataDir, 'proxy.processes': 2 });
   const started = await ProxyProcesses.start({
     ...{ rules: { config, configHash: 'before' }, redis: { url: 'redis://127.0.0.1:1' } },
     program: pathToFileURL('test/support/stand-in-proxy.ts'),
     ...{ silentMs: 60_000, endWithinMs: 10_000 },
-    log: (_level, event, fields = {}) => void logged.push({ event, url: fields['url'] }),
+    log: (level, event, fields = {}) => {
+      logged.push({ event, url: fields['url'] });
+      levels.push(level);
+    },
   });
   processes = started.processes;
   expect(started.url).toBe('before');
@@ -39,6 +43,8 @@ test('one that did not come along to rules that are active is replaced by one th
     { event: 'process.ended' },
     { event: 'process.started', url: 'after' },
   ]);
+  // It was told to end, so its end is no error.
+  expect(levels[1]).toBe('info');
 }, 60_000);
 
 test('nobody is started in the place of one that ends with the process that started it', async () => {

@@ -345,6 +345,11 @@ async function main(): Promise<void> {
       return;
     }
     seed += 1;
+    if (values.seed !== undefined && values.seconds !== undefined) {
+      process.stdout.write(
+        `One seed is one run, of ${perSeed} flips (--flips N), however many --seconds are given.\n`,
+      );
+    }
   } while (values.seed === undefined && performance.now() < untilMs);
 }
 

@@ -35,6 +35,11 @@ export function helpFor(commands: () => readonly Command[]): Command {
         showCommand(output, command);
         return Promise.resolve(exitCodes.done);
       }
+      const group = commands().filter((candidate) => candidate.name.startsWith(`${name} `));
+      if (group.length > 0) {
+        for (const one of group) showCommand(output, one);
+        return Promise.resolve(exitCodes.done);
+      }
       const meant = nearest(
         name,
         commands().map((candidate) => candidate.name),

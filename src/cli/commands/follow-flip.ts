@@ -1,5 +1,5 @@
 /** Following a flip to its end, and what is printed of it. */
-import { flipAnswer, type FlipAnswer } from '../../admin/answers.ts';
+import { flipAnswer, type FlipAnswer, flipPartitionsAnswer } from '../../admin/answers.ts';
 import { hasEnded } from '../../core/flip.ts';
 import type { AdminClient } from '../client.ts';
 import type { Context } from '../command.ts';
@@ -19,9 +19,15 @@ export function followFlip(
   untilMs: number,
 ): Promise<Attempt<FlipAnswer>> {
   let shown = '';
+  const waits = new Waits(context.output, admin, id);
   let pausedSinceMs: number | undefined;
   return poll(context, {
-    ask: () => admin.get(`/flips/${encodeURIComponent(id)}`, flipAnswer),
+    ask: async () => {
+      const asked = await admin.get(`/flips/${encodeURIComponent(id)}`, flipAnswer);
+      if (asked.ok && asked.value.state === 'running' && progressOf(asked.value) === shown)
+        await waits.look();
+      return asked;
+    },
     seen: (flip) => {
       const line = progressOf(flip);
       if (line === shown) return;
@@ -42,6 +48,39 @@ export function followFlip(
     untilMs,
     goesOn: `The flip ${id} goes on: onewriter status --watch.`,
   });
+}
+
+const waitLookMs = 1_000;
+const waitsTold = 20;
+
+/** Says, while nothing moves on, which partitions are tried again and why; each reason once. */
+class Waits {
+  readonly #output: Output;
+  readonly #admin: AdminClient;
+  readonly #path: string;
+  readonly #told = new Set<string>();
+  #lookedMs = performance.now();
+
+  constructor(output: Output, admin: AdminClient, id: string) {
+    this.#output = output;
+    this.#admin = admin;
+    this.#path = `/flips/${encodeURIComponent(id)}/partitions?limit=100`;
+  }
+
+  async look(): Promise<void> {
+    if (performance.now() - this.#lookedMs < waitLookMs || this.#told.size >= waitsTold) return;
+    this.#lookedMs = performance.now();
+    const page = await this.#admin.get(this.#path, flipPartitionsAnswer);
+    if (!page.ok) return;
+    for (const { partition, outcome, lastFailure } of page.value.partitions) {
+      if (outcome !== 'pending' || lastFailure === undefined) continue;
+      const line = `${plain(partition)} waits, and is tried again: ${lastFailure.code}: ${plain(lastFailure.detail)}`;
+      if (this.#told.has(line) || this.#told.size >= waitsTold) continue;
+      this.#told.add(line);
+      this.#output.event('waiting', { partition, ...lastFailure });
+      this.#output.line(`  ${line}`);
+    }
+  }
 }
 
 export function showFlip(output: Output, flip: FlipAnswer): void {

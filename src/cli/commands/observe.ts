@@ -12,13 +12,13 @@ const report: Command = {
   name: 'observe report',
   summary: 'Add up what observing proxies have recorded: per route, and paths without one',
   positionals: ['[FILE…]'],
-  options: {},
+  options: { all: { type: 'boolean', summary: 'Also what older rules have judged.' } },
   changes: false,
-  async run(context, { positionals }) {
+  async run(context, { positionals, flag }) {
     const files =
       positionals.length > 0 ? { ok: true as const, value: positionals } : await ownFiles(context);
     if (!files.ok) return files.refusal;
-    const reader = new RecordReader();
+    const reader = new RecordReader({ all: flag('all') });
     for (const file of files.value) {
       try {
         await reader.read(file);
@@ -31,11 +31,11 @@ const report: Command = {
     const rows = read.tally.rows();
     const { output } = context;
     for (const row of rows) output.event('row', row);
-    const { from, to, seen, dropped, notHttp, unreadable } = read;
+    const { rules, earlier, from, to, seen, dropped, notHttp, unreadable } = read;
     const requests = read.tally.requests;
     output.event('summary', {
       ...{ files: files.value.length, from: from ?? null, to: to ?? null, requests, seen, dropped },
-      ...{ notHttp, unreadable },
+      ...{ rules: rules ?? null, earlier, notHttp, unreadable },
     });
     show(output, read, rows, files.value.length);
     return exitCodes.done;
@@ -56,10 +56,28 @@ async function ownFiles({ configPath, env }: Context): Promise<Attempt<string[]>
 }
 
 function show(output: Output, read: ReadRecords, rows: readonly ObservedRow[], files: number): void {
-  const { from = '', to = '', seen, dropped, notHttp, unreadable, users, hosts, tally } = read;
+  const {
+    rules,
+    earlier,
+    from = '',
+    to = '',
+    seen,
+    dropped,
+    notHttp,
+    unreadable,
+    users,
+    hosts,
+    tally,
+  } = read;
   output.line(`${tally.requests} requests in ${files} files, from ${from} to ${to}`);
-  if (seen > tally.requests) {
-    const lost = seen - tally.requests;
+  if (earlier > 0) {
+    const those = rules === undefined ? '' : ` (${rules})`;
+    output.line(
+      `Judged by the newest rules${those}; ${earlier} requests that older rules judged are left out, --all adds them`,
+    );
+  }
+  if (seen > tally.requests + earlier) {
+    const lost = seen - tally.requests - earlier;
     const taken = Math.min(lost, dropped);
     output.line(
       `${lost} more were seen: the disk did not take ${taken} of their lines, ${lost - taken} made room or stand in other files`,

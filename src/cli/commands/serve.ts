@@ -128,7 +128,9 @@ export function startRefusal(error: unknown, proxyPort: number, adminPort: numbe
 function reasonsOf(error: unknown): string {
   const parts: string[] = [];
   for (let at: unknown = error; at instanceof Error; at = at.cause) {
-    if (at.message !== '' && !parts.some((part) => part.includes(at.message))) parts.push(at.message);
+    const { message, code } = at as Error & { code?: string };
+    const said = parts.some((part) => part.includes(message) || part.includes(`(${code})`));
+    if (message !== '' && !said) parts.push(message);
   }
   return parts.length === 0 ? String(error) : parts.join('; because ');
 }

@@ -149,7 +149,7 @@ function lossLines({ detail, atMs, by }: NonNullable<StatusAnswer['regression']>
 
 function inDoubtLine({ inDoubt }: StatusAnswer): string {
   if (inDoubt.writes === 0) return '0';
-  return `${inDoubt.writes} writes, of ${inDoubt.partitions.map(plain).join(', ')}: not moved until they settle`;
+  return `${inDoubt.writes} ${inDoubt.writes === 1 ? 'write' : 'writes'}, of ${inDoubt.partitions.map(plain).join(', ')}: not moved until they settle`;
 }
 
 function newcomersLine({ count, partitions, to }: NonNullable<StatusAnswer['newcomers']>): string {
@@ -173,7 +173,9 @@ export function nextSteps(
   const name = cohort ?? ended?.cohort;
   const named = name ?? 'NAME';
   const steps: string[] = [];
-  if (ended !== undefined && ended.committed > 0) steps.push(`onewriter verify ${named}`);
+  // Of what the app owns there is nothing to compare: nothing is copied back from it.
+  const copied = ended !== undefined && (ended.to === 'legacy' || ended.committed < ended.total);
+  if (copied && ended.committed > 0) steps.push(`onewriter verify ${named}`);
   const unfinished = cohort === undefined || value.counts.writes.legacy > 0;
   if (unfinished && (ended === undefined || ended.committed < ended.total || ended.blocked.length > 0)) {
     steps.push(`onewriter plan --cohort ${named} --to app`);

@@ -14,13 +14,19 @@ import {
 } from './settings.ts';
 import { checkStore } from './stores.ts';
 
+function adviceOn(message: string, configPath: string): string {
+  const [, name] = /environment variable (\w+), which is not set/.exec(message) ?? [];
+  if (name === undefined) return `Correct it in ${configPath}.`;
+  return `export ${name}=… in the shell, or wherever onewriter gets its environment from, and run doctor again.`;
+}
+
 /** Reads only. Where the configuration does not load, its problems are all there is to say. */
 export async function examine(configPath: string, env: Environment): Promise<Finding[]> {
   const node = checkNode(process.versions.node);
   const loaded = loadConfig({ path: configPath, env });
   if (!loaded.ok) {
     const problems = loaded.problems.map(({ path, message }) =>
-      fail(path === '' ? 'config' : `config ${path}`, message, `Correct it in ${configPath}.`),
+      fail(path === '' ? 'config' : `config ${path}`, message, adviceOn(message, configPath)),
     );
     return [node, ...problems];
   }

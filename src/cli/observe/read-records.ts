@@ -8,6 +8,16 @@ const limits = { pathsMax: 20_000, routesMax: 5_000 };
 /** Far longer than any line that is written. */
 const lineBytesMax = 4_194_304;
 
+/** Requests that the same rules judged. */
+interface Era {
+  readonly tally: Tally;
+  from: string;
+  to: string;
+}
+
+/** Sets of rules that are kept apart; those that were used least lately are forgotten but for their number. */
+const erasMax = 16;
+
 interface Run {
   /** Requests whose lines were read. */
   lines: number;
@@ -18,7 +28,13 @@ interface Run {
 }
 
 export interface ReadRecords {
+  /** Of the newest rules; of all where that was asked for. */
   readonly tally: Tally;
+  /** Fingerprint of the newest rules; undefined where all count, or where no line says. */
+  readonly rules: string | undefined;
+  /** Requests that older rules judged, and that are left out. */
+  readonly earlier: number;
+  /** Of what counts. */
   readonly from: string | undefined;
   readonly to: string | undefined;
   /** Requests that the proxies saw, as far as the files tell. */
@@ -33,14 +49,20 @@ export interface ReadRecords {
 }
 
 export class RecordReader {
-  readonly #tally = new Tally(limits);
+  readonly #all: boolean;
+  readonly #eras = new Map<string, Era>();
+  /** Requests of rules that were forgotten. */
+  #forgotten = 0;
   readonly #runs = new Map<string, Run>();
   readonly #users = new Set<'hash' | 'plain'>();
   readonly #hosts = new Set<string>();
   #run: Run = newRun();
-  #from: string | undefined;
-  #to: string | undefined;
   #unreadable = 0;
+
+  /** `all`: what older rules judged counts, too. */
+  constructor({ all = false }: { readonly all?: boolean } = {}) {
+    this.#all = all;
+  }
 
   /** Rejects where the file cannot be read. */
   async read(path: string): Promise<void> {
@@ -56,11 +78,17 @@ export class RecordReader {
   result(): ReadRecords {
     const runs = [...this.#runs.values()];
     const sum = (of: (run: Run) => number): number => runs.reduce((all, run) => all + of(run), 0);
+    const [rules, newest] = [...this.#eras].toSorted(([, a], [, b]) => (a.to < b.to ? 1 : -1))[0] ?? [];
+    const tally = newest?.tally ?? new Tally(limits);
+    const read =
+      this.#forgotten + [...this.#eras.values()].reduce((all, { tally: { requests } }) => all + requests, 0);
     return {
-      ...{ tally: this.#tally, from: this.#from, to: this.#to, unreadable: this.#unreadable },
+      ...{ tally, from: newest?.from, to: newest?.to, unreadable: this.#unreadable },
+      rules: this.#all || rules === '' ? undefined : rules,
+      earlier: read - tally.requests,
       // The last lines of a run that died stand behind its last summary.
       seen: Math.max(
-        this.#tally.requests,
+        read,
         sum(({ lines, requests }) => Math.max(lines, requests)),
       ),
       dropped: sum(({ dropped }) => dropped),
@@ -69,9 +97,22 @@ export class RecordReader {
     };
   }
 
+  #eraOf(rules: string, at: string): Era {
+    const known = this.#eras.get(rules);
+    if (known !== undefined) return known;
+    if (this.#eras.size >= erasMax) {
+      const [oldest] = [...this.#eras].toSorted(([, a], [, b]) => (a.to < b.to ? -1 : 1));
+      if (oldest !== undefined) {
+        this.#forgotten += oldest[1].tally.requests;
+        this.#eras.delete(oldest[0]);
+      }
+    }
+    const made = { tally: new Tally(limits), from: at, to: at };
+    this.#eras.set(rules, made);
+    return made;
+  }
+
   #take(line: ObservationLine): void {
-    if (this.#from === undefined || line.at < this.#from) this.#from = line.at;
-    if (this.#to === undefined || line.at > this.#to) this.#to = line.at;
     switch (line.type) {
       case 'start':
         if (line.format > observationFormat) this.#unreadable += 1;
@@ -81,8 +122,11 @@ export class RecordReader {
         this.#runs.set(line.run, this.#run);
         return;
       case 'request': {
-        const { path, ...observation } = line;
-        this.#tally.add(path, observation);
+        const { path, rules = '', ...observation } = line;
+        const era = this.#eraOf(this.#all ? '' : rules, line.at);
+        if (line.at < era.from) era.from = line.at;
+        if (line.at > era.to) era.to = line.at;
+        era.tally.add(path, observation);
         this.#run.lines += 1;
         return;
       }

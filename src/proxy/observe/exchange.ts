@@ -165,8 +165,8 @@ export class Exchange implements Carried {
     response.sendDate = false;
     // What legacy does not say, nobody says in its place.
     for (const name of ['Connection', 'Content-Length', 'Transfer-Encoding']) response.removeHeader(name);
-    const headers = shape.answer(framed(answer, request.httpVersionMinor), request, view);
-    if (isLast()) headers.push('Connection', 'close');
+    const shaped = shape.answer(framed(answer, request.httpVersionMinor), request, view);
+    const headers = isLast() ? closing(shaped) : shaped;
     const reason = /^[\t\x20-\x7e\x80-\xff]*$/.test(statusMessage) ? statusMessage : '';
     try {
       response.writeHead(statusCode, reason, headers);
@@ -237,6 +237,12 @@ function framed({ rawHeaders, headers, statusCode }: IncomingMessage, minor: num
   return pairsOf(rawHeaders)
     .filter(([name]) => !dropped.includes(name.toLowerCase()))
     .flat();
+}
+
+/** This is the last answer on the connection, whatever legacy says of its own. */
+function closing(headers: readonly string[]): string[] {
+  const others = pairsOf(headers).filter(([name]) => !/^(?:connection|keep-alive)$/i.test(name));
+  return [...others.flat(), 'Connection', 'close'];
 }
 
 export function pairsOf(flat: readonly string[]): [string, string][] {

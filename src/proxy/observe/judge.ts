@@ -3,6 +3,7 @@
  * src/proxy/serve.ts, without a ledger, and with nobody who waits for the end of them.
  */
 import type { IncomingMessage } from 'node:http';
+import { accessHash } from '../../config/access-hash.ts';
 import type { Config } from '../../config/schema.ts';
 import type { IdentityKind, Observation, Would } from '../../core/observation.ts';
 import type { Log } from '../../log.ts';
@@ -25,7 +26,11 @@ export interface Judgement {
   readonly would: Would;
 }
 
+const rulesLength = 12;
+
 export class Judge {
+  /** Fingerprint of the rules that this judges by. */
+  readonly rules: string;
   readonly #config: Config;
   readonly #classifier: Classifier;
   /** One for each general rule that finds partitions, to tell which one it was. */
@@ -35,6 +40,7 @@ export class Judge {
 
   constructor(config: Config, log: Log) {
     this.#config = config;
+    this.rules = accessHash(config).slice(0, rulesLength);
     const isTrusted = peerTest(config.proxy.trustedProxies);
     this.#classifier = createClassifier(config, nobodyLooksUp, isTrusted);
     this.#byRule = config.partition.map((rule) => ({

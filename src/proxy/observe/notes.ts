@@ -40,6 +40,8 @@ export interface NotesState {
 
 /** One request, when it is over. */
 export interface Noted {
+  /** Fingerprint of those that judged it. */
+  readonly rules: string;
   readonly atMs: number;
   readonly durationMs: number;
   readonly method: string;
@@ -86,11 +88,11 @@ export class Notes {
     return { requests: this.#tally.requests, written, dropped, notHttp: this.notHttp };
   }
 
-  note({ atMs, durationMs, method, target, judgement, report, tooSlow }: Noted): void {
+  note({ rules, atMs, durationMs, method, target, judgement, report, tooSlow }: Noted): void {
     const { matched, route, identity, user, partitions, partitionBy, would } = judgement;
     const { status, ended, requestBytes, answerBytes } = report;
     const seen = {
-      ...({ type: 'request', at: new Date(atMs).toISOString(), method, route, identity } as const),
+      ...({ type: 'request', at: new Date(atMs).toISOString(), rules, method, route, identity } as const),
       user: user === undefined ? null : this.#name(user),
       partitions: partitions.map((partition) => this.#name(partition)),
       partitionBy: partitionBy ?? null,
@@ -100,8 +102,8 @@ export class Notes {
       durationMs: Math.round(durationMs * 10) / 10,
     };
     const path = this.#tally.add(maskPath(pathOf(target, matched?.path), namedIn(judgement)), seen);
-    const { type, at, method: by, ...rest } = seen;
-    this.#files.write({ type, at, method: by, path, ...rest } satisfies Observation);
+    const { type, at, rules: judgedBy, method: by, ...rest } = seen;
+    this.#files.write({ type, at, rules: judgedBy, method: by, path, ...rest } satisfies Observation);
   }
 
   async close(): Promise<void> {

@@ -137,7 +137,7 @@ class RunningObserver implements Observer {
     }
     const line = this.#lineOf(request.socket);
     if (line.isOver) return;
-    const seen = this.#sightOf(request);
+    const seen = this.#sightOf(request, judge);
     const bytesMax = match === undefined ? 0 : judge.bodyBytesMax(match);
     const withinMs = this.#limits.bodyMs;
     const body =
@@ -157,7 +157,7 @@ class RunningObserver implements Observer {
     const { match, judge } = this.#matchOf(request, true);
     const line = this.#lineOf(request.socket);
     if (line.isOver) return;
-    const seen = this.#sightOf(request);
+    const seen = this.#sightOf(request, judge);
     const judged = this.#judged(() => match && judge.judge(request, match, undefined));
     const { shape, isTrustedProxy } = this.#headerRules;
     const view = () => clientViewOf(request, isTrustedProxy(request.socket.remoteAddress));
@@ -182,7 +182,7 @@ class RunningObserver implements Observer {
       this.#judge.judge(request, this.#judge.match(request, false), undefined),
     );
     const nothing = { status: undefined, headMs: undefined, requestBytes: 0, answerBytes: 0, sent: false };
-    this.#note(this.#sightOf(request), { ended: 'refused', ...nothing }, judged);
+    this.#note(this.#sightOf(request, this.#judge), { ended: 'refused', ...nothing }, judged);
   }
 
   #noteNotHttp(client: Duplex): boolean {
@@ -221,19 +221,19 @@ class RunningObserver implements Observer {
     }
   }
 
-  #sightOf({ method = '', url = '' }: IncomingMessage): Sight {
-    return { atMs: Date.now(), sinceMs: performance.now(), method, target: url };
+  #sightOf({ method = '', url = '' }: IncomingMessage, { rules }: Judge): Sight {
+    return { rules, atMs: Date.now(), sinceMs: performance.now(), method, target: url };
   }
 
   #note(seen: Sight, report: ExchangeReport, judged: Promise<Judgement>, then?: () => void): void {
-    const { method, target, atMs, sinceMs } = seen;
+    const { rules, method, target, atMs, sinceMs } = seen;
     const durationMs = performance.now() - sinceMs;
     this.#noteUnsettled(method, report);
     if (report.ended === 'answered') this.#outages.answered('legacy');
     else this.#outages.failed('legacy', report.ended, report.error);
     const note = (judgement: Judgement): void => {
       const tooSlow = this.#isTooSlow(judgement, report, durationMs);
-      this.#notes.note({ atMs, durationMs, method, target, judgement, report, tooSlow });
+      this.#notes.note({ rules, atMs, durationMs, method, target, judgement, report, tooSlow });
     };
     if (this.#unjudged.size >= this.#limits.unjudged) {
       note(nothingKnown);
@@ -351,6 +351,7 @@ class RunningObserver implements Observer {
 }
 
 interface Sight {
+  readonly rules: string;
   readonly atMs: number;
   readonly sinceMs: number;
   readonly method: string;

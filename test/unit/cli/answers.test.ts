@@ -57,6 +57,9 @@ describe('the first line of status', () => {
     expect(steps).toContain('onewriter verify pilot');
     expect(steps).toContain('onewriter plan --cohort pilot --to app');
     expect(steps.join('\n')).not.toMatch(/abort|rollback|discard|legacy/);
+    const whole = { ...flip, state: 'completed', committed: 120, pending: 0 } as const;
+    const moved = { ...counts, writes: { app: 120, fenced: 0, legacy: 0 } };
+    expect(nextSteps({ counts: moved, flips: [whole] }, 'pilot')).toEqual([]);
   });
 });
 
@@ -113,6 +116,16 @@ describe('a role that cannot start', () => {
       cause: Object.assign(new Error('listen'), { code, port, address: '127.0.0.1' }),
     });
   }
+
+  test('why a file cannot be read is said once', () => {
+    const cause = Object.assign(new Error("ENOENT: no such file or directory, open 'a.pem'"), {
+      code: 'ENOENT',
+    });
+    const error = new Error('The file of proxy.tls.cert, a.pem, cannot be read (ENOENT)', { cause });
+    expect(startRefusal(error, 8080, 8081).detail).toBe(
+      'onewriter could not start. The file of proxy.tls.cert, a.pem, cannot be read (ENOENT)',
+    );
+  });
 
   test('an occupied port names the setting to change', () => {
     expect(startRefusal(socketError('EADDRINUSE', 8081), 8080, 8081).detail).toBe(

@@ -19,6 +19,10 @@ describe('a path without what names somebody', () => {
     ['/odata/Users(12)', '/odata/:id'],
     ['/bad/%ff', '/bad/:id'],
     ['//', '//'],
+    ['/notes/../x', '/notes/../x'],
+    ['/notes/%2E%2e/./x', '/notes/%2E%2e/./x'],
+    ['/notes/a%2Fb', '/notes/:id(%2F)'],
+    ['/notes/anna%5c', '/notes/:id(%5c)'],
     [`/api/${'long'.repeat(20)}`, '/api/:id'],
   ])('%s is %s', (path, masked) => {
     expect(maskPath(path, nobody)).toBe(masked);
