@@ -292,15 +292,12 @@ async function startAdmin(
   const admin = createAdmin({
     ...(idempotency === undefined ? {} : { idempotency }),
     ...{ config, ledger, registry, doubts, links, audit, log, flips: desk, copies: sync.desk },
-    ...{ watch, recovery },
+    ...{ watch, recovery, unreachable: watchReach(config.stores) },
     directory: directoryMoves(request, base, live, watch),
-    rules: () => live.now.config,
     ...(counters === undefined ? {} : { counters }),
-    readers: Object.values(sync.readers),
-    deadLetters: () => sync.deadLetters.total(),
-    letters: sync.deadLetters,
+    ...{ rules: () => live.now.config, readers: Object.values(sync.readers) },
+    ...{ deadLetters: () => sync.deadLetters.total(), letters: sync.deadLetters },
     ...{ backfills: () => sync.backfills(), pollFailure: () => sync.pollFailure() },
-    unreachable: watchReach(config.stores),
     cohorts: {
       list: () => listCohorts(config, made),
       put: (name, selection, by, reason) => made.put(name, { name, selection, by, reason }),
