@@ -94,12 +94,22 @@ function valuesOf(
  */
 export function looseName(name: string): string {
   const [whole = ''] = name.split('\0', 1);
-  return whole
-    .trim()
-    .toLowerCase()
-    .replace(/^[[\]]+|[[\]]+$/g, '')
-    .replace(/\[.*$/s, '')
-    .replaceAll(/[. ]/g, '_');
+  const bare = withoutBrackets(whole.trim().toLowerCase());
+  const open = bare.indexOf('[');
+  return (open === -1 ? bare : bare.slice(0, open)).replaceAll(/[. ]/g, '_');
+}
+
+/** No regular expression: anchored at the end, it would try every bracket of a name that is nothing else. */
+function withoutBrackets(name: string): string {
+  let from = 0;
+  let to = name.length;
+  while (from < to && isBracket(name[from])) from += 1;
+  while (to > from && isBracket(name[to - 1])) to -= 1;
+  return name.slice(from, to);
+}
+
+function isBracket(letter: string | undefined): boolean {
+  return letter === '[' || letter === ']';
 }
 
 /** PHP reads a bracket that nothing closes as "_". */

@@ -74,6 +74,8 @@ function requestReads(text: string, budget: Budget): boolean {
 /** Which of the two runs, the stored document or the one sent along, is the server's choice. */
 function namesStoredDocument(extensions: string | undefined): boolean {
   if (extensions === undefined) return false;
+  // As a text, a server may read what is in it.
+  if (!/^\s*(?:\{|null\s*$)/.test(extensions)) return true;
   return readingsAt(extensions, ['persistedQuery']).some((reading) => reading !== undefined);
 }
 

@@ -25,6 +25,14 @@ export const fromTrustedPeersOnly = new Set([
   'x-original-url',
   'x-rewrite-url',
   'x-original-host',
+  'x-original-uri',
+  'x-original-path',
+  'x-envoy-original-path',
+  // CGI's own: gunicorn, among others, takes them from a request (SCRIPT_NAME), and looks for the rest of the path.
+  'script-name',
+  'x-script-name',
+  'path-info',
+  'path-translated',
 ]);
 /**
  * What a request is was judged by these, and by its body as they describe it: a store that missed one could take it for

@@ -53,6 +53,8 @@ export function newServer(
   // The 100 is sent once the request is admitted.
   server.on('checkContinue', take);
   server.on('upgrade', (request, socket, head) => {
+    // Node listens for errors no longer, and one that nobody hears of ends the process.
+    socket.on('error', () => socket.destroy());
     if (crowd.isBeyond(socket)) socket.destroy();
     else afterAnswers(socket, () => upgrades.upgrade(request, socket, head));
   });

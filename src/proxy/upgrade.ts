@@ -48,7 +48,6 @@ export class Upgrades {
 
   /** `head`: what the client has sent behind its request. */
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    socket.on('error', () => socket.destroy());
     // Times of requests end here.
     (socket as Socket).setTimeout(0);
     this.#take(request, new EarlyBytes(socket, head));

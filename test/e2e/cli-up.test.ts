@@ -168,6 +168,8 @@ test('retry --all passes over a letter whose record was copied between the listi
       if (method === 'GET') {
         app.intercept = undefined;
         expect(await cli('sync', 'retry', '--all', '--reason', 'mended')).toMatchObject({ exit: 0 });
+        const gone = async (): Promise<boolean> => !(await cli('sync', 'status')).stdout.includes('a-u8');
+        await until('its letter is gone', gone);
       }
       response.writeHead(answer.status, { 'content-type': 'application/json' }).end(listed);
     })();

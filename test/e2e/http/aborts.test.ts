@@ -191,7 +191,8 @@ describe.each(storeNames)('row 21: a write at %s', (store) => {
     let usedNext: Socket | undefined;
     rig.store(store).answer = (_request, next) => {
       usedNext = next;
-      next.write(ok);
+      // Where it was not free yet, the other one must not be preferred from then on.
+      next.write(next === socket ? ok : ok.replace('\r\n', '\r\nConnection: close\r\n'));
     };
     await until('its connection is used again', async () => {
       await rig.exchange(requestText('GET /b', { user }));

@@ -11,7 +11,8 @@ let rig: HttpRig;
 async function wayOf(lines: readonly string[], from?: string, startLine = 'GET /a'): Promise<string[]> {
   const answer = await rig.exchange(requestText(startLine, { lines }), from);
   expect(statusOf(answer)).toBe(200);
-  const way = /^(x[-_]forwarded|forwarded|via|x[-_](real|original|rewrite))/i;
+  const way =
+    /^(x[-_]forwarded|forwarded|via|x[-_](real|original|rewrite|script|envoy)|script.name|path.(info|translated))/i;
   return (rig.legacy.requests.at(-1)?.headers ?? []).filter((line) => way.test(line));
 }
 
@@ -48,6 +49,8 @@ describe('by default', () => {
         'X_Original_URL: /admin',
       ],
     ],
+    [['SCRIPT_NAME: /x', 'Script-Name: /x', 'X-Script-Name: /x', 'PATH_INFO: /admin', 'Path.Translated: /a']],
+    [['X-Original-URI: /admin', 'X-Original-Path: /admin', 'X-Envoy-Original-Path: /admin']],
     [['Connection: X-Forwarded-For', 'X-Forwarded-For: 10.1.1.1']],
   ])('row 14: %j of anybody ends at the proxy', async (lines) => {
     expect(await wayOf(lines)).toEqual(own);

@@ -34,6 +34,19 @@ test('row 30: many requests in one piece are answered in order', async () => {
   expect(rig.legacy.requests.map(pathOf)).toEqual(paths);
 });
 
+test('row 30: a client that resets while its upgrade waits for its turn ends nothing but its connection', async () => {
+  const slow: Socket[] = [];
+  rig.legacy.answer = (_request, socket) => void slow.push(socket);
+  const client = await rig.connect();
+  const lines = ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13'];
+  client.send(get('/slow') + requestText('GET /socket', { user: 'ann', lines }));
+  await until('the first has arrived', () => slow.length === 1);
+  client.socket.resetAndDestroy();
+  await until('the read was given up', () => slow[0]?.destroyed);
+  rig.legacy.answer = echo;
+  expect((await rig.exchange(get('/other'))).body).toBe('/other');
+});
+
 test('row 30: so are requests that arrive byte by byte', async () => {
   rig.legacy.answer = echo;
   const client = await rig.connect();

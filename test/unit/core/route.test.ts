@@ -172,6 +172,10 @@ describe('a slash that is encoded, or the other way round', () => {
     '/calendars/ann%2Fx',
     '/calendars/a%2fb/x',
     '/calendars%2Fann/x',
+    // At the host "x", for whoever reads the target as a reference.
+    '//x/files/a',
+    '//x/calendars/ann/y',
+    '/%2fx/files/a',
     // Whoever takes one of them for a slash, and not the other.
     '/a%2Fb\\c',
     '/a\\b/c',

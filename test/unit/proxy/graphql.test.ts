@@ -50,6 +50,7 @@ describe('a posted request', () => {
     ['nothing', {}],
     ['a stored document without text', { extensions: hash }],
     ['a stored document with a text beside it', { query: '{ a }', extensions: hash }],
+    ['a stored document named in a text', { query: '{ a }', extensions: JSON.stringify(hash) }],
     ['a stored document by id', { query: '{ a }', documentId: 'x' }],
     ['two documents', '{"query":"{ a }","query":"mutation { a }"}'],
     ['two documents by letter case', '{"query":"{ a }","Query":"mutation { a }"}'],
