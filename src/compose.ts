@@ -118,9 +118,10 @@ async function startParts(
     return runningWith(await startProxies(request, address, stops));
   }
   const base = await openBase(role, request, address, stops);
-  if (role === 'worker' || role === 'up') await base.sync.startWorkers();
+  const listening = role === 'worker' || role === 'up' ? await base.sync.startWorkers() : {};
   const proxy = takesTraffic(role) ? await startProxy(request, base, stops) : undefined;
-  const running = runningWith(proxy);
+  const started = runningWith(proxy);
+  const running = { ...started, addresses: { ...started.addresses, ...listening } };
   const warnings = [...new Set([...base.lookout.warnings, ...running.warnings])];
   if (role !== 'admin' && role !== 'up') return { ...running, warnings };
   const counters = proxy && ((): Record<string, number> => proxy.side.counters());
@@ -297,7 +298,7 @@ async function startAdmin(
     readers: Object.values(sync.readers),
     deadLetters: () => sync.deadLetters.total(),
     letters: sync.deadLetters,
-    backfills: () => sync.backfills(),
+    ...{ backfills: () => sync.backfills(), webhooks: () => sync.webhooks() },
     cohorts: {
       list: () => listCohorts(config, made),
       put: (name, selection, by, reason) => made.put(name, { name, selection, by, reason }),

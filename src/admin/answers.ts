@@ -250,6 +250,12 @@ export const syncAnswer = z.object({
   backfills: z
     .array(backfillAnswer)
     .describe('First copies under way, and the last that ended of each kind.'),
+  webhooks: z.object({
+    waiting: count.describe('Records that deliveries named and that nobody has rung for yet.'),
+    deliveries: z
+      .array(z.object({ store: z.string(), outcome: z.string(), deliveries: count }))
+      .describe('Since Redis has counted: stored, double, ignored, full, or why they were refused.'),
+  }),
   capabilities: z.array(
     z.object({
       store,
@@ -262,6 +268,7 @@ export const syncAnswer = z.object({
     }),
   ),
 });
+export type SyncAnswer = z.output<typeof syncAnswer>;
 
 export const memberAnswer = z.object({
   id: z.string(),

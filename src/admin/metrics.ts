@@ -26,15 +26,17 @@ export function createMetrics(parts: AdminParts): () => Promise<string> {
 }
 
 async function measure(parts: AdminParts): Promise<string> {
-  const [census, members, flips, deadLetters, lagMs, regression, backfills = []] = await Promise.all([
-    takeCensus(censusParts(parts)),
-    parts.ledger.members(),
-    parts.flips.flips(),
-    countDeadLetters(parts),
-    parts.copies.lagMs(),
-    parts.ledger.regression(),
-    parts.backfills?.(),
-  ]);
+  const [census, members, flips, deadLetters, lagMs, regression, backfills = [], webhooks] =
+    await Promise.all([
+      takeCensus(censusParts(parts)),
+      parts.ledger.members(),
+      parts.flips.flips(),
+      countDeadLetters(parts),
+      parts.copies.lagMs(),
+      parts.ledger.regression(),
+      parts.backfills?.(),
+      parts.webhooks?.(),
+    ]);
   const partitions = new Map<string, { labels: Record<string, string>; value: number }>();
   for (const name of census.names()) {
     const { owner, phase } = census.of(name);
@@ -77,6 +79,19 @@ async function measure(parts: AdminParts): Promise<string> {
       name: 'backfill_records',
       help: 'Records that the first copy of the kind has settled.',
       samples: backfills.map(({ owner, kind, records }) => ({ labels: { owner, kind }, value: records })),
+    },
+    {
+      name: 'webhook_records_waiting',
+      help: 'Records that webhooks named and that nobody has rung for yet.',
+      samples: webhooks === undefined ? [] : [{ value: webhooks.waiting }],
+    },
+    {
+      name: 'webhook_deliveries',
+      help: 'Deliveries of webhooks by store and outcome.',
+      samples: (webhooks?.deliveries ?? []).map(({ store, outcome, deliveries }) => ({
+        labels: { store, outcome },
+        value: deliveries,
+      })),
     },
   ];
   const counters = Object.entries(parts.counters?.() ?? {});

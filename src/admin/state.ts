@@ -42,10 +42,11 @@ export function stateOperations(parts: AdminParts): Operation[] {
       summary: 'How late the copies are, what could not be copied, what the connectors can do.',
       answer: syncAnswer,
       run: async () => {
-        const [lagMs, deadLetters, backfills = []] = await Promise.all([
+        const [lagMs, deadLetters, backfills = [], webhooks] = await Promise.all([
           parts.copies.lagMs(),
           countDeadLetters(parts),
           parts.backfills?.(),
+          parts.webhooks?.(),
         ]);
         const capabilities = (parts.readers ?? []).flatMap((reader) =>
           reader.capabilities.map((capability) => ({ store: reader.store, ...capability })),
@@ -54,6 +55,7 @@ export function stateOperations(parts: AdminParts): Operation[] {
           answer: {
             ...{ lagMs: lagMs ?? null, deadLetters, capabilities },
             backfills: backfills.map(backfillAnswerOf),
+            webhooks: webhooks ?? { waiting: 0, deliveries: [] },
           },
         };
       },

@@ -22,6 +22,7 @@ import type { Log } from '../log.ts';
 import { Poller } from './poll.ts';
 import { Progress } from './progress.ts';
 import { queueOptions, SyncWorkers } from './worker.ts';
+import { openWebhooks, type WebhookState } from './webhooks/open.ts';
 import { makeWriters } from './writers.ts';
 
 export interface SyncSettings {
@@ -57,8 +58,13 @@ export interface Sync {
   backlog(): Promise<number>;
   /** First copies under way, and the last that ended of each kind. */
   backfills(): Promise<readonly BackfillProgress[]>;
-  /** Begins to poll and to copy in this process. Without it, only the desk copies. */
-  startWorkers(): Promise<void>;
+  /** What webhooks have brought. */
+  webhooks(): Promise<WebhookState>;
+  /**
+   * Begins to poll and to copy in this process, and to take webhooks where they are configured; returns what listens
+   * where. Without it, only the desk copies. Throws where the address for webhooks cannot be had.
+   */
+  startWorkers(): Promise<{ readonly webhooks?: string }>;
   /** Ends within seconds; safe to call twice. */
   stop(): Promise<void>;
 }
@@ -73,11 +79,13 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const redis = await connectRedis(settings.redis);
   redis.on('error', () => undefined); // it reconnects; whoever needs it meanwhile gets the error
   const stores = eachStore((store) => createRestStore(store, config, budgetOf(redis, store, config)));
-  const readers = eachStore((store) => stores[store].reader);
+  const bareReaders = eachStore((store) => stores[store].reader);
   const queues = makeQueues(redis, log);
   const attempts = config.sync.attempts;
   const epochOf = (partition: string): number => ownershipOf(partition)?.epoch ?? 0;
   const backlog = new Backlog(redis, queues.record, { attempts, epochOf });
+  const webhooks = openWebhooks({ config, redis, backlog, readers: bareReaders, ownershipOf, log });
+  const readers = eachStore((store) => webhooks.learning(bareReaders[store]));
   const letters = new DeadLetters(redis);
   const progress = new Progress(redis);
   const lockMs = Math.max(stores.legacy.timeoutMs, stores.app.timeoutMs) + lockMarginMs;
@@ -92,9 +100,12 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     locks: new CopyLocks(redis, lockMs),
     settleMs: eachStore((store) => config.stores[store].settleMs),
   };
-  const desk = new SyncDesk(copies, letters, () => lagMs(ledger, backlog, progress));
+  const desk = new SyncDesk(copies, letters, () => lagMs(ledger, [backlog, webhooks], progress));
   const doorbell = new BatchingDoorbell({
-    ringRecords: (records) => backlog.ring(records),
+    ringRecords: async (records) => {
+      await backlog.ring(records);
+      await webhooks.learn(records);
+    },
     onFailure: (error, records) => log('warn', 'sync.doorbell-failed', { records, detail: String(error) }),
   });
   const targets = [...copies.writers.keys()];
@@ -112,6 +123,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     await doorbell.close();
+    await webhooks.stop();
     await workers?.stop();
     // Without Redis they fail to close; what is open behind them must be closed all the same.
     await Promise.allSettled(Object.values(queues).map((queue) => queue.close()));
@@ -127,8 +139,9 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     deadLetters: deadLetterDesk(letters, backlog),
     backlog: () => backlog.count(),
     backfills: () => backfills.progress(),
+    webhooks: () => webhooks.state(),
     startWorkers: async () => {
-      if (workers !== undefined) return;
+      if (workers !== undefined) return {};
       blocking = connectForWorkers(settings.redis, log);
       workers = new SyncWorkers({
         ...{ poller, backfills, backlog, letters, ledger, log, attempts },
@@ -139,6 +152,9 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
         pollMs: config.sync.pollMs,
       });
       await workers.start();
+      webhooks.start(config.sync.pollMs);
+      const url = await webhooks.listen();
+      return url === undefined ? {} : { webhooks: url };
     },
     stop: () => {
       stopped ??= stop();
@@ -182,14 +198,19 @@ function connectForWorkers(address: RedisAddress, log: Log): Redis {
   return redis;
 }
 
-async function lagMs(ledger: Ledger, backlog: Backlog, progress: Progress): Promise<number | undefined> {
-  const [nowMs, oldestMs, reachedMs] = await Promise.all([
+/** Where something waits that has not been copied. */
+interface Owed {
+  oldestMs(): Promise<number | undefined>;
+}
+
+async function lagMs(ledger: Ledger, owed: readonly Owed[], progress: Progress): Promise<number | undefined> {
+  const [nowMs, reachedMs, ...oldest] = await Promise.all([
     ledger.nowMs(),
-    backlog.oldestMs(),
     progress.reachedMs(),
+    ...owed.map((one) => one.oldestMs()),
   ]);
   if (reachedMs === undefined) return undefined;
-  return Math.max(0, nowMs - Math.min(reachedMs, oldestMs ?? nowMs));
+  return Math.max(0, nowMs - Math.min(reachedMs, ...oldest.map((ms) => ms ?? nowMs)));
 }
 
 function deadLetterDesk(letters: DeadLetters, backlog: Backlog): DeadLetterDesk {

@@ -7,6 +7,12 @@ export const syncKeys = {
   dirty: `${keyPrefix}:sync:dirty`,
   /** Where the polls are, and when one last reached the end. */
   progress: `${keyPrefix}:sync:progress`,
+  /** Records named by webhooks and not rung for yet; those whose partition must be found first. */
+  inbox: `${keyPrefix}:sync:inbox`,
+  unplaced: `${keyPrefix}:sync:inbox:unplaced`,
+  /** Deliveries of webhooks that were taken, by time. */
+  deliveries: `${keyPrefix}:sync:deliveries`,
+  deliveryCounts: `${keyPrefix}:sync:deliveries:counts`,
   deadLetters: `${keyPrefix}:sync:dead-letters`,
   deadLetterOrder: `${keyPrefix}:sync:dead-letters:order`,
   deadLetterCounts: `${keyPrefix}:sync:dead-letters:counts`,
@@ -25,6 +31,11 @@ export function backfillName(owner: StoreName, kind: string): string {
 /** Ids that the target of a first copy may hold already. */
 export function knownKey(backfill: string): string {
   return `${keyPrefix}:sync:known:${backfill}`;
+}
+
+/** One of many small hashes: partitions by record, as far as they are known. */
+export function whereKey(store: StoreName, bucket: number): string {
+  return `${keyPrefix}:sync:where:${store}:${bucket}`;
 }
 
 export function budgetKey(store: StoreName): string {

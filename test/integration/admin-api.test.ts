@@ -506,6 +506,9 @@ describe('how things stand', () => {
     const { text } = await rig.call('GET', '/metrics', { token: null });
     expect(text).toContain('onewriter_backfill_running{owner="legacy",kind="note"} 1\n');
     expect(text).toContain('onewriter_backfill_records{owner="legacy",kind="item"} 4000\n');
+    expect(text).toContain('onewriter_webhook_records_waiting 2\n');
+    expect(text).toContain('onewriter_webhook_deliveries{store="legacy",outcome="double"} 3\n');
+    expect((await rig.call('GET', '/v1/sync')).body['webhooks']).toMatchObject({ waiting: 2 });
   });
 
   test('health, readiness and metrics are open and tell no secret', async () => {

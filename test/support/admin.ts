@@ -110,6 +110,10 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     },
     log: (_level, event, fields) => logged.push(`${event} ${JSON.stringify(fields)}`),
     backfills: async () => rig.backfills,
+    webhooks: async () => ({
+      waiting: 2,
+      deliveries: [{ store: 'legacy', outcome: 'double', deliveries: 3 }],
+    }),
     recheckMs: 1,
   });
   const { host, port } = await admin.listen();

@@ -1,5 +1,11 @@
 /** `sync status` and `sync retry`: how late the copies are, and what could not be copied. */
-import { type BackfillAnswer, deadLetterAnswer, deadLettersAnswer, syncAnswer } from '../../admin/answers.ts';
+import {
+  type BackfillAnswer,
+  deadLetterAnswer,
+  deadLettersAnswer,
+  type SyncAnswer,
+  syncAnswer,
+} from '../../admin/answers.ts';
 import type { Command } from '../command.ts';
 import { exitCodes, refusal } from '../exit.ts';
 import { plain } from '../output.ts';
@@ -21,12 +27,13 @@ const status: Command = {
     if (!listed.ok) return listed.refusal;
     const { deadLetters } = listed.value;
     const { output } = context;
-    const { backfills, lagMs } = sync.value;
-    output.event('sync', { lagMs, deadLetters, backfills });
+    const { backfills, lagMs, webhooks } = sync.value;
+    output.event('sync', { lagMs, deadLetters, backfills, webhooks });
     output.table([
       ['copies', lagMs === null ? 'no complete poll yet' : `${lagMs} ms behind`],
       ...backfills.map((backfill) => [`first copy of ${plain(backfill.kind)}`, sentenceOf(backfill)]),
       ['dead letters', String(sync.value.deadLetters)],
+      ...(webhooks.deliveries.length === 0 ? [] : [['webhooks', sentenceOfWebhooks(webhooks)]]),
     ]);
     output.table(
       deadLetters
@@ -54,6 +61,11 @@ function sentenceOf({ phase, records, total, perSecond, startedMs, endsMs }: Bac
   const rate = perSecond === null ? '' : `, ${Math.round(perSecond)}/s`;
   const end = endsMs === null ? '' : `, expected to end at ${new Date(endsMs).toISOString()}`;
   return `${of}${rate}${end}`;
+}
+
+function sentenceOfWebhooks({ waiting, deliveries }: SyncAnswer['webhooks']): string {
+  const counts = deliveries.map((one) => `${one.deliveries} ${plain(one.outcome)} (${plain(one.store)})`);
+  return `${waiting} records wait; deliveries: ${counts.join(', ')}`;
 }
 
 const retry: Command = {
