@@ -297,7 +297,7 @@ async function startAdmin(
     ...(counters === undefined ? {} : { counters }),
     readers: Object.values(sync.readers),
     deadLetters: () => sync.deadLetters.total(),
-    letters: sync.deadLetters,
+    ...{ letters: sync.deadLetters, brakes: sync.brakes },
     ...{ backfills: () => sync.backfills(), webhooks: () => sync.webhooks() },
     cohorts: {
       list: () => listCohorts(config, made),

@@ -244,9 +244,21 @@ export const backfillAnswer = z.object({
 });
 export type BackfillAnswer = z.output<typeof backfillAnswer>;
 
+export const brakeAnswer = z.object({
+  partition: z.string(),
+  deletes: count.describe('Copies that would be deleted at once.'),
+  limit: count.describe('So many need no leave.'),
+  records: count.describe('Records in the copy.'),
+  first: z.array(z.string()).describe('A few of them, as kind and id.'),
+  atMs: z.number().describe('Since when, Redis clock.'),
+});
+export type BrakeAnswer = z.output<typeof brakeAnswer>;
+export const brakesAnswer = z.object({ brakes: z.array(brakeAnswer) });
+
 export const syncAnswer = z.object({
   lagMs: milliseconds.nullable().describe('Null before the first poll that reached the end.'),
   deadLetters: count,
+  deleteBrakes: count.describe('Partitions whose deletes are held back.'),
   backfills: z
     .array(backfillAnswer)
     .describe('First copies under way, and the last that ended of each kind.'),

@@ -26,7 +26,7 @@ export function createMetrics(parts: AdminParts): () => Promise<string> {
 }
 
 async function measure(parts: AdminParts): Promise<string> {
-  const [census, members, flips, deadLetters, lagMs, regression, backfills = [], webhooks] =
+  const [census, members, flips, deadLetters, lagMs, regression, backfills = [], webhooks, brakes = []] =
     await Promise.all([
       takeCensus(censusParts(parts)),
       parts.ledger.members(),
@@ -36,6 +36,7 @@ async function measure(parts: AdminParts): Promise<string> {
       parts.ledger.regression(),
       parts.backfills?.(),
       parts.webhooks?.(),
+      parts.brakes?.list(),
     ]);
   const partitions = new Map<string, { labels: Record<string, string>; value: number }>();
   for (const name of census.names()) {
@@ -62,6 +63,11 @@ async function measure(parts: AdminParts): Promise<string> {
       samples: [...states].map(([state, value]) => ({ labels: { state }, value })),
     },
     { name: 'dead_letters', help: 'Records that could not be copied.', samples: [{ value: deadLetters }] },
+    {
+      name: 'delete_brakes',
+      help: 'Partitions of which many copies would be deleted at once: an operator must look.',
+      samples: [{ value: brakes.length }],
+    },
     {
       name: 'copy_lag_seconds',
       help: 'How late the copies are; absent before the first complete poll.',

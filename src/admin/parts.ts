@@ -24,6 +24,15 @@ export interface DeadLetterEntry {
   readonly atMs: number;
 }
 
+export interface BrakeEntry {
+  readonly partition: string;
+  readonly deletes: number;
+  readonly limit: number;
+  readonly records: number;
+  readonly first: readonly string[];
+  readonly atMs: number;
+}
+
 /** Cohorts made through the API; those of the file are not in it. */
 export interface CohortBook {
   put(name: string, selection: CohortSelection, by: string, reason: string): Promise<void>;
@@ -49,6 +58,11 @@ export interface AdminParts {
   readonly deadLetters?: () => Promise<number>;
   /** First copies under way, and the last that ended of each kind. */
   readonly backfills?: () => Promise<readonly BackfillProgress[]>;
+  /** Deletes that are held back, oldest first; `release` agrees to them, undefined where there are none. */
+  readonly brakes?: {
+    list(): Promise<readonly BrakeEntry[]>;
+    release(partition: string): Promise<BrakeEntry | undefined>;
+  };
   /** What webhooks have brought. */
   readonly webhooks?: () => Promise<WebhookState>;
   /** Records that could not be copied, oldest first; `retry` rings for one again, undefined if it is not there. */

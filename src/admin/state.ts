@@ -42,11 +42,12 @@ export function stateOperations(parts: AdminParts): Operation[] {
       summary: 'How late the copies are, what could not be copied, what the connectors can do.',
       answer: syncAnswer,
       run: async () => {
-        const [lagMs, deadLetters, backfills = [], webhooks] = await Promise.all([
+        const [lagMs, deadLetters, backfills = [], webhooks, brakes = []] = await Promise.all([
           parts.copies.lagMs(),
           countDeadLetters(parts),
           parts.backfills?.(),
           parts.webhooks?.(),
+          parts.brakes?.list(),
         ]);
         const capabilities = (parts.readers ?? []).flatMap((reader) =>
           reader.capabilities.map((capability) => ({ store: reader.store, ...capability })),
@@ -55,6 +56,7 @@ export function stateOperations(parts: AdminParts): Operation[] {
           answer: {
             ...{ lagMs: lagMs ?? null, deadLetters, capabilities },
             backfills: backfills.map(backfillAnswerOf),
+            deleteBrakes: brakes.length,
             webhooks: webhooks ?? { waiting: 0, deliveries: [] },
           },
         };

@@ -11,13 +11,15 @@ import { RestGuardCalls } from '../stores/rest/guard-calls.ts';
 import { createRestStore, type RestStore, restConnectorOf } from '../stores/rest/store.ts';
 import type { BatchParts } from './apply-batch.ts';
 import { type BackfillProgress, Backfills } from './backfill.ts';
-import { Backlog, controlQueueName, recordQueueName, scanQueueName } from './backlog.ts';
+import { Backlog, controlQueueName, recordQueueName, scanQueueName, wholePartition } from './backlog.ts';
+import { Brakes, type DeleteBrake } from './brakes.ts';
 import { RedisBudget } from './budget.ts';
 import { CopyLock } from './copy-lock.ts';
 import { CopyLocks } from './copy-locks.ts';
 import { type DeadLetter, DeadLetters } from './dead-letters.ts';
 import { SyncDesk } from './desk.ts';
 import { BatchingDoorbell } from './doorbell.ts';
+import { Receipts } from './receipts.ts';
 import type { Log } from '../log.ts';
 import { Poller } from './poll.ts';
 import { Progress } from './progress.ts';
@@ -48,12 +50,20 @@ export interface DeadLetterDesk {
   retry(letter: string): Promise<DeadLetter | undefined>;
 }
 
+export interface BrakeDesk {
+  /** Oldest first. */
+  list(): Promise<DeleteBrake[]>;
+  /** Agrees to the deletes and rings the partition; undefined where nothing is held back. */
+  release(partition: string): Promise<DeleteBrake | undefined>;
+}
+
 export interface Sync {
   readonly desk: CopyDesk;
   readonly guardCalls: GuardCalls;
   readonly doorbell: Doorbell;
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
   readonly deadLetters: DeadLetterDesk;
+  readonly brakes: BrakeDesk;
   /** Records and partitions rung and not looked at yet. */
   backlog(): Promise<number>;
   /** First copies under way, and the last that ended of each kind. */
@@ -88,6 +98,8 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const readers = eachStore((store) => webhooks.learning(bareReaders[store]));
   const letters = new DeadLetters(redis);
   const progress = new Progress(redis);
+  const receipts = new Receipts(redis);
+  const brakes = new Brakes(redis, receipts, log);
   const lockMs = Math.max(stores.legacy.timeoutMs, stores.app.timeoutMs) + lockMarginMs;
   const copies: BatchParts = {
     ledger,
@@ -96,15 +108,17 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     prepaidReaders: eachStore((store) => stores[store].prepaidReader),
     writers: makeWriters(stores, config.sync.rollbackWindow),
     budgets: eachStore((store) => stores[store].budget),
+    brakes,
     lock: new CopyLock(redis, lockMs),
     locks: new CopyLocks(redis, lockMs),
     settleMs: eachStore((store) => config.stores[store].settleMs),
   };
-  const desk = new SyncDesk(copies, letters, () => lagMs(ledger, [backlog, webhooks], progress));
+  const desk = new SyncDesk(copies, letters, brakes, () => lagMs(ledger, [backlog, webhooks], progress));
   const doorbell = new BatchingDoorbell({
     ringRecords: async (records) => {
+      // Before the ring: a worker that removes a copy asks whether there is a receipt.
+      await Promise.all([receipts.note(records), webhooks.learn(records)]);
       await backlog.ring(records);
-      await webhooks.learn(records);
     },
     onFailure: (error, records) => log('warn', 'sync.doorbell-failed', { records, detail: String(error) }),
   });
@@ -114,7 +128,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     note: (partitions) => poller.notePartitions(partitions),
   });
   const poller: Poller = new Poller({
-    ...{ ledger, readers, targets, backlog, backfills, letters, progress, log, surveyEveryMs },
+    ...{ ledger, readers, targets, backlog, backfills, letters, brakes, progress, log, surveyEveryMs },
     registry: settings.registry,
     ownershipOf,
   });
@@ -137,6 +151,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     doorbell,
     readers,
     deadLetters: deadLetterDesk(letters, backlog),
+    brakes: brakeDesk(brakes, backlog),
     backlog: () => backlog.count(),
     backfills: () => backfills.progress(),
     webhooks: () => webhooks.state(),
@@ -211,6 +226,17 @@ async function lagMs(ledger: Ledger, owed: readonly Owed[], progress: Progress):
   ]);
   if (reachedMs === undefined) return undefined;
   return Math.max(0, nowMs - Math.min(reachedMs, ...oldest.map((ms) => ms ?? nowMs)));
+}
+
+function brakeDesk(brakes: Brakes, backlog: Backlog): BrakeDesk {
+  return {
+    list: () => brakes.list(),
+    release: async (partition) => {
+      const released = await brakes.release(partition);
+      if (released !== undefined) await backlog.ringEach([wholePartition(partition)]);
+      return released;
+    },
+  };
 }
 
 function deadLetterDesk(letters: DeadLetters, backlog: Backlog): DeadLetterDesk {

@@ -13,6 +13,9 @@ export const syncKeys = {
   /** Deliveries of webhooks that were taken, by time. */
   deliveries: `${keyPrefix}:sync:deliveries`,
   deliveryCounts: `${keyPrefix}:sync:deliveries:counts`,
+  /** Records that writes through the proxy touched, by time; partitions whose deletes are held back. */
+  receipts: `${keyPrefix}:sync:receipts`,
+  brakes: `${keyPrefix}:sync:brakes`,
   deadLetters: `${keyPrefix}:sync:dead-letters`,
   deadLetterOrder: `${keyPrefix}:sync:dead-letters:order`,
   deadLetterCounts: `${keyPrefix}:sync:dead-letters:counts`,
@@ -31,6 +34,11 @@ export function backfillName(owner: StoreName, kind: string): string {
 /** Ids that the target of a first copy may hold already. */
 export function knownKey(backfill: string): string {
   return `${keyPrefix}:sync:known:${backfill}`;
+}
+
+/** How many single deletes of the partition there were lately. */
+export function deletesKey(partition: string): string {
+  return `${keyPrefix}:sync:deletes:${partition}`;
 }
 
 /** One of many small hashes: partitions by record, as far as they are known. */

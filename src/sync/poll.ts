@@ -14,6 +14,7 @@ import {
 import type { Backfills } from './backfill.ts';
 import type { Backlog } from './backlog.ts';
 import { wholePartition } from './backlog.ts';
+import type { Brakes } from './brakes.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import { letterOf } from './dead-letters.ts';
 import type { Log } from '../log.ts';
@@ -29,6 +30,7 @@ export interface PollParts {
   readonly backlog: Backlog;
   readonly backfills: Pick<Backfills, 'begin' | 'mayBegin' | 'isUnderWay'>;
   readonly letters: DeadLetters;
+  readonly brakes: Pick<Brakes, 'list'>;
   readonly progress: Progress;
   readonly log: Log;
   /** As far as this process has heard; undefined for a partition that no transition touched. */
@@ -60,6 +62,7 @@ export class Poller {
   #noted = new Set<string>();
   /** Partitions in the registry at the last poll; nothing ever takes one out. */
   #known = 0;
+  #brakesAtMs = 0;
 
   constructor(parts: PollParts) {
     this.#parts = parts;
@@ -71,6 +74,7 @@ export class Poller {
     const startedMs = await ledger.nowMs();
     await this.#missLost();
     await backlog.ringForgotten(startedMs, forgottenMs);
+    await this.#ringBraked(startedMs);
     if (await backlog.isFull()) {
       log('warn', 'sync.backlog-full', { waiting: await backlog.count() });
       return;
@@ -82,6 +86,15 @@ export class Poller {
       reachedMs = reached === undefined ? undefined : Math.min(reachedMs ?? reached, reached);
     }
     if (reachedMs !== undefined) await progress.saveReached(reachedMs);
+  }
+
+  /** The owner may show its records again; then nothing differs, and nothing else would look. */
+  async #ringBraked(nowMs: number): Promise<void> {
+    const { brakes, backlog, surveyEveryMs } = this.#parts;
+    if (nowMs < this.#brakesAtMs + surveyEveryMs) return;
+    this.#brakesAtMs = nowMs;
+    const held = await brakes.list();
+    await backlog.ring(held.map(({ partition }) => wholePartition(partition)));
   }
 
   async notePartitions(partitions: ReadonlySet<string>): Promise<void> {

@@ -4,6 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/gl
 import { syncKeys } from '../../src/sync/keys.ts';
 import { Inbox, inboxLimits } from '../../src/sync/webhooks/inbox.ts';
 import { Whereabouts } from '../../src/sync/webhooks/whereabouts.ts';
+import { connectorFor } from '../support/rest-store.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
 import { until } from '../support/until.ts';
@@ -163,6 +164,16 @@ describe('a delivery', () => {
     await nothingWaits();
     expect(rig.app.records.has('1')).toBe(false);
     expect(rig.legacy.calls.filter(({ path }) => path === '/appointments/1')).toEqual([]);
+  });
+
+  test('of the app about the copies that are made in it rings for nothing', async () => {
+    const ofApp = { ...connectorFor(), webhook: { signatures, events: [named] } };
+    await start(named, { appStore: { connector: ofApp } });
+    const before = rig.legacy.calls.length;
+    rig.app.set(appointment('1', 'ann'));
+    expect((await send(event('1', 'ann'), { path: '/webhooks/app' })).status).toBe(204);
+    await nothingWaits();
+    expect(rig.legacy.calls.slice(before)).toEqual([]);
   });
 });
 

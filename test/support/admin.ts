@@ -2,6 +2,7 @@
 import { Redis } from 'ioredis';
 import { RedisAuditLog } from '../../src/admin/audit.ts';
 import { createAdmin } from '../../src/admin/server.ts';
+import type { BrakeEntry } from '../../src/admin/parts.ts';
 import type { BackfillProgress } from '../../src/sync/backfill.ts';
 import type { Config } from '../../src/config/schema.ts';
 import { resolveCohort } from '../../src/core/cohort.ts';
@@ -40,6 +41,7 @@ export interface AdminRig {
   readonly logged: string[];
   /** How far first copies are; none by default. */
   backfills: readonly BackfillProgress[];
+  brakes: readonly BrakeEntry[];
   /** What the configuration says now; it can change without a restart. */
   rules: Pick<Config, 'partition' | 'newPartitions'>;
   call(
@@ -92,6 +94,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     compare: async (partition) => rig.compare(partition),
     lagMs: async () => 120,
     deadLetters: async (partition) => (partition === 'u2' ? 3 : 0),
+    deleteBrakes: async () => new Map(),
   };
   const admin = createAdmin({
     directory: directoryOf(parts, ledger, redis),
@@ -110,6 +113,10 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     },
     log: (_level, event, fields) => logged.push(`${event} ${JSON.stringify(fields)}`),
     backfills: async () => rig.backfills,
+    brakes: {
+      list: async () => rig.brakes,
+      release: async (partition) => rig.brakes.find((brake) => brake.partition === partition),
+    },
     webhooks: async () => ({
       waiting: 2,
       deliveries: [{ store: 'legacy', outcome: 'double', deliveries: 3 }],
@@ -123,6 +130,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     ...{ url, parts, audit, redis, desk, logged },
     compare: nothingDiffers,
     backfills: [],
+    brakes: [],
     rules: config,
     call: async (method, path, { token = tokens.operator, body, text, type } = {}) => {
       const response = await fetch(`${url}${path}`, {
