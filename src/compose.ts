@@ -105,10 +105,10 @@ async function startParts(
   request: RoleRequest,
   address: RedisAddress,
   stops: Stops,
-): Promise<Omit<Running, 'stop' | 'failed'>> {
+): Promise<Started> {
   const live = new LiveRules(request);
-  const runningWith = (proxy?: Listening): Omit<Running, 'stop' | 'failed'> => ({
-    addresses: proxy === undefined ? {} : { proxy: proxy.url },
+  const runningWith = (proxy?: Listening, more: Started['addresses'] = {}): Started => ({
+    addresses: { ...(proxy && { proxy: proxy.url }), ...more },
     warnings: proxy?.warnings ?? [],
     reload: (next) => live.change(next, proxy?.side),
     renewCertificate: () => proxy?.side.renewCertificate(),
@@ -120,8 +120,7 @@ async function startParts(
   const base = await openBase(role, request, address, stops);
   const listening = role === 'worker' || role === 'up' ? await base.sync.startWorkers() : {};
   const proxy = takesTraffic(role) ? await startProxy(request, base, stops) : undefined;
-  const started = runningWith(proxy);
-  const running = { ...started, addresses: { ...started.addresses, ...listening } };
+  const running = runningWith(proxy, listening);
   const warnings = [...new Set([...base.lookout.warnings, ...running.warnings])];
   if (role !== 'admin' && role !== 'up') return { ...running, warnings };
   const counters = proxy && ((): Record<string, number> => proxy.side.counters());
@@ -181,6 +180,7 @@ class LiveRules {
 }
 
 type Stops = (() => Promise<void>)[];
+type Started = Omit<Running, 'stop' | 'failed'>;
 
 function longestWriteMs({ stores }: Config): number {
   return Math.max(stores.legacy.writeTimeoutMs, stores.app.writeTimeoutMs);
@@ -295,9 +295,8 @@ async function startAdmin(
     directory: directoryMoves(request, base, live, watch),
     rules: () => live.now.config,
     ...(counters === undefined ? {} : { counters }),
-    readers: Object.values(sync.readers),
+    ...{ readers: Object.values(sync.readers), letters: sync.deadLetters, brakes: sync.brakes },
     deadLetters: () => sync.deadLetters.total(),
-    ...{ letters: sync.deadLetters, brakes: sync.brakes },
     ...{ backfills: () => sync.backfills(), webhooks: () => sync.webhooks() },
     cohorts: {
       list: () => listCohorts(config, made),

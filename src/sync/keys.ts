@@ -5,6 +5,8 @@ import type { StoreName } from '../core/ownership.ts';
 export const syncKeys = {
   /** Records rung and not yet looked at, by time of the ring. */
   dirty: `${keyPrefix}:sync:dirty`,
+  /** Since when the copies of these may be old. */
+  owedSince: `${keyPrefix}:sync:dirty:since`,
   /** Where the polls are, and when one last reached the end. */
   progress: `${keyPrefix}:sync:progress`,
   /** Records named by webhooks and not rung for yet; those whose partition must be found first. */
