@@ -30,6 +30,7 @@ const asked = {
   'coordinator-death': { what: 'answered after the fence deadline, at most', unit: 'ms', limit: 500 },
   'first-copy-rate': { what: 'records a second in a first copy', unit: '/s', limit: 3_000, better: 'more' },
   'first-copy-redis': { what: 'memory of Redis per record meanwhile', unit: 'B', limit: 200 },
+  'copy-lag': { what: 'lag of a copy at 500 changes a second, p99', unit: 'ms', limit: 1_000 },
 } as const satisfies Readonly<Record<string, Asked>>;
 
 export type AskedName = keyof typeof asked;

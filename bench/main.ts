@@ -47,6 +47,7 @@ const parts: Readonly<Record<string, Part>> = {
   },
   'dead-coordinator': { script: 'dead-coordinator.ts', given: [], quick: undefined },
   backfill: { script: 'backfill.ts', given: [], quick: ['--records', '100000'] },
+  lag: { script: 'lag.ts', given: [], quick: ['--seconds', '10'] },
 };
 
 const root = resolve(import.meta.dirname, '..');

@@ -107,10 +107,10 @@ async function startParts(
   request: RoleRequest,
   address: RedisAddress,
   stops: Stops,
-): Promise<Omit<Running, 'stop' | 'failed'>> {
+): Promise<Started> {
   const live = new LiveRules(request);
-  const runningWith = (proxy?: Listening): Omit<Running, 'stop' | 'failed'> => ({
-    addresses: proxy === undefined ? {} : { proxy: proxy.url },
+  const runningWith = (proxy?: Listening, more: Started['addresses'] = {}): Started => ({
+    addresses: { ...(proxy && { proxy: proxy.url }), ...more },
     warnings: proxy?.warnings ?? [],
     reload: (next) => live.change(next, proxy?.side),
     renewCertificate: () => proxy?.side.renewCertificate(),
@@ -120,9 +120,9 @@ async function startParts(
     return runningWith(await startProxies(request, address, stops));
   }
   const base = await openBase(role, request, address, stops);
-  if (role === 'worker' || role === 'up') await base.sync.startWorkers();
+  const listening = role === 'worker' || role === 'up' ? await base.sync.startWorkers() : {};
   const proxy = takesTraffic(role) ? await startProxy(request, base, stops) : undefined;
-  const running = runningWith(proxy);
+  const running = runningWith(proxy, listening);
   const warnings = [...new Set([...base.lookout.warnings, ...running.warnings])];
   if (role !== 'admin' && role !== 'up') return { ...running, warnings };
   const counters = proxy && ((): Record<string, number> => proxy.side.counters());
@@ -182,6 +182,7 @@ class LiveRules {
 }
 
 type Stops = (() => Promise<void>)[];
+type Started = Omit<Running, 'stop' | 'failed'>;
 
 function longestWriteMs({ stores }: Config): number {
   return Math.max(stores.legacy.writeTimeoutMs, stores.app.writeTimeoutMs);
@@ -295,9 +296,10 @@ async function startAdmin(
     ...{ watch, recovery, unreachable: watchReach(config.stores) },
     directory: directoryMoves(request, base, live, watch),
     ...(counters === undefined ? {} : { counters }),
-    ...{ rules: () => live.now.config, readers: Object.values(sync.readers) },
+    ...{ rules: () => live.now.config, readers: Object.values(sync.readers), brakes: sync.brakes },
     ...{ deadLetters: () => sync.deadLetters.total(), letters: sync.deadLetters },
     ...{ backfills: () => sync.backfills(), pollFailure: () => sync.pollFailure() },
+    webhooks: () => sync.webhooks(),
     cohorts: {
       list: () => listCohorts(config, made),
       put: (name, selection, by, reason) => made.put(name, { name, selection, by, reason }),

@@ -256,14 +256,31 @@ const troubles = {
     .nullable()
     .describe('Why the last poll did not reach its end, and since when none did, by the Redis clock.'),
 };
+export const brakeAnswer = z.object({
+  partition: z.string(),
+  deletes: count.describe('Copies that would be deleted at once.'),
+  limit: count.describe('So many need no leave.'),
+  records: count.describe('Records in the copy.'),
+  first: z.array(z.string()).describe('A few of them, as kind and id.'),
+  atMs: z.number().describe('Since when, Redis clock.'),
+});
+export type BrakeAnswer = z.output<typeof brakeAnswer>;
+export const brakesAnswer = z.object({ brakes: z.array(brakeAnswer) });
 
 export const syncAnswer = z.object({
   lagMs: milliseconds.nullable().describe('Null before the first poll that reached the end.'),
   ...troubles,
   deadLetters: count,
+  deleteBrakes: count.describe('Partitions whose deletes are held back.'),
   backfills: z
     .array(backfillAnswer)
     .describe('First copies under way, and the last that ended of each kind.'),
+  webhooks: z.object({
+    waiting: count.describe('Records that deliveries named and that nobody has rung for yet.'),
+    deliveries: z
+      .array(z.object({ store: z.string(), outcome: z.string(), deliveries: count }))
+      .describe('Since Redis has counted: stored, double, ignored, full, or why they were refused.'),
+  }),
   capabilities: z.array(
     z.object({
       store,
@@ -276,6 +293,7 @@ export const syncAnswer = z.object({
     }),
   ),
 });
+export type SyncAnswer = z.output<typeof syncAnswer>;
 
 export const memberAnswer = z.object({
   id: z.string(),

@@ -26,15 +26,18 @@ export function createMetrics(parts: AdminParts): () => Promise<string> {
 }
 
 async function measure(parts: AdminParts): Promise<string> {
-  const [census, members, flips, deadLetters, lagMs, regression, backfills = []] = await Promise.all([
-    takeCensus(censusParts(parts)),
-    parts.ledger.members(),
-    parts.flips.flips(),
-    countDeadLetters(parts),
-    parts.copies.lagMs(),
-    parts.ledger.regression(),
-    parts.backfills?.(),
-  ]);
+  const [census, members, flips, deadLetters, lagMs, regression, backfills = [], webhooks, brakes = []] =
+    await Promise.all([
+      takeCensus(censusParts(parts)),
+      parts.ledger.members(),
+      parts.flips.flips(),
+      countDeadLetters(parts),
+      parts.copies.lagMs(),
+      parts.ledger.regression(),
+      parts.backfills?.(),
+      parts.webhooks?.(),
+      parts.brakes?.list(),
+    ]);
   const partitions = new Map<string, { labels: Record<string, string>; value: number }>();
   for (const name of census.names()) {
     const { owner, phase } = census.of(name);
@@ -61,6 +64,11 @@ async function measure(parts: AdminParts): Promise<string> {
     },
     { name: 'dead_letters', help: 'Records that could not be copied.', samples: [{ value: deadLetters }] },
     {
+      name: 'delete_brakes',
+      help: 'Partitions of which many copies would be deleted at once: an operator must look.',
+      samples: [{ value: brakes.length }],
+    },
+    {
       name: 'copy_lag_seconds',
       help: 'How late the copies are; absent before the first complete poll.',
       samples: lagMs === undefined ? [] : [{ value: lagMs / 1_000 }],
@@ -77,6 +85,19 @@ async function measure(parts: AdminParts): Promise<string> {
       name: 'backfill_records',
       help: 'Records that the first copy of the kind has settled.',
       samples: backfills.map(({ owner, kind, records }) => ({ labels: { owner, kind }, value: records })),
+    },
+    {
+      name: 'webhook_records_waiting',
+      help: 'Records that webhooks named and that nobody has rung for yet.',
+      samples: webhooks === undefined ? [] : [{ value: webhooks.waiting }],
+    },
+    {
+      name: 'webhook_deliveries',
+      help: 'Deliveries of webhooks by store and outcome.',
+      samples: (webhooks?.deliveries ?? []).map(({ store, outcome, deliveries }) => ({
+        labels: { store, outcome },
+        value: deliveries,
+      })),
     },
   ];
   const counters = Object.entries(parts.counters?.() ?? {});

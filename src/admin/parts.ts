@@ -14,6 +14,7 @@ import type { Log } from '../log.ts';
 import type { StoreTrouble } from '../stores/reach.ts';
 import type { BackfillProgress } from '../sync/backfill.ts';
 import type { PollFailure } from '../sync/progress.ts';
+import type { WebhookState } from '../sync/webhooks/open.ts';
 import type { AuditLog } from './audit.ts';
 
 export interface DeadLetterEntry {
@@ -22,6 +23,15 @@ export interface DeadLetterEntry {
   readonly kind: string;
   readonly id: string;
   readonly reason: string;
+  readonly atMs: number;
+}
+
+export interface BrakeEntry {
+  readonly partition: string;
+  readonly deletes: number;
+  readonly limit: number;
+  readonly records: number;
+  readonly first: readonly string[];
   readonly atMs: number;
 }
 
@@ -54,6 +64,13 @@ export interface AdminParts {
   readonly pollFailure?: () => Promise<PollFailure | undefined>;
   /** Stores that this process cannot reach now. */
   readonly unreachable?: () => Promise<readonly StoreTrouble[]>;
+  /** Deletes that are held back, oldest first; `release` agrees to them, undefined where there are none. */
+  readonly brakes?: {
+    list(): Promise<readonly BrakeEntry[]>;
+    release(partition: string): Promise<BrakeEntry | undefined>;
+  };
+  /** What webhooks have brought. */
+  readonly webhooks?: () => Promise<WebhookState>;
   /** Records that could not be copied, oldest first; `retry` rings for one again, undefined if it is not there. */
   readonly letters?: {
     list(): Promise<DeadLetterEntry[]>;

@@ -5,6 +5,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import express from 'express';
 import { within } from '../pause.ts';
+import { brakeOperations } from './brakes.ts';
 import { cohortOperations } from './cohorts.ts';
 import { directoryOperations } from './directory.ts';
 import { answerErrors, apiRouter, refuse } from './dispatch.ts';
@@ -45,6 +46,7 @@ export function createAdmin(parts: AdminParts): Admin {
     ...flipOperations(parts),
     ...verificationOperations(parts, verifications),
     ...stateOperations(parts),
+    ...brakeOperations(parts),
     ...memberOperations(parts),
     ...recoveryOperations(parts),
   ];

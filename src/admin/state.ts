@@ -43,11 +43,13 @@ export function stateOperations(parts: AdminParts): Operation[] {
       summary: 'How late the copies are, what could not be copied, what the connectors can do.',
       answer: syncAnswer,
       run: async () => {
-        const [troubles, lagMs, deadLetters, backfills = []] = await Promise.all([
+        const [troubles, lagMs, deadLetters, backfills = [], webhooks, brakes = []] = await Promise.all([
           troublesOf(parts),
           parts.copies.lagMs(),
           countDeadLetters(parts),
           parts.backfills?.(),
+          parts.webhooks?.(),
+          parts.brakes?.list(),
         ]);
         const capabilities = (parts.readers ?? []).flatMap((reader) =>
           reader.capabilities.map((capability) => ({ store: reader.store, ...capability })),
@@ -56,6 +58,8 @@ export function stateOperations(parts: AdminParts): Operation[] {
           answer: {
             ...{ lagMs: lagMs ?? null, ...troubles, deadLetters, capabilities },
             backfills: backfills.map(backfillAnswerOf),
+            deleteBrakes: brakes.length,
+            webhooks: webhooks ?? { waiting: 0, deliveries: [] },
           },
         };
       },

@@ -4,12 +4,14 @@ import type { Config } from './schema.ts';
 import type { ReadableConfig } from './sections.ts';
 
 type Connector = NonNullable<Config['stores']['legacy']['connector']>;
-type RecordKind = Extract<Connector, { readonly kind: 'rest' }>['records'][string];
+type RestConnector = Extract<Connector, { readonly kind: 'rest' }>;
+type RecordKind = RestConnector['records'][string];
 
 const listPlaceholders = ['partition', 'since', 'cursor', 'page', 'offset', 'size'];
 
-export function connectorFindings({ stores }: ReadableConfig, report: Reporter): void {
-  const { legacy, app } = stores;
+export function connectorFindings(config: ReadableConfig, report: Reporter): void {
+  const { legacy, app } = config.stores;
+  checkWebhookListener(config, report);
   for (const [name, store] of [
     ['legacy', legacy],
     ['app', app],
@@ -18,11 +20,68 @@ export function connectorFindings({ stores }: ReadableConfig, report: Reporter):
     for (const [kind, record] of Object.entries(store.connector.records)) {
       checkRecordKind(`stores.${name}.connector.records.${kind}`, record, report);
     }
+    checkWebhook(`stores.${name}.connector`, store.connector, report);
   }
   if (legacy.connector?.kind !== 'rest' || app.connector?.kind !== 'rest') return;
   const kinds = [legacy.connector, app.connector].map((one) => Object.keys(one.records));
   checkBothHave('stores.app.connector.records', kinds[0] ?? [], kinds[1] ?? [], report);
   checkBothHave('stores.legacy.connector.records', kinds[1] ?? [], kinds[0] ?? [], report);
+}
+
+function checkWebhook(place: string, { webhook, records }: RestConnector, report: Reporter): void {
+  for (const [at, { kind }] of (webhook?.events ?? []).entries()) {
+    if (Object.hasOwn(records, kind)) continue;
+    report.problem(
+      `${place}.webhook.events[${at}].kind`,
+      `names ${kind}, which is not under ${place}.records`,
+    );
+  }
+  for (const [at, signature] of (webhook?.signatures ?? []).entries()) {
+    const here = `${place}.webhook.signatures[${at}]`;
+    if (signature.scheme === 'standard' && !signature.secrets.every(isStandardSecret)) {
+      report.problem(`${here}.secrets`, 'must be whsec_ and at least 16 bytes in base64, or only the base64');
+    }
+    if (signature.scheme !== 'hmac') continue;
+    const { content, timestampHeader, idHeader } = signature;
+    checkPlaceholders(`${here}.content`, content, ['body', 'timestamp', 'id'], report);
+    if (content.includes('{timestamp}') !== (timestampHeader !== undefined)) {
+      report.problem(
+        `${here}.timestampHeader`,
+        'must be given if and only if content contains {timestamp}: a time that is not signed proves nothing',
+      );
+    }
+    if (content.includes('{id}') && idHeader === undefined) {
+      report.problem(`${here}.idHeader`, 'must be given where content contains {id}');
+    }
+  }
+}
+
+function isStandardSecret(secret: string): boolean {
+  const key = secret.replace(/^whsec_/, '');
+  return /^[A-Za-z0-9+/]+={0,2}$/.test(key) && Buffer.from(key, 'base64').byteLength >= 16;
+}
+
+function checkWebhookListener({ stores, webhooks, proxy, admin }: ReadableConfig, report: Reporter): void {
+  const senders = (['legacy', 'app'] as const).filter((name) => {
+    const { connector } = stores[name];
+    return connector?.kind === 'rest' && connector.webhook !== undefined;
+  });
+  if (webhooks === undefined) {
+    for (const name of senders) {
+      report.warning(
+        `stores.${name}.connector.webhook is given, but no webhooks section: no delivery is taken anywhere.`,
+      );
+    }
+    return;
+  }
+  if (senders.length === 0) {
+    report.warning('webhooks is given, but no connector has a webhook: every delivery gets 404.');
+  }
+  const { port } = webhooks;
+  if (port === undefined || port === 0) return;
+  if (port === proxy.port || port === admin.port) {
+    report.problem('webhooks.port', 'is also the port of the proxy or of the admin API; give each its own');
+  }
 }
 
 function checkBothHave(

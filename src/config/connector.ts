@@ -1,6 +1,7 @@
 /** The part of the configuration that says how a store's records are reached over its own API. */
 import { z } from 'zod';
 import { headerMap, method, milliseconds, path, positiveMilliseconds, scalar } from './terms.ts';
+import { webhookSchema } from './webhook.ts';
 
 const paging = z.union([
   z.strictObject({
@@ -108,6 +109,9 @@ export const restConnectorSchema = z.strictObject({
   records: z
     .record(z.string().regex(/^[A-Za-z0-9_-]+$/), recordSchema)
     .describe('The kinds of records, by name.'),
+  webhook: webhookSchema
+    .optional()
+    .describe('Deliveries in which the store says what has changed (docs/sync.md).'),
   freeze: z.array(call).optional().describe("Calls that take a partition's right to write away."),
   unfreeze: z.array(call).optional().describe("Calls that give a partition's right to write back."),
 });

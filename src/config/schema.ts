@@ -22,10 +22,12 @@ import {
   store,
   url,
 } from './terms.ts';
+import { webhooksSchema } from './webhook.ts';
 
 export { recordSchema, restConnectorSchema } from './connector.ts';
 export type { RecordConfig, RestConnectorConfig } from './connector.ts';
 export { identityRule } from './identity.ts';
+export type { WebhookConfig, WebhookSignature } from './webhook.ts';
 
 export const proxySchema = z.strictObject({
   host: z.string().default('127.0.0.1').describe('Address the proxy listens on.'),
@@ -377,6 +379,9 @@ export const configSchema = z.strictObject({
     ),
   flip: flipSchema.prefault({}).describe('How cohorts move.'),
   sync: syncSchema.prefault({}).describe('How the copy is kept up to date.'),
+  webhooks: webhooksSchema
+    .optional()
+    .describe('Where the workers take webhooks of the stores. Left out: nowhere.'),
 });
 
 export type ParsedConfig = z.output<typeof configSchema>;

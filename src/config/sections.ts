@@ -17,6 +17,7 @@ export interface ReadableConfig {
   readonly ledger: Partial<Config['ledger']>;
   readonly flip: Partial<Config['flip']>;
   readonly sync: Partial<Config['sync']>;
+  readonly webhooks?: Partial<NonNullable<Config['webhooks']>> | undefined;
   readonly stores: { readonly legacy: Partial<Store>; readonly app: Partial<Store> };
   /** Entries that could not be read are undefined, so that the others keep their place. */
   readonly identity: WithHoles<Config['identity']>;

@@ -335,4 +335,6 @@ export interface CopyDesk {
   lagMs(): Promise<number | undefined>;
   /** Dead letters of this partition. */
   deadLetters(partition: string): Promise<number>;
+  /** Partitions whose deletes are held back until an operator agrees, each with a sentence. */
+  deleteBrakes(): Promise<ReadonlyMap<string, string>>;
 }

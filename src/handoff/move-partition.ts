@@ -173,6 +173,8 @@ async function bringUp(
   const { maxLagMs } = settings;
   const report = await copies.bringUp(partition, course.halt);
   const problem = report.problems[0];
+  const brake = problem && (await copies.deleteBrakes()).get(partition);
+  if (brake !== undefined) return { code: 'delete-brake', detail: brake };
   if (problem !== undefined) {
     return {
       code: 'unusable-records',

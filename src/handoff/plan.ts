@@ -86,6 +86,7 @@ async function sortOut(
   const blocked: BlockedPartition[] = [];
   const byGuard = isProvenByGuard(parts.settings, otherStore(to));
   const letters = byGuard ? new Map<string, number>() : await countLetters(parts, partitions);
+  const brakes = byGuard ? new Map<string, string>() : await parts.copies.deleteBrakes();
   const doubts = await doubtful(parts);
   const written = byGuard ? await askGuard(parts, otherStore(to), partitions, touched) : undefined;
   for (const partition of partitions) {
@@ -96,12 +97,17 @@ async function sortOut(
     }
     const blocker =
       whyBlocked(request, partition, record, letters.get(partition) ?? 0) ??
+      heldBack(brakes.get(partition)) ??
       doubts.get(partition) ??
       written?.get(partition);
     if (blocker === undefined) movable.push(partition);
     else blocked.push({ partition, ...blocker });
   }
   return { movable, unchanged, blocked };
+}
+
+function heldBack(brake: string | undefined): Blocker | undefined {
+  return brake === undefined ? undefined : { code: 'delete-brake', detail: brake };
 }
 
 function livesAt({ ownership }: LedgerRecord, store: StoreName): boolean {

@@ -20,6 +20,7 @@ import {
 } from '../core/records.ts';
 import type { CallBudget } from '../stores/budget.ts';
 import { comparable } from '../stores/rest/shape.ts';
+import type { Brakes, DeleteBrake } from './brakes.ts';
 import type { CopyLock, HeldLock } from './copy-lock.ts';
 import { backfillName } from './keys.ts';
 import { traceOf } from './known-copies.ts';
@@ -35,11 +36,13 @@ export interface CopyParts {
   readonly writers: Writers;
   readonly budgets: Readonly<Record<StoreName, CallBudget>>;
   readonly lock: CopyLock;
+  readonly brakes: Pick<Brakes, 'mayRemove' | 'mayRemoveAll'>;
   /** How long a copy whose outcome is unknown may still take effect, ms. */
   readonly settleMs: Readonly<Record<StoreName, number>>;
 }
 
-export type Applied = 'written' | 'removed' | 'same';
+/** `held-back`: the brake does not let the delete through; `by-pass`: only a pass over the partition can tell. */
+export type Applied = 'written' | 'removed' | 'same' | 'held-back' | 'by-pass';
 
 export type CopyRefused = {
   readonly copied: 'no';
@@ -142,6 +145,8 @@ export class CopySession {
   readonly #parts: CopyParts;
   readonly #held: HeldLock;
   readonly #hand: CopyHand;
+  /** Deletes that the brake has let through together. */
+  #removable: ReadonlySet<string> = new Set();
 
   constructor(
     parts: CopyParts,
@@ -177,12 +182,35 @@ export class CopySession {
     const needed = this.#neededFor(key, ownerRecord, copyRecord);
     if (needed.need === 'nothing') return 'same';
     if (needed.need === 'removal') {
+      const isGone = ownerRecord === undefined || ownerRecord.deleted;
+      const answer = isGone ? await this.#mayRemove(key) : 'yes';
+      if (answer !== 'yes') return answer === 'no' ? 'held-back' : 'by-pass';
       await this.#write([key], (writer, stamp) => writer.remove(key, stamp, this.signal));
       return 'removed';
     }
     const { form, exists } = needed;
     await this.#write([key], (writer, stamp) => writer.put(form, stamp, exists, this.signal));
     return 'written';
+  }
+
+  /**
+   * Asks once for all deletes of a pass, before any of them is applied; `records` is how many the copy holds. Returns
+   * what holds them back: then none of them may be applied.
+   */
+  async askToRemove(
+    keys: readonly { readonly kind: string; readonly id: string }[],
+    records: number,
+  ): Promise<DeleteBrake | undefined> {
+    const { partition } = this;
+    const deletes = keys.map(({ kind, id }) => ({ partition, kind, id }));
+    const brake = await this.#parts.brakes.mayRemoveAll(partition, deletes, records);
+    if (brake === undefined) this.#removable = new Set(keys.map(({ kind, id }) => `${kind}\n${id}`));
+    return brake;
+  }
+
+  async #mayRemove({ kind, id }: { readonly kind: string; readonly id: string }) {
+    if (this.#removable.has(`${kind}\n${id}`)) return 'yes';
+    return this.#parts.brakes.mayRemove({ partition: this.partition, kind, id });
   }
 
   /** How many records of the kind one call takes; undefined where they are written one by one. */

@@ -31,18 +31,29 @@ const recordsPerPartitionMax = 5;
 /** With more marks than these nothing new is discovered until the workers have caught up. */
 const marksMax = 20_000;
 
-// KEYS: 1 marks. ARGV: members. Sets each to Redis's time, in ms.
+// KEYS: 1 marks, 2 since when each is owed. ARGV: 1 ms or '', then members. Sets each mark to Redis's time; what is owed
+// already stays owed since then, however often it is rung for.
 const markScript = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for _, member in ipairs(ARGV) do redis.call('ZADD', KEYS[1], now, member) end
+local since = math.min(now, tonumber(ARGV[1]) or now)
+for at = 2, #ARGV do
+  redis.call('ZADD', KEYS[1], now, ARGV[at])
+  redis.call('ZADD', KEYS[2], 'LT', since, ARGV[at])
+end
 return 0`;
 
-// KEYS: 1 marks. ARGV: 1 member, 2 ms. Removes the mark unless it was renewed after that time.
+// KEYS: as above. ARGV: 1 member, 2 ms. Removes the mark unless it was renewed after that time; then it is owed since.
 const settleScript = `
 local at = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if at and tonumber(at) <= tonumber(ARGV[2]) then return redis.call('ZREM', KEYS[1], ARGV[1]) end
-return 0`;
+if at and tonumber(at) > tonumber(ARGV[2]) then
+  redis.call('ZADD', KEYS[2], at, ARGV[1])
+  return 0
+end
+redis.call('ZREM', KEYS[2], ARGV[1])
+return redis.call('ZREM', KEYS[1], ARGV[1])`;
+
+const markKeys = [syncKeys.dirty, syncKeys.owedSince] as const;
 
 export interface BacklogSettings {
   /** Tries before a record becomes a dead letter. */
@@ -62,15 +73,18 @@ export class Backlog {
     this.#settings = settings;
   }
 
-  /** Resolves when every record is marked and in the queue. */
-  ring(records: readonly RecordKey[]): Promise<void> {
-    return this.ringEach(grouped(records));
+  /**
+   * Resolves when every record is marked and in the queue. `sinceMs`: since when their copies may be old, Redis's
+   * clock; left out: since now.
+   */
+  ring(records: readonly RecordKey[], sinceMs?: number): Promise<void> {
+    return this.ringEach(grouped(records), sinceMs);
   }
 
   /** As ring, but never takes a partition for its records: for those that a whole pass could not copy. */
-  async ringEach(keys: readonly RecordKey[]): Promise<void> {
+  async ringEach(keys: readonly RecordKey[], sinceMs?: number): Promise<void> {
     if (keys.length === 0) return;
-    await this.#redis.eval(markScript, 1, syncKeys.dirty, ...keys.map(memberOf));
+    await this.#redis.eval(markScript, 2, ...markKeys, sinceMs ?? '', ...keys.map(memberOf));
     await this.#queue.addBulk(keys.map((key) => this.#jobFor(key)));
   }
 
@@ -92,7 +106,7 @@ export class Backlog {
 
   /** The record was looked at by somebody who began at `startedMs` (Redis's clock). */
   async settle(record: RecordKey, startedMs: number): Promise<void> {
-    await this.#redis.eval(settleScript, 1, syncKeys.dirty, memberOf(record), startedMs);
+    await this.#redis.eval(settleScript, 2, ...markKeys, memberOf(record), startedMs);
   }
 
   async isFull(): Promise<boolean> {
@@ -103,9 +117,9 @@ export class Backlog {
     return this.#redis.zcard(syncKeys.dirty);
   }
 
-  /** When the oldest mark was set, Redis's clock; undefined when nothing is owed. */
+  /** Since when the oldest of what is owed is owed, Redis's clock; undefined when nothing is. */
   async oldestMs(): Promise<number | undefined> {
-    const [, score] = await this.#redis.zrange(syncKeys.dirty, 0, 0, 'WITHSCORES');
+    const [, score] = await this.#redis.zrange(syncKeys.owedSince, 0, 0, 'WITHSCORES');
     return score === undefined ? undefined : Number(score);
   }
 

@@ -4,7 +4,7 @@
  */
 import type { Ledger, RecordKey } from '../core/ports.ts';
 import { type CopyParts, type CopyRefused, type CopySession, withCopySession } from './apply.ts';
-import type { Backlog, CopyJob } from './backlog.ts';
+import { type Backlog, type CopyJob, wholePartition } from './backlog.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import type { SyncDesk } from './desk.ts';
 import type { Log } from '../log.ts';
@@ -57,6 +57,7 @@ async function lookAtRecord(parts: CopierParts, job: CopyJob, signal: AbortSigna
   return done;
 }
 
+/** What must be rung for besides goes into `elsewhere`. */
 async function copyRecord(session: CopySession, key: RecordKey, elsewhere: RecordKey[]): Promise<void> {
   const { partition, kind, id } = key;
   const { owner, copy, signal } = session;
@@ -76,7 +77,8 @@ async function copyRecord(session: CopySession, key: RecordKey, elsewhere: Recor
   } else if (ownerRecord !== undefined && copyRecord !== undefined && copyRecord.partition !== partition) {
     elsewhere.push({ partition: copyRecord.partition, kind, id });
   }
-  await session.apply(key, ownerRecord, copyRecord);
+  const applied = await session.apply(key, ownerRecord, copyRecord);
+  if (applied === 'by-pass') elsewhere.push(wholePartition(partition));
 }
 
 async function lookAtPartition(
@@ -86,7 +88,8 @@ async function lookAtPartition(
 ): Promise<JobOutcome> {
   const report = await parts.desk.bringUpFully(partition, signal, { lockWaitMs });
   if (report.refused !== undefined) return afterRefusal(report.refused);
-  const [problem] = report.problems;
+  // The brake has said so itself, once.
+  const [problem] = report.problems.slice(report.brake === undefined ? 0 : 1);
   if (problem !== undefined) {
     const count = report.problems.length;
     parts.log('warn', 'sync.unusable-records', { partition, count, first: problem.detail });

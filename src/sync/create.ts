@@ -11,17 +11,20 @@ import { RestGuardCalls } from '../stores/rest/guard-calls.ts';
 import { createRestStore, type RestStore, restConnectorOf } from '../stores/rest/store.ts';
 import type { BatchParts } from './apply-batch.ts';
 import { type BackfillProgress, Backfills } from './backfill.ts';
-import { Backlog, controlQueueName, recordQueueName, scanQueueName } from './backlog.ts';
+import { Backlog, controlQueueName, recordQueueName, scanQueueName, wholePartition } from './backlog.ts';
+import { Brakes, type DeleteBrake } from './brakes.ts';
 import { RedisBudget } from './budget.ts';
 import { CopyLock } from './copy-lock.ts';
 import { CopyLocks } from './copy-locks.ts';
 import { type DeadLetter, DeadLetters } from './dead-letters.ts';
 import { SyncDesk } from './desk.ts';
 import { BatchingDoorbell } from './doorbell.ts';
+import { Receipts } from './receipts.ts';
 import type { Log } from '../log.ts';
 import { Poller } from './poll.ts';
 import { type PollFailure, Progress } from './progress.ts';
 import { queueOptions, SyncWorkers } from './worker.ts';
+import { openWebhooks, type WebhookState } from './webhooks/open.ts';
 import { makeWriters } from './writers.ts';
 
 export interface SyncSettings {
@@ -47,20 +50,33 @@ export interface DeadLetterDesk {
   retry(letter: string): Promise<DeadLetter | undefined>;
 }
 
+export interface BrakeDesk {
+  /** Oldest first. */
+  list(): Promise<DeleteBrake[]>;
+  /** Agrees to the deletes and rings the partition; undefined where nothing is held back. */
+  release(partition: string): Promise<DeleteBrake | undefined>;
+}
+
 export interface Sync {
   readonly desk: CopyDesk;
   readonly guardCalls: GuardCalls;
   readonly doorbell: Doorbell;
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
   readonly deadLetters: DeadLetterDesk;
+  readonly brakes: BrakeDesk;
   /** Records and partitions rung and not looked at yet. */
   backlog(): Promise<number>;
   /** First copies under way, and the last that ended of each kind. */
   backfills(): Promise<readonly BackfillProgress[]>;
   /** Undefined while polls reach their end. */
   pollFailure(): Promise<PollFailure | undefined>;
-  /** Begins to poll and to copy in this process. Without it, only the desk copies. */
-  startWorkers(): Promise<void>;
+  /** What webhooks have brought. */
+  webhooks(): Promise<WebhookState>;
+  /**
+   * Begins to poll and to copy in this process, and to take webhooks where they are configured; returns what listens
+   * where. Without it, only the desk copies. Throws where the address for webhooks cannot be had.
+   */
+  startWorkers(): Promise<{ readonly webhooks?: string }>;
   /** Ends within seconds; safe to call twice. */
   stop(): Promise<void>;
 }
@@ -75,13 +91,17 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const redis = await connectRedis(settings.redis);
   redis.on('error', () => undefined); // it reconnects; whoever needs it meanwhile gets the error
   const stores = eachStore((store) => createRestStore(store, config, budgetOf(redis, store, config)));
-  const readers = eachStore((store) => stores[store].reader);
+  const bareReaders = eachStore((store) => stores[store].reader);
   const queues = makeQueues(redis, log);
   const attempts = config.sync.attempts;
   const epochOf = (partition: string): number => ownershipOf(partition)?.epoch ?? 0;
   const backlog = new Backlog(redis, queues.record, { attempts, epochOf });
+  const webhooks = openWebhooks({ config, redis, backlog, readers: bareReaders, ownershipOf, log });
+  const readers = eachStore((store) => webhooks.learning(bareReaders[store]));
   const letters = new DeadLetters(redis);
   const progress = new Progress(redis);
+  const receipts = new Receipts(redis);
+  const brakes = new Brakes(redis, receipts, log);
   const lockMs = Math.max(stores.legacy.timeoutMs, stores.app.timeoutMs) + lockMarginMs;
   const copies: BatchParts = {
     ledger,
@@ -90,13 +110,18 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     prepaidReaders: eachStore((store) => stores[store].prepaidReader),
     writers: makeWriters(stores, config.sync.rollbackWindow),
     budgets: eachStore((store) => stores[store].budget),
+    brakes,
     lock: new CopyLock(redis, lockMs),
     locks: new CopyLocks(redis, lockMs),
     settleMs: eachStore((store) => config.stores[store].settleMs),
   };
-  const desk = new SyncDesk(copies, letters, () => lagMs(ledger, backlog, progress));
+  const desk = new SyncDesk(copies, letters, brakes, () => lagMs(ledger, [backlog, webhooks], progress));
   const doorbell = new BatchingDoorbell({
-    ringRecords: (records) => backlog.ring(records),
+    ringRecords: async (records) => {
+      // Before the ring: a worker that removes a copy asks whether there is a receipt.
+      await Promise.all([receipts.note(records), webhooks.learn(records)]);
+      await backlog.ring(records);
+    },
     onFailure: (error, records) => log('warn', 'sync.doorbell-failed', { records, detail: String(error) }),
   });
   const targets = [...copies.writers.keys()];
@@ -105,7 +130,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     note: (partitions) => poller.notePartitions(partitions),
   });
   const poller: Poller = new Poller({
-    ...{ ledger, readers, targets, backlog, backfills, letters, progress, log, surveyEveryMs },
+    ...{ ledger, readers, targets, backlog, backfills, letters, brakes, progress, log, surveyEveryMs },
     registry: settings.registry,
     ownershipOf,
   });
@@ -114,6 +139,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     await doorbell.close();
+    await webhooks.stop();
     await workers?.stop();
     // Without Redis they fail to close; what is open behind them must be closed all the same.
     await Promise.allSettled(Object.values(queues).map((queue) => queue.close()));
@@ -127,11 +153,13 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     doorbell,
     readers,
     deadLetters: deadLetterDesk(letters, backlog),
+    brakes: brakeDesk(brakes, backlog),
     backlog: () => backlog.count(),
     backfills: () => backfills.progress(),
     pollFailure: () => progress.pollFailure(),
+    webhooks: () => webhooks.state(),
     startWorkers: async () => {
-      if (workers !== undefined) return;
+      if (workers !== undefined) return {};
       blocking = connectForWorkers(settings.redis, log);
       workers = new SyncWorkers({
         ...{ poller, progress, backfills, backlog, letters, ledger, log, attempts },
@@ -142,6 +170,9 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
         pollMs: config.sync.pollMs,
       });
       await workers.start();
+      webhooks.start(config.sync.pollMs);
+      const url = await webhooks.listen();
+      return url === undefined ? {} : { webhooks: url };
     },
     stop: () => {
       stopped ??= stop();
@@ -185,14 +216,30 @@ function connectForWorkers(address: RedisAddress, log: Log): Redis {
   return redis;
 }
 
-async function lagMs(ledger: Ledger, backlog: Backlog, progress: Progress): Promise<number | undefined> {
-  const [nowMs, oldestMs, reachedMs] = await Promise.all([
+/** Where something waits that has not been copied. */
+interface Owed {
+  oldestMs(): Promise<number | undefined>;
+}
+
+async function lagMs(ledger: Ledger, owed: readonly Owed[], progress: Progress): Promise<number | undefined> {
+  const [nowMs, reachedMs, ...oldest] = await Promise.all([
     ledger.nowMs(),
-    backlog.oldestMs(),
     progress.reachedMs(),
+    ...owed.map((one) => one.oldestMs()),
   ]);
   if (reachedMs === undefined) return undefined;
-  return Math.max(0, nowMs - Math.min(reachedMs, oldestMs ?? nowMs));
+  return Math.max(0, nowMs - Math.min(reachedMs, ...oldest.map((ms) => ms ?? nowMs)));
+}
+
+function brakeDesk(brakes: Brakes, backlog: Backlog): BrakeDesk {
+  return {
+    list: () => brakes.list(),
+    release: async (partition) => {
+      const released = await brakes.release(partition);
+      if (released !== undefined) await backlog.ringEach([wholePartition(partition)]);
+      return released;
+    },
+  };
 }
 
 function deadLetterDesk(letters: DeadLetters, backlog: Backlog): DeadLetterDesk {

@@ -20,6 +20,7 @@ import {
   wantedCopy,
   withCopySession,
 } from './apply.ts';
+import { type Brakes, type DeleteBrake, sentenceOfBrake } from './brakes.ts';
 import { pause } from '../pause.ts';
 import { unlimited } from '../stores/budget.ts';
 import type { DeadLetters } from './dead-letters.ts';
@@ -49,15 +50,23 @@ export interface BroughtUp extends CopyReport {
   /** Of the last pass; absent where none was made. */
   readonly pages?: Comparison['pages'];
   readonly refused?: CopyRefused;
+  readonly brake?: DeleteBrake;
 }
 
 export class SyncDesk implements CopyDesk {
   readonly #parts: CopyParts;
   readonly #letters: DeadLetters;
+  readonly #brakes: Pick<Brakes, 'list'>;
   readonly #lagMs: () => Promise<number | undefined>;
 
-  constructor(parts: CopyParts, letters: DeadLetters, lagMs: () => Promise<number | undefined>) {
+  constructor(
+    parts: CopyParts,
+    letters: DeadLetters,
+    brakes: Pick<Brakes, 'list'>,
+    lagMs: () => Promise<number | undefined>,
+  ) {
     this.#parts = parts;
+    this.#brakes = brakes;
     this.#letters = letters;
     this.#lagMs = lagMs;
   }
@@ -66,11 +75,19 @@ export class SyncDesk implements CopyDesk {
     const glance = await this.#glance(partition, signal);
     if (glance !== undefined) {
       await this.#letters.clear(partition);
+      // Nothing is to be deleted: a brake that there may be is lifted.
+      await this.#parts.brakes.mayRemoveAll(partition, [], 0);
       await this.#prepay(partition, glance.pages, signal);
       return glance.report;
     }
     const upTo = { littleRecords };
-    const { failed: _, refused: __, pages, ...report } = await this.bringUpFully(partition, signal, upTo);
+    const {
+      failed: _,
+      refused: __,
+      brake: ___,
+      pages,
+      ...report
+    } = await this.bringUpFully(...([partition, signal, upTo] as const));
     if (pages !== undefined && report.problems.length === 0) await this.#prepay(partition, pages, signal);
     return report;
   }
@@ -111,11 +128,12 @@ export class SyncDesk implements CopyDesk {
         const nothing = { recordsCompared: 0, lastPassMs: 0, failed: [] };
         return { ...nothing, recordsCopied, passes, problems, refused: session };
       }
-      const { compared, copied, problems, failed, pages, tookMs } = session.result;
+      const { compared, copied, problems, failed, brake, pages, tookMs } = session.result;
       recordsCopied += copied;
       if (copied <= littleRecords || passes === bringUpPassesMax) {
         if (failed.length === 0) await this.#letters.clear(partition);
-        const all = [...problems, ...failed.map(problemOf)];
+        const held = brake === undefined ? [] : [problemOfBrake(brake)];
+        const all = [...held, ...problems, ...failed.map(problemOf)];
         return {
           recordsCompared: compared,
           recordsCopied,
@@ -123,6 +141,7 @@ export class SyncDesk implements CopyDesk {
           lastPassMs: tookMs,
           problems: all,
           failed,
+          ...(brake && { brake }),
           pages,
         };
       }
@@ -147,7 +166,11 @@ export class SyncDesk implements CopyDesk {
       }
       if (session.copied === 'no')
         throw new StoreFailure('rejected', `nothing is proven: ${session.because}`);
-      const { compared, copied, problems, failed } = session.result;
+      const { compared, copied, problems, failed, brake } = session.result;
+      // A commit now would make owner what holds records that the old owner may not have any more.
+      if (brake !== undefined) {
+        throw new StoreFailure('rejected', `nothing is proven: ${sentenceOfBrake(brake)}`);
+      }
       recordsCopied += copied;
       const [problem] = problems;
       if (problem !== undefined) {
@@ -215,6 +238,11 @@ export class SyncDesk implements CopyDesk {
     return this.#letters.count(partition);
   }
 
+  async deleteBrakes(): Promise<ReadonlyMap<string, string>> {
+    const all = await this.#brakes.list();
+    return new Map(all.map((brake) => [brake.partition, sentenceOfBrake(brake)]));
+  }
+
   #pass(partition: string, hand: CopyHand, patience: Patience, signal: AbortSignal, lockWaitMs?: number) {
     const work = (session: CopySession): Promise<PassResult> => copyPass(session, patience);
     return withCopySession(this.#parts, partition, hand, signal, work, lockWaitMs);
@@ -240,6 +268,10 @@ async function confirmed(
   const held = found.copyRecords.get(recordKey(difference));
   if (wanted === undefined || held === undefined) return [difference];
   return differencesOf([wanted], [comparableCopy(held, owner, copy)], matchedAlready(copy.shape(held.kind)));
+}
+
+function problemOfBrake(brake: DeleteBrake): RecordProblem {
+  return { kind: '', detail: sentenceOfBrake(brake) };
 }
 
 function problemOf(failed: FailedRecord): RecordProblem {

@@ -5,8 +5,19 @@ import type { StoreName } from '../core/ownership.ts';
 export const syncKeys = {
   /** Records rung and not yet looked at, by time of the ring. */
   dirty: `${keyPrefix}:sync:dirty`,
+  /** Since when the copies of these may be old. */
+  owedSince: `${keyPrefix}:sync:dirty:since`,
   /** Where the polls are, and when one last reached the end. */
   progress: `${keyPrefix}:sync:progress`,
+  /** Records named by webhooks and not rung for yet; those whose partition must be found first. */
+  inbox: `${keyPrefix}:sync:inbox`,
+  unplaced: `${keyPrefix}:sync:inbox:unplaced`,
+  /** Deliveries of webhooks that were taken, by time. */
+  deliveries: `${keyPrefix}:sync:deliveries`,
+  deliveryCounts: `${keyPrefix}:sync:deliveries:counts`,
+  /** Records that writes through the proxy touched, by time; partitions whose deletes are held back. */
+  receipts: `${keyPrefix}:sync:receipts`,
+  brakes: `${keyPrefix}:sync:brakes`,
   deadLetters: `${keyPrefix}:sync:dead-letters`,
   deadLetterOrder: `${keyPrefix}:sync:dead-letters:order`,
   deadLetterCounts: `${keyPrefix}:sync:dead-letters:counts`,
@@ -25,6 +36,16 @@ export function backfillName(owner: StoreName, kind: string): string {
 /** Ids that the target of a first copy may hold already. */
 export function knownKey(backfill: string): string {
   return `${keyPrefix}:sync:known:${backfill}`;
+}
+
+/** How many single deletes of the partition there were lately. */
+export function deletesKey(partition: string): string {
+  return `${keyPrefix}:sync:deletes:${partition}`;
+}
+
+/** One of many small hashes: partitions by record, as far as they are known. */
+export function whereKey(store: StoreName, bucket: number): string {
+  return `${keyPrefix}:sync:where:${store}:${bucket}`;
 }
 
 export function budgetKey(store: StoreName): string {

@@ -1,6 +1,7 @@
 /** One pass over a partition: read both sides whole, compare, and (in a session) apply what differs. */
 import { type RecordProblem, StoreFailure, type StoreReader } from '../core/ports.ts';
 import { type CopyForm, type Difference, differencesOf, type StoreRecord } from '../core/records.ts';
+import type { DeleteBrake } from './brakes.ts';
 import { type CopySession, comparableCopy, matchedAlready, type RecordPair, wantedCopy } from './apply.ts';
 import { type Patience, readPatiently } from './patience.ts';
 
@@ -25,6 +26,8 @@ export interface PassResult {
   readonly copied: number;
   readonly problems: readonly RecordProblem[];
   readonly failed: readonly FailedRecord[];
+  /** The deletes were held back. */
+  readonly brake?: DeleteBrake;
   readonly pages: Comparison['pages'];
   readonly tookMs: number;
 }
@@ -124,20 +127,22 @@ export async function copyPass(session: CopySession, patience: Patience): Promis
   await session.ensureMayCopy();
   const extras = found.differences.filter((difference) => difference.difference === 'extra');
   const others = found.differences.filter((difference) => difference.difference !== 'extra');
+  const brake = await session.askToRemove(extras, found.copyRecords.size);
   const failed: FailedRecord[] = [];
   let copied = 0;
   let known: Known = found;
   const settle = async (difference: Difference): Promise<void> => {
     const key = difference.difference === 'extra' ? difference : difference.copy;
     try {
-      if ((await applyDifference(session, difference, known, patience)) !== 'same') copied += 1;
+      const applied = await applyDifference(session, difference, known, patience);
+      if (applied === 'written' || applied === 'removed') copied += 1;
     } catch (error) {
       // One record that the target will not take must not stop the others; everything else ends the pass.
       if (!(error instanceof StoreFailure) || error.kind !== 'rejected') throw error;
       failed.push({ kind: key.kind, id: key.id, failure: error });
     }
   };
-  await eachOf(extras, settle);
+  if (brake === undefined) await eachOf(extras, settle);
   const inBulk = await copyInBulk(session, others, found, patience);
   copied += inBulk.copied;
   known = inBulk.known;
@@ -147,6 +152,7 @@ export async function copyPass(session: CopySession, patience: Patience): Promis
     copied,
     problems: found.problems,
     failed,
+    ...(brake && { brake }),
     pages: found.pages,
     tookMs: performance.now() - startedMs,
   };
@@ -232,7 +238,10 @@ async function applyDifference(
   const get = (reader: StoreReader) =>
     readPatiently(patience, signal, () => reader.get(kind, { id, partition }, signal));
   // What a list does not show is not proven absent: a row can have shifted past the reader. Only `get` tells.
-  const ownerRecord = found.ownerRecords.get(key) ?? (await get(session.owner));
+  // Nor is a tombstone in a list the last word: the record may have been made again since, and be copied already.
+  const shown = found.ownerRecords.get(key);
+  const isOld = shown?.deleted === true && patience !== 'fence';
+  const ownerRecord = shown === undefined || isOld ? await get(session.owner) : shown;
   const listed = difference.difference !== 'extra';
   if (patience === 'fence' && !listed && isLive(ownerRecord, partition)) {
     // Nobody writes under a fence, so no row has shifted: the list itself is not complete.

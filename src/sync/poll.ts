@@ -8,18 +8,21 @@ import {
   type KindCapabilities,
   type Ledger,
   type Page,
+  type RecordKey,
   type Registry,
   type StoreReader,
 } from '../core/ports.ts';
 import type { Backfills } from './backfill.ts';
 import type { Backlog } from './backlog.ts';
 import { wholePartition } from './backlog.ts';
+import type { Brakes } from './brakes.ts';
 import type { DeadLetters } from './dead-letters.ts';
+import { digestOf } from './digest.ts';
 import { letterOf } from './dead-letters.ts';
 import type { Log } from '../log.ts';
 import type { Progress } from './progress.ts';
 import { type Survey, surveyKind } from './survey.ts';
-import { lessOverlap, newest } from './versions.ts';
+import { changedAtMs, lessOverlap, newest, noLaterThan } from './versions.ts';
 
 export interface PollParts {
   readonly ledger: Pick<Ledger, 'nowMs'>;
@@ -29,6 +32,7 @@ export interface PollParts {
   readonly backlog: Backlog;
   readonly backfills: Pick<Backfills, 'begin' | 'mayBegin' | 'isUnderWay'>;
   readonly letters: DeadLetters;
+  readonly brakes: Pick<Brakes, 'list'>;
   readonly progress: Progress;
   readonly log: Log;
   /** As far as this process has heard; undefined for a partition that no transition touched. */
@@ -50,16 +54,19 @@ const partitionsPerSweep = 50;
 const notedPartitionsMax = 200_000;
 /** With more missing copies than these a full pass gives way to a first copy. */
 const missingMax = 2_000;
-/** How far the platform's clock may be behind ours, ms; what changes while a first copy runs is looked for from there. */
+/** How far the platform's clock may be from ours, ms, either way; what is beyond that, only the full passes find. */
 const clockSkewMs = 60_000;
 
 export class Poller {
   readonly #parts: PollParts;
-  /** Versions rung by the last poll of each feed, so that its overlap is not rung again each time. */
+  /** What the last poll of each feed showed of each record, so that its overlap is not rung again each time. */
   readonly #recent = new Map<string, ReadonlyMap<string, string>>();
+  /** What is found now was not yet to be seen then; undefined before a poll has reached the end. */
+  #unseenSinceMs: number | undefined;
   #noted = new Set<string>();
   /** Partitions in the registry at the last poll; nothing ever takes one out. */
   #known = 0;
+  #brakesAtMs = 0;
 
   constructor(parts: PollParts) {
     this.#parts = parts;
@@ -70,7 +77,9 @@ export class Poller {
     const { backlog, ledger, progress, readers, targets, log } = this.#parts;
     const startedMs = await ledger.nowMs();
     await this.#missLost();
+    this.#unseenSinceMs = await progress.reachedMs();
     await backlog.ringForgotten(startedMs, forgottenMs);
+    await this.#ringBraked(startedMs);
     if (await backlog.isFull()) {
       log('warn', 'sync.backlog-full', { waiting: await backlog.count() });
       return;
@@ -84,14 +93,23 @@ export class Poller {
     if (reachedMs !== undefined) await progress.saveReached(reachedMs);
   }
 
+  /** The owner may show its records again; then nothing differs, and nothing else would look. */
+  async #ringBraked(nowMs: number): Promise<void> {
+    const { brakes, backlog, surveyEveryMs } = this.#parts;
+    if (nowMs < this.#brakesAtMs + surveyEveryMs) return;
+    this.#brakesAtMs = nowMs;
+    const held = await brakes.list();
+    await backlog.ring(held.map(({ partition }) => wholePartition(partition)));
+  }
+
   async notePartitions(partitions: ReadonlySet<string>): Promise<void> {
     await this.#note(partitions);
   }
 
-  /** When the look that last reached the end had begun; undefined when none has yet. */
+  /** Up to when every change was seen; undefined when no look has reached the end yet. */
   async #pollStore(sides: Sides, startedMs: number, signal: AbortSignal): Promise<number | undefined> {
     let sweeping = false;
-    let reached = true;
+    let reachedMs: number | undefined = startedMs;
     const failures: unknown[] = [];
     for (const capability of sides.owner.capabilities) {
       const inCopy = sides.copy.capabilities.find(({ kind }) => kind === capability.kind);
@@ -100,25 +118,28 @@ export class Poller {
       else {
         // One kind that cannot be read must not keep the others waiting.
         try {
-          reached = (await this.#pollKind(capability, sides, startedMs, signal)) && reached;
+          const kindMs = await this.#pollKind(capability, sides, startedMs, signal);
+          reachedMs = earlier(reachedMs, kindMs);
         } catch (error) {
           failures.push(error);
         }
       }
     }
-    let reachedMs: number | undefined;
-    if (reached) reachedMs = sweeping ? await this.#sweep(sides, startedMs, failures, signal) : startedMs;
+    if (sweeping && reachedMs !== undefined) {
+      reachedMs = earlier(reachedMs, await this.#sweep(sides, startedMs, failures, signal));
+    }
     if (failures.length > 0) throw failures[0];
-    return reachedMs;
+    // What was written just before the look, a list may show only after it.
+    return reachedMs === undefined ? undefined : reachedMs - sides.owner.feedDelayMs;
   }
 
-  /** False when the end was not reached, because a first copy is under way. */
+  /** Up to when every change was seen; undefined when a first copy is under way. */
   async #pollKind(
     { kind, since }: KindCapabilities,
     sides: Sides,
     startedMs: number,
     signal: AbortSignal,
-  ): Promise<boolean> {
+  ): Promise<number | undefined> {
     const { backfills, progress, surveyEveryMs } = this.#parts;
     const { store } = sides.owner;
     const feed = await progress.feed(store, kind);
@@ -129,27 +150,31 @@ export class Poller {
       await progress.saveFeed(store, kind, {
         ...feed,
         proven: newest(feed.proven, feed.seen),
-        seen: newest(feed.seen, seen),
+        seen: noLaterThan(newest(feed.seen, seen), startedMs + clockSkewMs),
       });
-      return !copying;
+      if (copying) return undefined;
+      return feed.partial ? feed.fullPassAtMs : startedMs;
     }
-    if (copying) return false;
-    const { newestVersion, farBehind } = await this.#survey(kind, sides, signal);
+    if (copying) return undefined;
+    const { newestVersion, unversioned, farBehind } = await this.#survey(kind, sides, signal);
     if (farBehind !== undefined) {
       // Before its first page: from here on changes are followed while it runs.
       const head = since ? headAt(newestVersion, startedMs) : undefined;
-      if (head !== undefined) await progress.saveFeed(store, kind, { proven: head, fullPassAtMs: 0 });
+      if (head !== undefined) {
+        await progress.saveFeed(store, kind, { proven: head, fullPassAtMs: 0, partial: unversioned > 0 });
+      }
       await backfills.begin(store, kind, farBehind.total);
-      return false;
+      return undefined;
     }
-    if (!since) return true;
+    if (!since) return startedMs;
     await progress.saveFeed(store, kind, {
       fullPassAtMs: startedMs,
       // Seen during the pass is not proven: an older change may have landed on a page already read.
       proven: newest(feed.proven, feed.seen),
-      seen: newest(feed.seen, newestVersion),
+      seen: noLaterThan(newest(feed.seen, newestVersion), startedMs + clockSkewMs),
+      partial: unversioned > 0,
     });
-    return true;
+    return startedMs;
   }
 
   /** Rings what changed at or after the proven version less an overlap; returns the newest version seen. */
@@ -160,19 +185,22 @@ export class Poller {
     signal: AbortSignal,
   ): Promise<string | undefined> {
     const since = lessOverlap(proven, overlapMs + owner.feedDelayMs);
-    const rungBefore = this.#recent.get(kind);
+    const feed = `${owner.store} ${kind}`;
+    const rungBefore = this.#recent.get(feed);
     const rungNow = new Map<string, string>();
     let seen: string | undefined;
     for await (const page of owner.pages(kind, { since }, signal)) {
       await this.#notePage(page);
-      const fresh = page.records.filter(({ id, version }) => {
-        if (version !== undefined) rungNow.set(id, version);
-        return version === undefined || rungBefore?.get(id) !== version;
+      const fresh = page.records.filter(({ id, version, fields }) => {
+        // Some platforms leave it empty until the first change.
+        const shown = version ?? digestOf(fields, Object.keys(fields));
+        rungNow.set(id, shown);
+        return rungBefore?.get(id) !== shown;
       });
       await this.#ring(fresh, owner.store);
       seen = page.records.reduce((last: string | undefined, { version }) => newest(last, version), seen);
     }
-    this.#recent.set(kind, rungNow);
+    this.#recent.set(feed, rungNow);
     return seen;
   }
 
@@ -257,11 +285,23 @@ export class Poller {
   }
 
   async #ring(
-    keys: readonly { readonly partition: string; readonly kind: string; readonly id: string }[],
+    keys: readonly (RecordKey & { readonly version?: string | undefined })[],
     owner: StoreName,
   ): Promise<void> {
     const owned = keys.filter(({ partition }) => this.#ownedBy(partition, owner));
-    await this.#parts.backlog.ring(owned.map(({ partition, kind, id }) => ({ partition, kind, id })));
+    const sinceMs = this.#owedSince(owned.map(({ version }) => version));
+    await this.#parts.backlog.ring(
+      owned.map(({ partition, kind, id }) => ({ partition, kind, id })),
+      sinceMs,
+    );
+  }
+
+  /** When the oldest of the changes was made, as far as the store's clock can be believed. */
+  #owedSince(versions: readonly (string | undefined)[]): number | undefined {
+    const unseenSinceMs = this.#unseenSinceMs;
+    if (unseenSinceMs === undefined) return undefined;
+    const times = versions.map((version) => changedAtMs(version) ?? unseenSinceMs);
+    return times.reduce((first, ms) => Math.min(first, Math.max(ms, unseenSinceMs)), Number.MAX_SAFE_INTEGER);
   }
 
   /** Only spares jobs that would copy nothing; whether one may copy, the ledger says when it runs. */
@@ -288,6 +328,10 @@ export class Poller {
     if (this.#noted.size > notedPartitionsMax) this.#noted = new Set();
     for (const partition of fresh) this.#noted.add(partition);
   }
+}
+
+function earlier(left: number | undefined, right: number | undefined): number | undefined {
+  return left === undefined || right === undefined ? undefined : Math.min(left, right);
 }
 
 /** Where a feed of instants stands at that time; of other versions nobody can tell without reading them all. */

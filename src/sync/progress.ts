@@ -10,6 +10,8 @@ const feedSchema = z.object({
   /** Newest version seen so far; proven once one more poll has begun after it was seen. */
   seen: z.string().optional(),
   fullPassAtMs: z.number().default(0),
+  /** The last full pass met records without a version: the feed does not show all changes. */
+  partial: z.boolean().default(false),
 });
 export type FeedProgress = z.output<typeof feedSchema>;
 

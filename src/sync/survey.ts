@@ -22,6 +22,8 @@ export interface Survey {
   readonly problems: readonly RecordProblem[];
   /** Newest source version seen. */
   readonly newestVersion: string | undefined;
+  /** Owner's records without a version. */
+  readonly unversioned: number;
   /** Given up, because so much is missing that a first copy does it better; `total`: where the owner says so. */
   readonly farBehind?: { readonly total: number | undefined };
 }
@@ -80,6 +82,7 @@ class Pass {
   #records = 0;
   #missing = 0;
   #different = 0;
+  #unversioned = 0;
   #newestVersion: string | undefined;
   #waiting: RecordKey[] = [];
   #full = false;
@@ -96,6 +99,7 @@ class Pass {
       ...{ records: this.#records, missing: this.#missing, different: this.#different },
       problems: this.#problems,
       newestVersion: this.#newestVersion,
+      unversioned: this.#unversioned,
     };
   }
 
@@ -109,7 +113,10 @@ class Pass {
     for await (const page of this.#sides.owner.pages(this.#kind, {}, this.#signal)) {
       for (const record of page.records) {
         this.#newestVersion = newest(this.#newestVersion, record.version);
-        if (isOurs(record.partition)) this.#expect(record, wanted, names);
+        if (isOurs(record.partition)) {
+          this.#expect(record, wanted, names);
+          if (record.version === undefined) this.#unversioned += 1;
+        }
       }
       if (slice === 0) this.#note(page.problems);
       await onPartitions(new Set(page.records.map(({ partition }) => partition)));

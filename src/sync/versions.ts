@@ -21,6 +21,17 @@ export function newest(left: string | undefined, right: string | undefined): str
   return compareVersions(left, right) >= 0 ? left : right;
 }
 
+/** The instant of a version, where it is one, not later than `ms`: a date in the far future would hide all that follows. */
+export function noLaterThan(version: string | undefined, ms: number): string | undefined {
+  const instant = version === undefined ? undefined : instantOf(version);
+  return instant !== undefined && instant > ms ? new Date(ms).toISOString() : version;
+}
+
+/** When the record changed by its store's clock, ms; undefined where versions are no instants. */
+export function changedAtMs(version: string | undefined): number | undefined {
+  return version === undefined ? undefined : instantOf(version);
+}
+
 /**
  * Where the next poll starts, so that nothing is lost by equal versions, by a bound that leaves out its own
  * value, or by writes that show up late: instants go back by `overlapMs`, whole numbers by one.

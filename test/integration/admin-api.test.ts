@@ -521,6 +521,33 @@ describe('how things stand', () => {
     const { text } = await rig.call('GET', '/metrics', { token: null });
     expect(text).toContain('onewriter_backfill_running{owner="legacy",kind="note"} 1\n');
     expect(text).toContain('onewriter_backfill_records{owner="legacy",kind="item"} 4000\n');
+    expect(text).toContain('onewriter_webhook_records_waiting 2\n');
+    expect(text).toContain('onewriter_webhook_deliveries{store="legacy",outcome="double"} 3\n');
+    expect((await rig.call('GET', '/v1/sync')).body['webhooks']).toMatchObject({ waiting: 2 });
+  });
+
+  test('deletes that are held back are shown, counted, and agreed to by an operator with a reason', async () => {
+    const brake = {
+      ...{ partition: 'u/1', deletes: 30, limit: 20, records: 31 },
+      ...{ first: ['item 1'], atMs: 1_700_000_000_000 },
+    };
+    rig.brakes = [brake];
+    expect((await rig.call('GET', '/v1/sync/brakes')).body).toEqual({ brakes: [brake] });
+    expect((await rig.call('GET', '/v1/sync')).body['deleteBrakes']).toBe(1);
+    expect((await rig.call('GET', '/metrics', { token: null })).text).toContain(
+      'onewriter_delete_brakes 1\n',
+    );
+    const release = (partition: string, options: object = {}) =>
+      rig.call('POST', `/v1/sync/brakes/${encodeURIComponent(partition)}/release`, {
+        body: { reason: 'they were really deleted' },
+        ...options,
+      });
+    expect(await release('u/1', { token: tokens.viewer })).toMatchObject({ status: 403 });
+    expect(await release('u/1', { body: {} })).toMatchObject({ status: 400 });
+    expect(await release('u/2')).toMatchObject({ status: 404, body: { code: 'no-such-brake' } });
+    expect(await release('u/1')).toMatchObject({ status: 200, body: brake });
+    const [row] = (await rig.audit.page(undefined, 1)).entries;
+    expect(row).toMatchObject({ action: 'sync.release', target: 'u/1', reason: 'they were really deleted' });
   });
 
   test('health, readiness and metrics are open and tell no secret', async () => {

@@ -78,6 +78,22 @@ describe('a store that fails', () => {
   );
 });
 
+describe('sync brakes', () => {
+  test('shows what is held back, and releases it with a reason', async () => {
+    expect((await cli('sync', 'brakes')).stdout).toContain('No deletes are held back.');
+    rig.brakes = [
+      { partition: 'u1', deletes: 30, limit: 20, records: 31, first: ['item 1'], atMs: 1_700_000_000_000 },
+    ];
+    const shown = await cli('sync', 'brakes');
+    expect(shown.stdout).toMatch(/u1 +30 of 31 copies +since 2023-11-14T22:13:20.000Z +first: item 1/);
+    expect((await cli('sync', 'status')).stdout).toContain('1 partitions: onewriter sync brakes');
+    expect((await cli('sync', 'release', 'u1')).exit).not.toBe(0);
+    const released = await cli('sync', 'release', 'u1', '--reason', 'looked');
+    expect(released).toMatchObject({ exit: 0 });
+    expect(released.stdout).toContain('Up to 30 copies of u1 are deleted now');
+  });
+});
+
 describe('sync status', () => {
   test('says how far a first copy is, and when it should end', async () => {
     rig.backfills = [

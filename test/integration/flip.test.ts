@@ -50,6 +50,28 @@ describe('a flip', () => {
     expect((await rig.ledger.ledger.read('u00')).ownership.epoch).toBe(1);
   });
 
+  test('moves no partition whose deletes are held back, found by the plan or at the last moment', async () => {
+    await rig.ledger.join({ leaseMs });
+    rig.brakes.set('u03', 'many copies would be deleted');
+    const desk = await rig.openDesk();
+    const plan = (await desk.plan({ cohort: 'pilot', to: 'app', by: 'ops' })) as Plan;
+    expect(plan.blocked).toEqual([
+      { partition: 'u03', code: 'delete-brake', detail: 'many copies would be deleted' },
+    ]);
+    rig.brakes = new Map();
+    rig.hopeless = new Set(['u07']);
+    const isHopeless = rig.hopeless.has.bind(rig.hopeless);
+    // Asked when the copy is brought up, after the plan.
+    rig.hopeless.has = (partition) => {
+      if (isHopeless(partition)) rig.brakes.set(partition, 'many copies would be deleted');
+      return isHopeless(partition);
+    };
+    const { id } = await rig.start(desk);
+    const status = await rig.ended(desk, id);
+    expect(status.blocked).toMatchObject([{ partition: 'u07', code: 'delete-brake' }]);
+    expect(await rig.ownerOf('u07')).toBe('open legacy');
+  });
+
   test('again, with everything moved, is completed and changes nothing', async () => {
     await rig.ledger.join({ leaseMs });
     const desk = await rig.openDesk();

@@ -1,7 +1,7 @@
 /** Queues, polls and workers against real stores and a real Redis. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
-import { syncKeys } from '../../src/sync/keys.ts';
 import { connectorFor, type TestRestStore } from '../support/rest-store.ts';
+import { syncKeys } from '../../src/sync/keys.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
 import { until } from '../support/until.ts';
@@ -305,4 +305,125 @@ describe('a ring', () => {
     await copied('1');
     expect(await rig.sync.deadLetters.total()).toBe(0);
   });
+});
+
+describe('what a feed can hide', () => {
+  const dated = (id: string, updatedAt: string | null, title?: string) => ({
+    ...appointment(id, 'ann', title),
+    updated_at: updatedAt,
+  });
+  const feedCalls = () => rig.legacy.calls.filter(({ query }) => query.has('updated_since'));
+  const morePolls = async () => {
+    const before = feedCalls().length;
+    await until('more polls', () => feedCalls().length > before + 3);
+  };
+
+  test('a record dated in the far future does not hide what changes after it', async () => {
+    await start({ legacy: { since: true, records: [dated('1', '2999-01-01T00:00:00.000Z')] } });
+    await rig.sync.startWorkers();
+    await copied('1');
+    await morePolls();
+    rig.legacy.set(dated('2', new Date(Date.now() + 70_000).toISOString()));
+    await copied('1', '2');
+  });
+
+  test('a store whose clock is behind ours loses nothing', async () => {
+    const hourAgo = (seconds: number) => new Date(Date.now() - 3_600_000 + seconds * 1_000).toISOString();
+    await start({ legacy: { since: true, records: [dated('1', hourAgo(0))] } });
+    await rig.sync.startWorkers();
+    await copied('1');
+    await morePolls();
+    rig.app.intercept = ({ method }) => (method === 'PUT' ? { status: 503, body: {} } : undefined);
+    rig.legacy.set(dated('2', hourAgo(1)));
+    await until('it is owed', async () => (await rig.redis.zcard(syncKeys.owedSince)) === 1);
+    // An hour's difference is not taken for an hour's lag.
+    expect(await rig.sync.desk.lagMs()).toBeLessThan(1_800_000);
+    rig.app.intercept = undefined;
+    await copied('1', '2');
+  });
+
+  test('a change that the list shows late is found as long as feedDelayMs allows for', async () => {
+    const at = (ms: number) => new Date(1_700_000_000_000 + ms).toISOString();
+    await start({
+      legacy: { since: true, records: [dated('1', at(0))] },
+      legacyConnector: { feedDelayMs: 30_000 },
+    });
+    await rig.sync.startWorkers();
+    await copied('1');
+    await morePolls();
+    rig.legacy.set(dated('2', at(60_000)));
+    await copied('1', '2');
+    await morePolls();
+    // Written before the other one, but shown only now.
+    rig.legacy.set(dated('3', at(30_500)));
+    await copied('1', '2', '3');
+    // And until then nobody can say that it is not there.
+    expect(await rig.sync.desk.lagMs()).toBeGreaterThanOrEqual(30_000);
+  });
+
+  test('records that have no date before their first change: the lag says that the feed does not show them', async () => {
+    await start({
+      legacy: { since: true, records: [dated('1', new Date().toISOString()), dated('2', null)] },
+    });
+    await rig.sync.startWorkers();
+    await copied('1', '2');
+    const fullPass = async () =>
+      (
+        JSON.parse((await rig.redis.hget(syncKeys.progress, 'feed legacy appointment')) ?? '{}') as {
+          fullPassAtMs?: number;
+        }
+      ).fullPassAtMs;
+    await morePolls();
+    const passedMs = await fullPass();
+    await morePolls();
+    expect(await fullPass()).toBe(passedMs);
+    const reached = Number(await rig.redis.hget(syncKeys.progress, 'reached'));
+    expect(reached).toBe(passedMs);
+  });
+
+  test('records without a date that a list shows at every poll are rung only when they change', async () => {
+    await start({ legacy: { since: true, records: [dated('1', new Date().toISOString())] } });
+    await rig.sync.startWorkers();
+    await copied('1');
+    const shown = [dated('1', new Date().toISOString()), dated('2', null)];
+    for (const record of shown) rig.legacy.set(record);
+    // A platform that shows them whatever the bound is.
+    rig.legacy.intercept = ({ path, query }) =>
+      path === '/appointments' && query.has('updated_since')
+        ? { status: 200, body: { data: shown } }
+        : undefined;
+    await copied('1', '2');
+    await morePolls();
+    await idle();
+    const reads = () => rig.legacy.calls.filter(({ path }) => path === '/appointments/2').length;
+    const before = reads();
+    await morePolls();
+    expect(reads()).toBe(before);
+    shown[1] = dated('2', null, 'changed');
+    rig.legacy.set(dated('2', null, 'changed'));
+    await until('the change arrives', () => rig.app.records.get('2')?.['title'] === 'changed');
+  });
+});
+
+test('the lag is that of the oldest change that was not looked at, however often it is rung for', async () => {
+  await start({ ...slowPolls, legacy: { records: [appointment('1', 'ann')] } });
+  await rig.sync.startWorkers();
+  await copied('1');
+  await idle();
+  await until('a poll has ended', async () => (await rig.sync.desk.lagMs()) !== undefined);
+  rig.legacy.intercept = () => ({ status: 503, body: {} });
+  const key = { partition: 'ann', kind: 'appointment', id: '1' };
+  const since = async () => Number((await rig.redis.zrange(syncKeys.owedSince, 0, 0, 'WITHSCORES'))[1]);
+  const mark = async () => Number((await rig.redis.zrange(syncKeys.dirty, 0, 0, 'WITHSCORES'))[1] ?? 0);
+  rig.sync.doorbell.ring(key);
+  const first = await until('it is rung', async () => (await mark()) || undefined);
+  expect(await since()).toBe(first);
+  await until('it is rung again', async () => {
+    rig.sync.doorbell.ring(key);
+    return (await mark()) > first;
+  });
+  expect(await since()).toBe(first);
+  rig.legacy.intercept = undefined;
+  await idle();
+  expect(await rig.redis.zcard(syncKeys.owedSince)).toBe(0);
 });

@@ -2,6 +2,7 @@
 import { Redis } from 'ioredis';
 import { RedisAuditLog } from '../../src/admin/audit.ts';
 import { createAdmin } from '../../src/admin/server.ts';
+import type { BrakeEntry } from '../../src/admin/parts.ts';
 import type { BackfillProgress } from '../../src/sync/backfill.ts';
 import type { Config } from '../../src/config/schema.ts';
 import { resolveCohort } from '../../src/core/cohort.ts';
@@ -45,6 +46,7 @@ export interface AdminRig {
   pollFailure: PollFailure | undefined;
   /** How far first copies are; none by default. */
   backfills: readonly BackfillProgress[];
+  brakes: readonly BrakeEntry[];
   /** What the configuration says now; it can change without a restart. */
   rules: Pick<Config, 'partition' | 'newPartitions'>;
   call(
@@ -97,6 +99,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     compare: async (partition) => rig.compare(partition),
     lagMs: async () => 120,
     deadLetters: async (partition) => (partition === 'u2' ? 3 : 0),
+    deleteBrakes: async () => new Map(),
   };
   const admin = createAdmin({
     directory: directoryOf(parts, ledger, redis),
@@ -117,6 +120,14 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     backfills: async () => rig.backfills,
     unreachable: async () => rig.unreachable,
     pollFailure: async () => rig.pollFailure,
+    brakes: {
+      list: async () => rig.brakes,
+      release: async (partition) => rig.brakes.find((brake) => brake.partition === partition),
+    },
+    webhooks: async () => ({
+      waiting: 2,
+      deliveries: [{ store: 'legacy', outcome: 'double', deliveries: 3 }],
+    }),
     recheckMs: 1,
   });
   const { host, port } = await admin.listen();
@@ -128,6 +139,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     backfills: [],
     unreachable: [],
     pollFailure: undefined,
+    brakes: [],
     rules: config,
     call: async (method, path, { token = tokens.operator, body, text, type } = {}) => {
       const response = await fetch(`${url}${path}`, {

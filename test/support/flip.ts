@@ -58,6 +58,8 @@ export class FlipRig {
   hopeless = new Set<string>();
   /** How long comparing both sides takes, as the sync says. */
   passMs = 1;
+  /** Partitions whose deletes are held back, with a sentence. */
+  brakes = new Map<string, string>();
   /** Called at every catch-up. */
   onCatchUp: (partition: string) => Promise<void> = async () => undefined;
   reachable = true;
@@ -193,6 +195,7 @@ export class FlipRig {
     }),
     lagMs: async () => 0,
     deadLetters: async () => 0,
+    deleteBrakes: async () => this.brakes,
   };
 
   #reader(store: 'legacy' | 'app'): StoreReader {

@@ -34,6 +34,8 @@ export interface SyncRigOptions {
   readonly legacyConnector?: Record<string, unknown>;
   readonly appStore?: Record<string, unknown>;
   readonly sync?: Record<string, unknown>;
+  /** Other sections of the configuration. */
+  readonly more?: Record<string, unknown>;
 }
 
 export async function startSyncRig(server: TestRedis, options: SyncRigOptions = {}): Promise<SyncRig> {
@@ -52,6 +54,7 @@ export async function startSyncRig(server: TestRedis, options: SyncRigOptions = 
       app: { url: app.url, guard: false, connector: connectorFor(options.app), ...options.appStore },
     },
     sync: { pollMs: 50, ...options.sync },
+    ...options.more,
   });
   const ledger = new RedisLedger(redis, { defaultOwner: 'legacy', minReplicas: 0 });
   const registry = new RedisRegistry(redis);

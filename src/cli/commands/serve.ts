@@ -41,7 +41,7 @@ export const servers: readonly Command[] = (['up', 'proxy', 'admin', 'worker'] a
       running = await (await composition()).startRole(role, { config, configHash, env, log });
     } catch (error) {
       forget();
-      return startRefusal(error, config.proxy.port, config.admin.port);
+      return startRefusal(error, config);
     }
     for (const [name, url] of Object.entries(running.addresses)) {
       output.event('address', { name, url });
@@ -101,21 +101,25 @@ export function whyNotLive(sections: readonly string[]): string {
   if (!sections.includes('cohorts')) return restart;
   return `${restart}; a further cohort can be made without one, by PUT /v1/cohorts/NAME of the admin API (role admin)`;
 }
+type Listeners = Readonly<
+  Partial<Record<'admin' | 'proxy' | 'webhooks', { readonly port: number } | undefined>>
+>;
 
 /** An operator's error in one sentence: which setting to change, never a stack. */
-export function startRefusal(error: unknown, proxyPort: number, adminPort: number): CliRefusal {
+export function startRefusal(error: unknown, config: Listeners): CliRefusal {
   for (let at: unknown = error; at instanceof Error; at = at.cause) {
     const { code, port, address } = at as Error & { code?: string; port?: number; address?: string };
     if (code !== 'EADDRINUSE' && code !== 'EACCES' && code !== 'EADDRNOTAVAIL') continue;
-    const setting = port === adminPort ? 'admin' : port === proxyPort ? 'proxy' : undefined;
+    const settings = ['admin', 'proxy', 'webhooks'] as const;
+    const setting = settings.find((name) => port !== undefined && port === config[name]?.port);
     if (setting === undefined && code === 'EACCES') continue;
-    const change = setting === undefined ? 'proxy.port or admin.port' : `${setting}.port`;
+    const change = setting === undefined ? 'proxy.port, admin.port or webhooks.port' : `${setting}.port`;
     const why = {
       EADDRINUSE: 'is in use by another process',
       EACCES: 'may not be opened by this user',
       EADDRNOTAVAIL: 'is not an address of this machine',
     }[code];
-    const host = setting === undefined ? 'proxy.host or admin.host' : `${setting}.host`;
+    const host = setting === undefined ? 'proxy.host, admin.host or webhooks.host' : `${setting}.host`;
     const what = code === 'EADDRNOTAVAIL' ? host : change;
     return refusal(
       'cannot-listen',

@@ -1,5 +1,13 @@
-/** `sync status` and `sync retry`: how late the copies are, and what could not be copied. */
-import { type BackfillAnswer, deadLetterAnswer, deadLettersAnswer, syncAnswer } from '../../admin/answers.ts';
+/** `sync …`: how late the copies are, what could not be copied, and which deletes are held back. */
+import {
+  type BackfillAnswer,
+  brakeAnswer,
+  brakesAnswer,
+  deadLetterAnswer,
+  deadLettersAnswer,
+  type SyncAnswer,
+  syncAnswer,
+} from '../../admin/answers.ts';
 import type { Command } from '../command.ts';
 import { exitCodes, refusal } from '../exit.ts';
 import { plain } from '../output.ts';
@@ -22,13 +30,17 @@ const status: Command = {
     if (!listed.ok) return listed.refusal;
     const { deadLetters } = listed.value;
     const { output } = context;
-    const { backfills, lagMs, unreachable, pollFailure } = sync.value;
-    output.event('sync', { lagMs, unreachable, pollFailure, deadLetters, backfills });
+    const { backfills, lagMs, unreachable, pollFailure, webhooks } = sync.value;
+    output.event('sync', { lagMs, unreachable, pollFailure, deadLetters, backfills, webhooks });
     output.table([
       ['copies', lagMs === null ? 'no complete poll yet' : `${Math.round(lagMs)} ms behind`],
       ...troubleRows(sync.value),
       ...backfills.map((backfill) => [`first copy of ${plain(backfill.kind)}`, sentenceOf(backfill)]),
       ['dead letters', String(sync.value.deadLetters)],
+      ...(sync.value.deleteBrakes === 0
+        ? []
+        : [['deletes held back', `${sync.value.deleteBrakes} partitions: onewriter sync brakes`]]),
+      ...(webhooks.deliveries.length === 0 ? [] : [['webhooks', sentenceOfWebhooks(webhooks)]]),
     ]);
     output.table(
       deadLetters
@@ -56,6 +68,11 @@ function sentenceOf({ phase, records, total, perSecond, startedMs, endsMs }: Bac
   const rate = perSecond === null ? '' : `, ${Math.round(perSecond)}/s`;
   const end = endsMs === null ? '' : `, expected to end at ${new Date(endsMs).toISOString()}`;
   return `${of}${rate}${end}`;
+}
+
+function sentenceOfWebhooks({ waiting, deliveries }: SyncAnswer['webhooks']): string {
+  const counts = deliveries.map((one) => `${one.deliveries} ${plain(one.outcome)} (${plain(one.store)})`);
+  return `${waiting} records wait; deliveries: ${counts.join(', ')}`;
 }
 
 const retry: Command = {
@@ -92,4 +109,55 @@ const retry: Command = {
   },
 };
 
-export const syncCommands: readonly Command[] = [status, retry];
+const brakes: Command = {
+  name: 'sync brakes',
+  summary: 'Partitions of which many copies would be deleted at once, and are not',
+  positionals: [],
+  options: {},
+  changes: false,
+  async run(context) {
+    const admin = context.admin();
+    if (!admin.ok) return admin.refusal;
+    const listed = await admin.value.get('/sync/brakes', brakesAnswer);
+    if (!listed.ok) return listed.refusal;
+    const { output } = context;
+    for (const brake of listed.value.brakes) output.event('brake', brake);
+    output.table(
+      listed.value.brakes.map(({ partition, deletes, records, first, atMs }) => [
+        plain(partition),
+        `${deletes} of ${records} copies`,
+        `since ${new Date(atMs).toISOString()}`,
+        plain(`first: ${first.join(', ')}`),
+      ]),
+    );
+    output.line(
+      listed.value.brakes.length === 0
+        ? 'No deletes are held back.'
+        : 'Look whether the owner has really deleted them, then: onewriter sync release PARTITION --reason TEXT',
+    );
+    return exitCodes.done;
+  },
+};
+
+const release: Command = {
+  name: 'sync release',
+  summary: 'Agree to the deletes of a partition that are held back',
+  positionals: ['PARTITION'],
+  options: {},
+  changes: true,
+  async run(context, given) {
+    const [partition = ''] = given.positionals;
+    const admin = context.admin();
+    if (!admin.ok) return admin.refusal;
+    const path = `/sync/brakes/${encodeURIComponent(partition)}/release`;
+    const done = await admin.value.post(path, { reason: context.reason }, brakeAnswer);
+    if (!done.ok) return done.refusal;
+    context.output.event('released', done.value);
+    context.output.line(
+      `Up to ${done.value.deletes} copies of ${plain(partition)} are deleted now; each only after the owner has said that the record is gone.`,
+    );
+    return exitCodes.done;
+  },
+};
+
+export const syncCommands: readonly Command[] = [status, retry, brakes, release];

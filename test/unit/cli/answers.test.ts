@@ -122,22 +122,30 @@ describe('a role that cannot start', () => {
       code: 'ENOENT',
     });
     const error = new Error('The file of proxy.tls.cert, a.pem, cannot be read (ENOENT)', { cause });
-    expect(startRefusal(error, 8080, 8081).detail).toBe(
+    expect(startRefusal(error, { proxy: { port: 8080 } }).detail).toBe(
       'onewriter could not start. The file of proxy.tls.cert, a.pem, cannot be read (ENOENT)',
     );
   });
 
   test('an occupied port names the setting to change', () => {
-    expect(startRefusal(socketError('EADDRINUSE', 8081), 8080, 8081).detail).toBe(
-      '127.0.0.1:8081 is in use by another process. Change admin.port in the configuration.',
+    expect(
+      startRefusal(socketError('EADDRINUSE', 8081), { proxy: { port: 8080 }, admin: { port: 8081 } }).detail,
+    ).toBe('127.0.0.1:8081 is in use by another process. Change admin.port in the configuration.');
+    expect(
+      startRefusal(socketError('EADDRINUSE', 8080), { proxy: { port: 8080 }, admin: { port: 8081 } }).detail,
+    ).toContain('Change proxy.port');
+    const withWebhooks = { admin: { port: 8081 }, webhooks: { port: 8082 } };
+    expect(startRefusal(socketError('EADDRINUSE', 8082), withWebhooks).detail).toContain(
+      'Change webhooks.port',
     );
-    expect(startRefusal(socketError('EADDRINUSE', 8080), 8080, 8081).detail).toContain('Change proxy.port');
-    expect(startRefusal(socketError('EACCES', 80), 80, 8081).detail).toContain('may not be opened');
+    expect(
+      startRefusal(socketError('EACCES', 80), { proxy: { port: 80 }, admin: { port: 8081 } }).detail,
+    ).toContain('may not be opened');
   });
 
   test('any other error keeps its cause, in one sentence and without a stack', () => {
     const error = new Error('Redis does not answer', { cause: new Error('connection refused') });
-    const { detail } = startRefusal(error, 8080, 8081);
+    const { detail } = startRefusal(error, { proxy: { port: 8080 }, admin: { port: 8081 } });
     expect(detail).toBe('onewriter could not start. Redis does not answer; because connection refused');
   });
 });
