@@ -11,11 +11,11 @@ import { HandoffDesk } from './handoff/desk.ts';
 import { DirectoryMoves, placeWithoutEntry } from './handoff/directory.ts';
 import { MemberWatch } from './handoff/members.ts';
 import { Book, RedisRegistry, type StoredCohort } from './ledger/books.ts';
-import { connectRedis, keys, type RedisAddress } from './ledger/connection.ts';
+import { connectRedis, type RedisAddress } from './ledger/connection.ts';
 import { RedisDirectory } from './ledger/directory.ts';
 import { RedisDoubts } from './ledger/doubts.ts';
 import { attachEmbeddedRedis, startEmbeddedRedis } from './ledger/embedded.ts';
-import { feedBlockMs, parseChange, StreamFeed } from './ledger/feed.ts';
+import { feedBlockMs, StreamFeed, transitionAt } from './ledger/feed.ts';
 import { FlipBook } from './ledger/flips.ts';
 import { RedisLedger } from './ledger/ledger.ts';
 import { RedisLinks } from './ledger/links.ts';
@@ -302,11 +302,7 @@ async function startAdmin(
       list: () => listCohorts(config, made),
       put: (name, selection, by, reason) => made.put(name, { name, selection, by, reason }),
     },
-    transition: async (version) => {
-      const [entry] = await redis.xrange(keys.changes, `${version}-0`, `${version}-0`);
-      const change = entry && parseChange(entry[0], entry[1]);
-      return change?.kind === 'ownership' ? change : undefined;
-    },
+    transition: (version) => transitionAt(redis, version),
   });
   stops.push(() => admin.stop());
   const { host, port } = await admin.listen();
