@@ -294,6 +294,7 @@ async function startAdmin(
     directory: directoryMoves(request, base, live, watch),
     rules: () => live.now.config,
     ...(counters === undefined ? {} : { counters }),
+    verifications: sync.verifications,
     readers: Object.values(sync.readers),
     deadLetters: () => sync.deadLetters.total(),
     letters: sync.deadLetters,
@@ -306,6 +307,7 @@ async function startAdmin(
   });
   stops.push(() => admin.stop());
   const { host, port } = await admin.listen();
+  sync.verifications.startWorking();
   return urlOf(host, port);
 }
 

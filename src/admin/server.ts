@@ -20,20 +20,18 @@ import { recoveryOperations } from './recovery.ts';
 import { frontPage } from './front-page.ts';
 import { registryOperations } from './registry.ts';
 import { stateOperations } from './state.ts';
-import { Verifications, verificationOperations } from './verifications.ts';
+import { verificationOperations } from './verifications.ts';
 
 const readyMs = 2_000;
 
 export interface Admin {
   /** Throws the socket's error (EADDRINUSE, …) when the address cannot be had. */
   listen(): Promise<{ host: string; port: number }>;
-  /** Ends event streams and verifications, and closes every connection. */
+  /** Ends event streams, and closes every connection. */
   stop(): Promise<void>;
 }
 
 export function createAdmin(parts: AdminParts): Admin {
-  const recheckMs = parts.recheckMs ?? 2 * parts.config.sync.pollMs;
-  const verifications = new Verifications({ copies: parts.copies, log: parts.log, recheckMs });
   const events = new AuditWatchers(parts.audit);
   const operations = [
     ...partitionOperations(parts),
@@ -43,7 +41,7 @@ export function createAdmin(parts: AdminParts): Admin {
     ...linkOperations(parts),
     ...cohortOperations(parts),
     ...flipOperations(parts),
-    ...verificationOperations(parts, verifications),
+    ...verificationOperations(parts),
     ...stateOperations(parts),
     ...memberOperations(parts),
     ...recoveryOperations(parts),
@@ -70,7 +68,6 @@ export function createAdmin(parts: AdminParts): Admin {
     listen: () => listen(server, parts.config.admin),
     async stop() {
       events.stop();
-      await verifications.stop();
       await close(server);
     },
   };

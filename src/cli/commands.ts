@@ -18,7 +18,7 @@ import { servers } from './commands/serve.ts';
 import { status } from './commands/status.ts';
 import { steering } from './commands/steer.ts';
 import { syncCommands } from './commands/sync.ts';
-import { verify } from './commands/verify.ts';
+import { verifyCommands } from './commands/verify.ts';
 
 export const commands: readonly Command[] = [
   ...servers,
@@ -30,7 +30,7 @@ export const commands: readonly Command[] = [
   status,
   explain,
   ...steering,
-  verify,
+  ...verifyCommands,
   ...syncCommands,
   ...memberCommands,
   ...ledgerCommands,

@@ -21,6 +21,9 @@ import { BatchingDoorbell } from './doorbell.ts';
 import type { Log } from '../log.ts';
 import { Poller } from './poll.ts';
 import { Progress } from './progress.ts';
+import { VerificationBook } from './verification-book.ts';
+import { Verifications } from './verifications.ts';
+import { planSteps, type RangeParts, runStep } from './verify-range.ts';
 import { queueOptions, SyncWorkers } from './worker.ts';
 import { makeWriters } from './writers.ts';
 
@@ -53,6 +56,7 @@ export interface Sync {
   readonly doorbell: Doorbell;
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
   readonly deadLetters: DeadLetterDesk;
+  readonly verifications: Verifications;
   /** Records and partitions rung and not looked at yet. */
   backlog(): Promise<number>;
   /** First copies under way, and the last that ended of each kind. */
@@ -107,10 +111,22 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     registry: settings.registry,
     ownershipOf,
   });
+  const ranges: RangeParts = {
+    ...{ ledger, readers, targets, registry: settings.registry, lagMs: () => desk.lagMs() },
+    ring: (records) => backlog.ring(records),
+    recheckMs: 2 * config.sync.pollMs,
+  };
+  const verifications = new Verifications({
+    book: new VerificationBook(redis),
+    plan: (partitions) => planSteps(ranges, partitions),
+    run: (step, order, signal) => runStep(ranges, step, order, signal),
+    log,
+  });
   let workers: SyncWorkers | undefined;
   let blocking: Redis | undefined;
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
+    await verifications.stop();
     await doorbell.close();
     await workers?.stop();
     // Without Redis they fail to close; what is open behind them must be closed all the same.
@@ -124,6 +140,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     guardCalls: new RestGuardCalls(guardedClients(stores, config)),
     doorbell,
     readers,
+    verifications,
     deadLetters: deadLetterDesk(letters, backlog),
     backlog: () => backlog.count(),
     backfills: () => backfills.progress(),

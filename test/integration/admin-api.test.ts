@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { type AdminRig, startAdmin, tokens } from '../support/admin.ts';
+import { type AdminRig, nothingDiffers, startAdmin, tokens } from '../support/admin.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { until } from '../support/until.ts';
 
@@ -355,16 +355,40 @@ describe('verifications', () => {
     expect(found).toMatchObject({ differences: { missing: 0, extra: 0, changed: 0 }, problems: [] });
   });
 
-  test('a difference that goes away while the copies catch up is not reported', async () => {
-    const seen = new Map<string, number>();
-    rig.compare = (partition) => {
-      const count = (seen.get(partition) ?? 0) + 1;
-      seen.set(partition, count);
-      const extra = { difference: 'extra', kind: 'appointment', id: 'a1' } as const;
-      const differences = count === 1 ? [extra] : [];
-      return { partition, ownerRecords: 1, copyRecords: 1, differences, problems: [] };
+  test('a repair needs a reason, and stands in the audit log; a comparison does not', async () => {
+    const body = { cohort: 'pilot', repair: true };
+    const refused = await rig.call('POST', '/v1/verifications', { body });
+    expect(refused.status).toBe(400);
+    expect(refused.body['problems']).toContainEqual(expect.objectContaining({ path: 'reason' }));
+    await verified({ cohort: 'pilot' });
+    expect(await auditEntries()).toEqual([]);
+    const { id } = await verified({ ...body, reason: 'after the outage' });
+    expect(await auditEntries()).toMatchObject([
+      { action: 'verification.repair', target: id, reason: 'after the outage', actor: 'olga' },
+    ]);
+  });
+
+  test('are listed newest first, and cancelled by name', async () => {
+    const first = await verified({ cohort: 'pilot' });
+    let release = (): void => undefined;
+    const held = new Promise<void>((resolve) => (release = resolve));
+    rig.compare = async (partition) => {
+      await held;
+      return nothingDiffers(partition);
     };
-    expect(await verified({ cohort: 'pilot' })).toMatchObject({ differences: { extra: 0 } });
+    const { body: second } = await rig.call('POST', '/v1/verifications', { body: { cohort: 'pilot' } });
+    const { body: all } = await rig.call('GET', '/v1/verifications');
+    expect(all['verifications']).toMatchObject([{ id: second['id'] }, { id: first['id'] }]);
+    const path = `/v1/verifications/${String(second['id'])}/cancel`;
+    expect((await rig.call('POST', path, { body: {} })).status).toBe(400);
+    const cancelled = await rig.call('POST', path, { body: { reason: 'too slow' } });
+    expect(cancelled.body).toMatchObject({ id: second['id'], state: 'cancelled' });
+    release();
+    expect(await auditEntries()).toMatchObject([
+      { action: 'verification.cancel', reason: 'too slow', before: { state: 'running' } },
+    ]);
+    const none = await rig.call('POST', '/v1/verifications/none/cancel', { body: { reason: 'x' } });
+    expect(none.body).toMatchObject({ code: 'no-such-verification' });
   });
 
   test('what differs is counted, with examples that name fields and hold no values', async () => {
