@@ -1,6 +1,7 @@
 /** The only place where the parts are put together: one function per role of a process. */
 import { RedisAuditLog } from './admin/audit.ts';
 import { createAdmin } from './admin/server.ts';
+import { auditStray } from './admin/strays.ts';
 import { sayCompleteness } from './core/homes.ts';
 import type { RuleSet } from './config/reload.ts';
 import type { Config } from './config/schema.ts';
@@ -255,6 +256,7 @@ async function openBase(
     ...{ config, redis: address, ledger, registry, log },
     ownershipOf: (partition) => lookout.witness.ownershipOf(partition),
     lost: () => lost.answer(),
+    onStray: (stray) => void auditStray(new RedisAuditLog(redis), stray, log),
   });
   stops.push(() => sync.stop());
   const doubts = new RedisDoubts(redis);
@@ -294,7 +296,7 @@ async function startAdmin(
     directory: directoryMoves(request, base, live, watch),
     rules: () => live.now.config,
     ...(counters === undefined ? {} : { counters }),
-    verifications: sync.verifications,
+    ...{ verifications: sync.verifications, strays: sync.strays },
     readers: Object.values(sync.readers),
     deadLetters: () => sync.deadLetters.total(),
     letters: sync.deadLetters,
@@ -350,7 +352,7 @@ function handoffDesk(
   const proof = { app: writable.includes('legacy') ? 'copies' : 'unwritten' } as const;
   return new HandoffDesk({
     ...{ ledger, feed, registry, doubts, links, members, log, guarded, readers, writable },
-    copies: sync.desk,
+    ...{ copies: sync.desk, strays: sync.strays },
     guards: sync.guardCalls,
     acceptLoss: config.ledger.acceptLoss,
     observing: config.proxy.mode === 'observe',

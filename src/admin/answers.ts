@@ -5,11 +5,11 @@ import { flipStates, partitionOutcomes } from '../core/flip.ts';
 import { sourceKinds } from '../core/restore.ts';
 import { attributesSchema } from '../ledger/records.ts';
 
-const store = z.enum(['legacy', 'app']);
+export const store = z.enum(['legacy', 'app']);
 const phase = z.enum(['open', 'fenced', 'committed']);
-const count = z.int().min(0);
-const milliseconds = z.number();
-const next = z.string().optional().describe('Cursor of the next page; absent on the last.');
+export const count = z.int().min(0);
+export const milliseconds = z.number();
+export const next = z.string().optional().describe('Cursor of the next page; absent on the last.');
 
 const blocker = z.object({ code: z.string(), detail: z.string() });
 const blockedPartition = blocker.extend({ partition: z.string() });
@@ -195,55 +195,6 @@ export const deadLetterAnswer = z.object({
   atMs: milliseconds,
 });
 export const deadLettersAnswer = z.object({ deadLetters: z.array(deadLetterAnswer) });
-
-export const verificationAnswer = z.object({
-  id: z.string(),
-  state: z.enum(['running', 'done', 'failed', 'cancelled']),
-  cohort: z.string(),
-  by: z.string(),
-  startedAtMs: milliseconds,
-  endedAtMs: milliseconds.optional(),
-  partitions: count,
-  sampledFrom: count.describe('Size of the cohort; larger than `partitions` where a sample was asked for.'),
-  seed: count.optional().describe('Of the sample: the same seed draws the same partitions.'),
-  compared: count.describe('Partitions compared; where all are read together, 0 until the end.'),
-  notCopied: count.describe('Partitions whose owner is not copied from any more; nothing to compare.'),
-  records: count,
-  progress: z.object({ done: count, total: count }).describe('Steps; the total can grow.'),
-  differences: z.object({
-    missing: count,
-    extra: count,
-    changed: count,
-    unconfirmed: count.describe('Beside these: too many to read each again; the lists show them.'),
-    examples: z.array(
-      z.object({
-        partition: z.string(),
-        difference: z.enum(['missing', 'extra', 'changed']),
-        kind: z.string(),
-        id: z.string(),
-        fields: z.array(z.string()).optional(),
-        values: z
-          .array(z.object({ field: z.string(), owner: z.string(), copy: z.string() }))
-          .optional()
-          .describe('Only where asked for: values can be personal. Each is cut to 200 characters.'),
-        repaired: z.boolean().optional(),
-      }),
-    ),
-  }),
-  repair: z
-    .object({ rung: count, repaired: count })
-    .optional()
-    .describe('What was repaired is not counted as a difference.'),
-  problems: z.array(z.object({ partition: z.string(), detail: z.string() })),
-  confidence: z
-    .object({ level: z.number(), compared: count, differing: count, atMost: z.number() })
-    .optional()
-    .describe(
-      'Of a sample: with that confidence at most the share `atMost` of all partitions differed (Clopper-Pearson).',
-    ),
-});
-export const verificationsAnswer = z.object({ verifications: z.array(verificationAnswer) });
-export type VerificationAnswer = z.output<typeof verificationAnswer>;
 
 export const backfillAnswer = z.object({
   owner: store,

@@ -26,7 +26,7 @@ export function createMetrics(parts: AdminParts): () => Promise<string> {
 }
 
 async function measure(parts: AdminParts): Promise<string> {
-  const [census, members, flips, deadLetters, lagMs, regression, backfills = []] = await Promise.all([
+  const [census, members, flips, deadLetters, lagMs, regression, backfills = [], strays] = await Promise.all([
     takeCensus(censusParts(parts)),
     parts.ledger.members(),
     parts.flips.flips(),
@@ -34,6 +34,7 @@ async function measure(parts: AdminParts): Promise<string> {
     parts.copies.lagMs(),
     parts.ledger.regression(),
     parts.backfills?.(),
+    parts.strays?.list('open'),
   ]);
   const partitions = new Map<string, { labels: Record<string, string>; value: number }>();
   for (const name of census.names()) {
@@ -60,6 +61,15 @@ async function measure(parts: AdminParts): Promise<string> {
       samples: [...states].map(([state, value]) => ({ labels: { state }, value })),
     },
     { name: 'dead_letters', help: 'Records that could not be copied.', samples: [{ value: deadLetters }] },
+    {
+      name: 'strays_open',
+      help: 'Changes in a store that does not own the partition, not resolved yet.',
+      samples: (['stray', 'late-write'] as const).map((what) => ({
+        labels: { what },
+        value: (strays ?? []).filter(({ lateWrite }) => (lateWrite === undefined) === (what === 'stray'))
+          .length,
+      })),
+    },
     {
       name: 'copy_lag_seconds',
       help: 'How late the copies are; absent before the first complete poll.',

@@ -8,6 +8,7 @@ import type { Doubts } from '../core/doubt.ts';
 import type { LinkBook } from '../core/links.ts';
 import type { IdempotencyKeys } from '../core/idempotency.ts';
 import type { CopyDesk, Ledger, Registry, StoreReader } from '../core/ports.ts';
+import type { StrayDesk } from '../core/stray.ts';
 import type { VerificationDesk } from '../core/verification.ts';
 import type { Transition } from '../core/view.ts';
 import type { RestoreOrder, RestoreRefusal, RestoreReport } from '../ledger/restore.ts';
@@ -41,6 +42,8 @@ export interface AdminParts {
   readonly directory?: DirectoryDesk;
   readonly copies: CopyDesk;
   readonly verifications: VerificationDesk;
+  /** Left out: nobody looks for strays. */
+  readonly strays?: StrayDesk;
   readonly cohorts: CohortBook;
   readonly audit: AuditLog;
   readonly log: Log;

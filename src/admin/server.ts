@@ -20,6 +20,7 @@ import { recoveryOperations } from './recovery.ts';
 import { frontPage } from './front-page.ts';
 import { registryOperations } from './registry.ts';
 import { stateOperations } from './state.ts';
+import { strayOperations } from './strays.ts';
 import { verificationOperations } from './verifications.ts';
 
 const readyMs = 2_000;
@@ -42,6 +43,7 @@ export function createAdmin(parts: AdminParts): Admin {
     ...cohortOperations(parts),
     ...flipOperations(parts),
     ...verificationOperations(parts),
+    ...strayOperations(parts),
     ...stateOperations(parts),
     ...memberOperations(parts),
     ...recoveryOperations(parts),

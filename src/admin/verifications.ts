@@ -1,6 +1,6 @@
 /** Verifications: both sides of a cohort compared in the background, and copied again where an operator says so. */
 import { z } from 'zod';
-import { verificationAnswer, verificationsAnswer } from './answers.ts';
+import { verificationAnswer, verificationsAnswer } from './findings.ts';
 import { noSuchCohort } from './cohorts.ts';
 import { type Operation, operation, type Reply } from './operation.ts';
 import type { AdminParts } from './parts.ts';

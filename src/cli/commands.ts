@@ -15,6 +15,7 @@ import { observeCommands } from './commands/observe.ts';
 import { plan } from './commands/plan.ts';
 import { rollback } from './commands/rollback.ts';
 import { servers } from './commands/serve.ts';
+import { strayCommands } from './commands/strays.ts';
 import { status } from './commands/status.ts';
 import { steering } from './commands/steer.ts';
 import { syncCommands } from './commands/sync.ts';
@@ -32,6 +33,7 @@ export const commands: readonly Command[] = [
   ...steering,
   ...verifyCommands,
   ...syncCommands,
+  ...strayCommands,
   ...memberCommands,
   ...ledgerCommands,
   partitionsList,

@@ -2,8 +2,18 @@
 import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
 import type { Config } from '../config/schema.ts';
-import { type Ownership, type StoreName, storeNames } from '../core/ownership.ts';
-import type { CopyDesk, Doorbell, GuardCalls, Ledger, Registry, StoreReader } from '../core/ports.ts';
+import { otherStore, type Ownership, type StoreName, storeNames } from '../core/ownership.ts';
+import type { Stray, StrayDesk } from '../core/stray.ts';
+import {
+  type CopyDesk,
+  type Doorbell,
+  type GuardCalls,
+  type Ledger,
+  type Registry,
+  StoreFailure,
+  type StoreReader,
+} from '../core/ports.ts';
+import { RedisDoubts } from '../ledger/doubts.ts';
 import { connectRedis, type RedisAddress } from '../ledger/connection.ts';
 import { unlimited } from '../stores/budget.ts';
 import type { RestClient } from '../stores/rest/client.ts';
@@ -16,11 +26,14 @@ import { RedisBudget } from './budget.ts';
 import { CopyLock } from './copy-lock.ts';
 import { CopyLocks } from './copy-locks.ts';
 import { type DeadLetter, DeadLetters } from './dead-letters.ts';
-import { SyncDesk } from './desk.ts';
+import { type HandedOver, SyncDesk } from './desk.ts';
 import { BatchingDoorbell } from './doorbell.ts';
-import type { Log } from '../log.ts';
+import { type Log, sentenceOf } from '../log.ts';
 import { Poller } from './poll.ts';
 import { Progress } from './progress.ts';
+import { snapshotOf, Snapshots } from './snapshots.ts';
+import { StrayBook } from './stray-book.ts';
+import { StrayWatch } from './stray-watch.ts';
 import { VerificationBook } from './verification-book.ts';
 import { Verifications } from './verifications.ts';
 import { planSteps, type RangeParts, runStep } from './verify-range.ts';
@@ -40,6 +53,8 @@ export interface SyncSettings {
   readonly ownershipOf: (partition: string) => Ownership | undefined;
   readonly registry: Registry;
   readonly log: Log;
+  /** Hears of every stray once it is in the book. */
+  readonly onStray?: (stray: Stray) => void;
 }
 
 export interface DeadLetterDesk {
@@ -57,6 +72,8 @@ export interface Sync {
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
   readonly deadLetters: DeadLetterDesk;
   readonly verifications: Verifications;
+  readonly strays: StrayDesk;
+  readonly strayWatch: Pick<StrayWatch, 'look' | 'follow'>;
   /** Records and partitions rung and not looked at yet. */
   backlog(): Promise<number>;
   /** First copies under way, and the last that ended of each kind. */
@@ -70,6 +87,8 @@ export interface Sync {
 /** The copy lock outlives any call made under it by this much, ms. */
 const lockMarginMs = 5_000;
 const surveyEveryMs = 60_000;
+/** Whoever changes something where it should not be is looked for this much more rarely than what must be copied. */
+const followsPerPoll = 10;
 
 /** Rejects when Redis does not answer. */
 export async function createSync(settings: SyncSettings): Promise<Sync> {
@@ -96,7 +115,9 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     locks: new CopyLocks(redis, lockMs),
     settleMs: eachStore((store) => config.stores[store].settleMs),
   };
-  const desk = new SyncDesk(copies, letters, () => lagMs(ledger, backlog, progress));
+  const snapshots = new Snapshots(redis);
+  const handedOver = takeSnapshots(snapshots, ledger, readers);
+  const desk = new SyncDesk(copies, letters, () => lagMs(ledger, backlog, progress), handedOver);
   const doorbell = new BatchingDoorbell({
     ringRecords: (records) => backlog.ring(records),
     onFailure: (error, records) => log('warn', 'sync.doorbell-failed', { records, detail: String(error) }),
@@ -110,6 +131,12 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     ...{ ledger, readers, targets, backlog, backfills, letters, progress, log, surveyEveryMs },
     registry: settings.registry,
     ownershipOf,
+  });
+  const strays = new StrayBook(redis, snapshots);
+  const strayWatch = new StrayWatch({
+    ...{ redis, ledger, readers, targets, snapshots, log, registry: settings.registry, book: strays },
+    ...{ doubts: new RedisDoubts(redis), onFound: settings.onStray },
+    ...{ passMs: config.sync.strayPassMs, followMs: followsPerPoll * config.sync.pollMs },
   });
   const ranges: RangeParts = {
     ...{ ledger, readers, targets, registry: settings.registry, lagMs: () => desk.lagMs() },
@@ -126,7 +153,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   let blocking: Redis | undefined;
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
-    await verifications.stop();
+    await Promise.all([verifications.stop(), strayWatch.stop()]);
     await doorbell.close();
     await workers?.stop();
     // Without Redis they fail to close; what is open behind them must be closed all the same.
@@ -140,7 +167,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     guardCalls: new RestGuardCalls(guardedClients(stores, config)),
     doorbell,
     readers,
-    verifications,
+    ...{ verifications, strays, strayWatch },
     deadLetters: deadLetterDesk(letters, backlog),
     backlog: () => backlog.count(),
     backfills: () => backfills.progress(),
@@ -156,6 +183,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
         pollMs: config.sync.pollMs,
       });
       await workers.start();
+      strayWatch.start();
     },
     stop: () => {
       stopped ??= stop();
@@ -207,6 +235,24 @@ async function lagMs(ledger: Ledger, backlog: Backlog, progress: Progress): Prom
   ]);
   if (reachedMs === undefined) return undefined;
   return Math.max(0, nowMs - Math.min(reachedMs, oldestMs ?? nowMs));
+}
+
+/** A handoff that cannot keep its snapshot is tried again: an older one would take its own changes for strays. */
+function takeSnapshots(
+  snapshots: Snapshots,
+  ledger: Pick<Ledger, 'read'>,
+  readers: Readonly<Record<StoreName, StoreReader>>,
+): HandedOver {
+  return async (partition, records) => {
+    try {
+      const { owner } = (await ledger.read(partition)).ownership;
+      const sides = { from: readers[owner], to: readers[otherStore(owner)] };
+      await snapshots.save(owner, partition, snapshotOf(records, partition, sides));
+    } catch (cause) {
+      const what = `what ${partition} held could not be noted in Redis: ${sentenceOf(cause)}`;
+      throw new StoreFailure('unavailable', what, { cause });
+    }
+  };
 }
 
 function deadLetterDesk(letters: DeadLetters, backlog: Backlog): DeadLetterDesk {

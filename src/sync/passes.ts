@@ -26,6 +26,7 @@ export interface PassResult {
   readonly problems: readonly RecordProblem[];
   readonly failed: readonly FailedRecord[];
   readonly pages: Comparison['pages'];
+  readonly ownerRecords: Comparison['ownerRecords'];
   readonly tookMs: number;
 }
 
@@ -148,6 +149,7 @@ export async function copyPass(session: CopySession, patience: Patience): Promis
     problems: found.problems,
     failed,
     pages: found.pages,
+    ownerRecords: found.ownerRecords,
     tookMs: performance.now() - startedMs,
   };
 }

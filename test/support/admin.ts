@@ -20,6 +20,8 @@ import { MemberWatch } from '../../src/handoff/members.ts';
 import { RedisDirectory } from '../../src/ledger/directory.ts';
 import { RedisLedger } from '../../src/ledger/ledger.ts';
 import { type DifferenceExample, shownValue } from '../../src/core/verification.ts';
+import { Snapshots } from '../../src/sync/snapshots.ts';
+import { StrayBook } from '../../src/sync/stray-book.ts';
 import { VerificationBook } from '../../src/sync/verification-book.ts';
 import { Verifications } from '../../src/sync/verifications.ts';
 import type { StepReport } from '../../src/sync/verify-range.ts';
@@ -39,6 +41,7 @@ export interface AdminRig {
   readonly audit: RedisAuditLog;
   readonly redis: Redis;
   readonly desk: ScriptedDesk;
+  readonly strays: StrayBook;
   /** What comparing a partition says; by default both sides are empty and equal. */
   compare: (partition: string) => PartitionComparison | Promise<PartitionComparison>;
   readonly logged: string[];
@@ -97,6 +100,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     lagMs: async () => 120,
     deadLetters: async (partition) => (partition === 'u2' ? 3 : 0),
   };
+  const strays = new StrayBook(redis, new Snapshots(redis));
   const verifications = new Verifications({
     book: new VerificationBook(redis),
     log: () => undefined,
@@ -142,13 +146,13 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     },
     log: (_level, event, fields) => logged.push(`${event} ${JSON.stringify(fields)}`),
     backfills: async () => rig.backfills,
-    verifications,
+    ...{ verifications, strays },
   });
   const { host, port } = await admin.listen();
   const url = `http://${host}:${port}`;
   let closed = false;
   const rig: AdminRig = {
-    ...{ url, parts, audit, redis, desk, logged },
+    ...{ url, parts, audit, redis, desk, logged, strays },
     compare: nothingDiffers,
     backfills: [],
     rules: config,
@@ -163,7 +167,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
         ...(text === undefined ? {} : { body: text }),
       });
       const answer = await response.text();
-      const isJson = response.headers.get('content-type')?.includes('json') === true;
+      const isJson = /\bjson|\+json/.test(response.headers.get('content-type') ?? '');
       return {
         status: response.status,
         headers: response.headers,

@@ -1,5 +1,5 @@
 /** `verify`: compares both sides of a cohort, and with --repair has copied again what differs. */
-import { verificationAnswer, type VerificationAnswer } from '../../admin/answers.ts';
+import { verificationAnswer, type VerificationAnswer } from '../../admin/findings.ts';
 import type { Command, Given } from '../command.ts';
 import { exitCodes, type ExitCode, refusal } from '../exit.ts';
 import { type Output, plain } from '../output.ts';
@@ -70,7 +70,7 @@ function bodyOf(given: Given, reason: string): Record<string, unknown> | string 
 const cancel: Command = {
   name: 'verify cancel',
   summary: 'End a verification that is running',
-  positionals: ['VERIFICATION'],
+  positionals: ['<VERIFICATION>'],
   options: {},
   changes: true,
   async run(context, given) {
