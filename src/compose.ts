@@ -1,6 +1,7 @@
 /** The only place where the parts are put together: one function per role of a process. */
 import { RedisAuditLog } from './admin/audit.ts';
 import { createAdmin } from './admin/server.ts';
+import { auditStray } from './admin/strays.ts';
 import { sayCompleteness } from './core/homes.ts';
 import type { RuleSet } from './config/reload.ts';
 import { pinnedRoutesIn } from './config/route-words.ts';
@@ -12,11 +13,11 @@ import { HandoffDesk } from './handoff/desk.ts';
 import { DirectoryMoves, placeWithoutEntry } from './handoff/directory.ts';
 import { MemberWatch } from './handoff/members.ts';
 import { Book, RedisRegistry, type StoredCohort } from './ledger/books.ts';
-import { connectRedis, keys, type RedisAddress } from './ledger/connection.ts';
+import { connectRedis, type RedisAddress } from './ledger/connection.ts';
 import { RedisDirectory } from './ledger/directory.ts';
 import { RedisDoubts } from './ledger/doubts.ts';
 import { attachEmbeddedRedis, startEmbeddedRedis } from './ledger/embedded.ts';
-import { feedBlockMs, parseChange, StreamFeed } from './ledger/feed.ts';
+import { feedBlockMs, StreamFeed, transitionAt } from './ledger/feed.ts';
 import { FlipBook } from './ledger/flips.ts';
 import { RedisLedger } from './ledger/ledger.ts';
 import { RedisLinks } from './ledger/links.ts';
@@ -258,6 +259,7 @@ async function openBase(
     ...{ config, redis: address, ledger, registry, log },
     ownershipOf: (partition) => lookout.witness.ownershipOf(partition),
     lost: () => lost.answer(),
+    onStray: (stray) => void auditStray(new RedisAuditLog(redis), stray, log),
   });
   stops.push(() => sync.stop());
   const doubts = new RedisDoubts(redis);
@@ -300,18 +302,16 @@ async function startAdmin(
     ...{ deadLetters: () => sync.deadLetters.total(), letters: sync.deadLetters },
     ...{ backfills: () => sync.backfills(), pollFailure: () => sync.pollFailure() },
     webhooks: () => sync.webhooks(),
+    ...{ verifications: sync.verifications, strays: sync.strays },
     cohorts: {
       list: () => listCohorts(config, made),
       put: (name, selection, by, reason) => made.put(name, { name, selection, by, reason }),
     },
-    transition: async (version) => {
-      const [entry] = await redis.xrange(keys.changes, `${version}-0`, `${version}-0`);
-      const change = entry && parseChange(entry[0], entry[1]);
-      return change?.kind === 'ownership' ? change : undefined;
-    },
+    transition: (version) => transitionAt(redis, version),
   });
   stops.push(() => admin.stop());
   const { host, port } = await admin.listen();
+  sync.verifications.startWorking();
   return urlOf(host, port);
 }
 
@@ -354,7 +354,7 @@ function handoffDesk(
   const proof = { app: writable.includes('legacy') ? 'copies' : 'unwritten' } as const;
   return new HandoffDesk({
     ...{ ledger, feed, registry, doubts, links, members, log, guarded, readers, writable },
-    copies: sync.desk,
+    ...{ copies: sync.desk, strays: sync.strays },
     guards: sync.guardCalls,
     acceptLoss: config.ledger.acceptLoss,
     observing: config.proxy.mode === 'observe',

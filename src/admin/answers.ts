@@ -5,11 +5,11 @@ import { flipStates, partitionOutcomes } from '../core/flip.ts';
 import { sourceKinds } from '../core/restore.ts';
 import { attributesSchema } from '../ledger/records.ts';
 
-const store = z.enum(['legacy', 'app']);
+export const store = z.enum(['legacy', 'app']);
 const phase = z.enum(['open', 'fenced', 'committed']);
-const count = z.int().min(0);
-const milliseconds = z.number();
-const next = z.string().optional().describe('Cursor of the next page; absent on the last.');
+export const count = z.int().min(0);
+export const milliseconds = z.number();
+export const next = z.string().optional().describe('Cursor of the next page; absent on the last.');
 
 const blocker = z.object({ code: z.string(), detail: z.string() });
 const blockedPartition = blocker.extend({ partition: z.string() });
@@ -198,36 +198,6 @@ export const deadLetterAnswer = z.object({
   atMs: milliseconds,
 });
 export const deadLettersAnswer = z.object({ deadLetters: z.array(deadLetterAnswer) });
-
-export const verificationAnswer = z.object({
-  id: z.string(),
-  state: z.enum(['running', 'done', 'failed']),
-  cohort: z.string(),
-  by: z.string(),
-  startedAtMs: milliseconds,
-  endedAtMs: milliseconds.optional(),
-  partitions: count,
-  sampledFrom: count.describe('Size of the cohort; larger than `partitions` where a sample was asked for.'),
-  compared: count,
-  notCopied: count.describe('Partitions whose owner is not copied from any more; nothing to compare.'),
-  records: count,
-  differences: z.object({
-    missing: count,
-    extra: count,
-    changed: count,
-    examples: z.array(
-      z.object({
-        partition: z.string(),
-        difference: z.enum(['missing', 'extra', 'changed']),
-        kind: z.string(),
-        id: z.string(),
-        fields: z.array(z.string()).optional().describe('Names only: values can be personal.'),
-      }),
-    ),
-  }),
-  problems: z.array(z.object({ partition: z.string(), detail: z.string() })),
-});
-export type VerificationAnswer = z.output<typeof verificationAnswer>;
 
 export const backfillAnswer = z.object({
   owner: store,

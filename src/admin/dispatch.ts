@@ -111,9 +111,9 @@ async function serve(
     await writeLines(response, reply.lines);
     return;
   }
-  if (operation.changes) {
-    if (reply.change === undefined)
-      throw new Error(`${operation.path} changed something without an audit entry`);
+  if (operation.changes && reply.change === undefined)
+    throw new Error(`${operation.path} changed something without an audit entry`);
+  if (reply.change !== undefined) {
     const entry = { actor: actor.name, ...reply.change };
     try {
       await parts.audit.append(entry);

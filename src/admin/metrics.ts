@@ -26,18 +26,29 @@ export function createMetrics(parts: AdminParts): () => Promise<string> {
 }
 
 async function measure(parts: AdminParts): Promise<string> {
-  const [census, members, flips, deadLetters, lagMs, regression, backfills = [], webhooks, brakes = []] =
-    await Promise.all([
-      takeCensus(censusParts(parts)),
-      parts.ledger.members(),
-      parts.flips.flips(),
-      countDeadLetters(parts),
-      parts.copies.lagMs(),
-      parts.ledger.regression(),
-      parts.backfills?.(),
-      parts.webhooks?.(),
-      parts.brakes?.list(),
-    ]);
+  const [
+    census,
+    members,
+    flips,
+    deadLetters,
+    lagMs,
+    regression,
+    backfills = [],
+    webhooks,
+    brakes = [],
+    strays,
+  ] = await Promise.all([
+    takeCensus(censusParts(parts)),
+    parts.ledger.members(),
+    parts.flips.flips(),
+    countDeadLetters(parts),
+    parts.copies.lagMs(),
+    parts.ledger.regression(),
+    parts.backfills?.(),
+    parts.webhooks?.(),
+    parts.brakes?.list(),
+    parts.strays?.list('open'),
+  ]);
   const partitions = new Map<string, { labels: Record<string, string>; value: number }>();
   for (const name of census.names()) {
     const { owner, phase } = census.of(name);
@@ -67,6 +78,15 @@ async function measure(parts: AdminParts): Promise<string> {
       name: 'delete_brakes',
       help: 'Partitions of which many copies would be deleted at once: an operator must look.',
       samples: [{ value: brakes.length }],
+    },
+    {
+      name: 'strays_open',
+      help: 'Changes in a store that does not own the partition, not resolved yet.',
+      samples: (['stray', 'late-write'] as const).map((what) => ({
+        labels: { what },
+        value: (strays ?? []).filter(({ lateWrite }) => (lateWrite === undefined) === (what === 'stray'))
+          .length,
+      })),
     },
     {
       name: 'copy_lag_seconds',

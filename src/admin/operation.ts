@@ -81,6 +81,4 @@ export const notAvailableYet: readonly { readonly method: 'get' | 'post'; readon
   { method: 'post', path: '/flips/:id/reject' },
   { method: 'post', path: '/freeze' },
   { method: 'post', path: '/unfreeze' },
-  { method: 'get', path: '/strays' },
-  { method: 'post', path: '/strays/:id/resolve' },
 ];

@@ -8,6 +8,8 @@ import type { Doubts } from '../core/doubt.ts';
 import type { LinkBook } from '../core/links.ts';
 import type { IdempotencyKeys } from '../core/idempotency.ts';
 import type { CopyDesk, Ledger, Registry, StoreReader } from '../core/ports.ts';
+import type { StrayDesk } from '../core/stray.ts';
+import type { VerificationDesk } from '../core/verification.ts';
 import type { Transition } from '../core/view.ts';
 import type { RestoreOrder, RestoreRefusal, RestoreReport } from '../ledger/restore.ts';
 import type { Log } from '../log.ts';
@@ -51,6 +53,9 @@ export interface AdminParts {
   /** Left out: no user has an entry. */
   readonly directory?: DirectoryDesk;
   readonly copies: CopyDesk;
+  readonly verifications: VerificationDesk;
+  /** Left out: nobody looks for strays. */
+  readonly strays?: StrayDesk;
   readonly cohorts: CohortBook;
   readonly audit: AuditLog;
   readonly log: Log;
@@ -92,8 +97,6 @@ export interface AdminParts {
   };
   /** Further counters for /metrics, by the rest of their name: `requests_total{store="app"}`. */
   readonly counters?: () => Readonly<Record<string, number>>;
-  /** Wait before a difference found by a verification is looked at again, ms. */
-  readonly recheckMs?: number;
 }
 
 const deadLetterQueries = 16;

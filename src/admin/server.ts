@@ -21,20 +21,19 @@ import { recoveryOperations } from './recovery.ts';
 import { frontPage } from './front-page.ts';
 import { registryOperations } from './registry.ts';
 import { stateOperations } from './state.ts';
-import { Verifications, verificationOperations } from './verifications.ts';
+import { strayOperations } from './strays.ts';
+import { verificationOperations } from './verifications.ts';
 
 const readyMs = 2_000;
 
 export interface Admin {
   /** Throws the socket's error (EADDRINUSE, …) when the address cannot be had. */
   listen(): Promise<{ host: string; port: number }>;
-  /** Ends event streams and verifications, and closes every connection. */
+  /** Ends event streams, and closes every connection. */
   stop(): Promise<void>;
 }
 
 export function createAdmin(parts: AdminParts): Admin {
-  const recheckMs = parts.recheckMs ?? 2 * parts.config.sync.pollMs;
-  const verifications = new Verifications({ copies: parts.copies, log: parts.log, recheckMs });
   const events = new AuditWatchers(parts.audit);
   const operations = [
     ...partitionOperations(parts),
@@ -44,7 +43,8 @@ export function createAdmin(parts: AdminParts): Admin {
     ...linkOperations(parts),
     ...cohortOperations(parts),
     ...flipOperations(parts),
-    ...verificationOperations(parts, verifications),
+    ...verificationOperations(parts),
+    ...strayOperations(parts),
     ...stateOperations(parts),
     ...brakeOperations(parts),
     ...memberOperations(parts),
@@ -72,7 +72,6 @@ export function createAdmin(parts: AdminParts): Admin {
     listen: () => listen(server, parts.config.admin),
     async stop() {
       events.stop();
-      await verifications.stop();
       await close(server);
     },
   };

@@ -15,10 +15,11 @@ import { observeCommands } from './commands/observe.ts';
 import { plan } from './commands/plan.ts';
 import { rollback } from './commands/rollback.ts';
 import { servers } from './commands/serve.ts';
+import { strayCommands } from './commands/strays.ts';
 import { status } from './commands/status.ts';
 import { steering } from './commands/steer.ts';
 import { syncCommands } from './commands/sync.ts';
-import { verify } from './commands/verify.ts';
+import { verifyCommands } from './commands/verify.ts';
 
 export const commands: readonly Command[] = [
   ...servers,
@@ -30,8 +31,9 @@ export const commands: readonly Command[] = [
   status,
   explain,
   ...steering,
-  verify,
+  ...verifyCommands,
   ...syncCommands,
+  ...strayCommands,
   ...memberCommands,
   ...ledgerCommands,
   partitionsList,

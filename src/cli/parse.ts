@@ -25,7 +25,6 @@ export const commandsNotAvailableYet = [
   'partitions merge',
   'sync pause',
   'sync resume',
-  'strays',
   'audit',
   'completion',
 ];

@@ -325,6 +325,9 @@ const syncSchema = z.strictObject({
     .default('off')
     .describe('After a commit, changes are copied back to legacy so that a return stays possible.'),
   attempts: z.int().min(1).max(50).default(5).describe('Tries before a record becomes a dead letter.'),
+  strayPassMs: positiveMilliseconds
+    .default(300_000)
+    .describe('Pause between full looks for changes in a store that does not own the partition any more.'),
 });
 
 export const configSchema = z.strictObject({

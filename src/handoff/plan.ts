@@ -5,6 +5,7 @@ import { resolveCohort } from '../core/cohort.ts';
 import type { Doubts } from '../core/doubt.ts';
 import type { BlockedPartition, Blocker, NamedCohort, Plan } from '../core/flip.ts';
 import { otherStore, type StoreName } from '../core/ownership.ts';
+import type { StrayDesk } from '../core/stray.ts';
 import { type LinkBook, partedBy, sideBySide, wholeWaves } from '../core/links.ts';
 import type { CopyDesk, GuardCalls, Ledger, LedgerRecord, Registry, StoreReader } from '../core/ports.ts';
 import { sentenceOf } from '../log.ts';
@@ -19,6 +20,8 @@ export interface PlanParts {
   readonly ledger: Ledger;
   readonly registry: Registry;
   readonly doubts: Pick<Doubts, 'unsettled'>;
+  /** Left out: nobody looks for strays. */
+  readonly strays?: Pick<StrayDesk, 'open'>;
   readonly links: Pick<LinkBook, 'partnersOf'>;
   readonly copies: CopyDesk;
   readonly guards: GuardCalls;
@@ -88,6 +91,7 @@ async function sortOut(
   const letters = byGuard ? new Map<string, number>() : await countLetters(parts, partitions);
   const brakes = byGuard ? new Map<string, string>() : await parts.copies.deleteBrakes();
   const doubts = await doubtful(parts);
+  const strays = (await parts.strays?.open()) ?? new Map<string, number>();
   const written = byGuard ? await askGuard(parts, otherStore(to), partitions, touched) : undefined;
   for (const partition of partitions) {
     const record = touched.get(partition) ?? parts.ledger.untouched;
@@ -99,6 +103,7 @@ async function sortOut(
       whyBlocked(request, partition, record, letters.get(partition) ?? 0) ??
       heldBack(brakes.get(partition)) ??
       doubts.get(partition) ??
+      strayed(strays.get(partition) ?? 0) ??
       written?.get(partition);
     if (blocker === undefined) movable.push(partition);
     else blocked.push({ partition, ...blocker });
@@ -112,6 +117,13 @@ function heldBack(brake: string | undefined): Blocker | undefined {
 
 function livesAt({ ownership }: LedgerRecord, store: StoreName): boolean {
   return ownership.phase === 'open' && ownership.owner === store;
+}
+
+/** What somebody changed in the wrong store would be lost, or come back as if it were the truth. */
+function strayed(strays: number): Blocker | undefined {
+  if (strays === 0) return undefined;
+  const detail = `${strays} changes were made in the store that does not own the partition; look at them with "strays list", and say with "strays resolve" what became of each`;
+  return { code: 'open-stray', detail };
 }
 
 /** Partitions with a write in doubt that outlasts what a flip waits for; for the others it waits. */

@@ -173,6 +173,13 @@ export class StreamFeed implements LedgerFeed {
   }
 }
 
+/** The transition that made a version; undefined where another kind of change did. */
+export async function transitionAt(redis: Redis, version: number): Promise<Transition | undefined> {
+  const [entry] = await redis.xrange(keys.changes, `${version}-0`, `${version}-0`);
+  const change = entry && parseChange(entry[0], entry[1]);
+  return change?.kind === 'ownership' ? change : undefined;
+}
+
 /** `fields` alternates names and values, as Redis gives them. */
 export function parseChange(id: string, fields: readonly string[]): LedgerChange {
   const values = new Map<string, string>();

@@ -2,8 +2,18 @@
 import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
 import type { Config } from '../config/schema.ts';
-import { type Ownership, type StoreName, storeNames } from '../core/ownership.ts';
-import type { CopyDesk, Doorbell, GuardCalls, Ledger, Registry, StoreReader } from '../core/ports.ts';
+import { otherStore, type Ownership, type StoreName, storeNames } from '../core/ownership.ts';
+import type { Stray, StrayDesk } from '../core/stray.ts';
+import {
+  type CopyDesk,
+  type Doorbell,
+  type GuardCalls,
+  type Ledger,
+  type Registry,
+  StoreFailure,
+  type StoreReader,
+} from '../core/ports.ts';
+import { RedisDoubts } from '../ledger/doubts.ts';
 import { connectRedis, type RedisAddress } from '../ledger/connection.ts';
 import { unlimited } from '../stores/budget.ts';
 import type { RestClient } from '../stores/rest/client.ts';
@@ -17,12 +27,18 @@ import { RedisBudget } from './budget.ts';
 import { CopyLock } from './copy-lock.ts';
 import { CopyLocks } from './copy-locks.ts';
 import { type DeadLetter, DeadLetters } from './dead-letters.ts';
-import { SyncDesk } from './desk.ts';
+import { type HandedOver, SyncDesk } from './desk.ts';
 import { BatchingDoorbell } from './doorbell.ts';
-import { Receipts } from './receipts.ts';
-import type { Log } from '../log.ts';
+import { type Log, sentenceOf } from '../log.ts';
 import { Poller } from './poll.ts';
 import { type PollFailure, Progress } from './progress.ts';
+import { Receipts } from './receipts.ts';
+import { snapshotOf, Snapshots } from './snapshots.ts';
+import { StrayBook } from './stray-book.ts';
+import { StrayWatch } from './stray-watch.ts';
+import { VerificationBook } from './verification-book.ts';
+import { Verifications } from './verifications.ts';
+import { planSteps, type RangeParts, runStep } from './verify-range.ts';
 import { queueOptions, SyncWorkers } from './worker.ts';
 import { openWebhooks, type WebhookState } from './webhooks/open.ts';
 import { makeWriters } from './writers.ts';
@@ -40,6 +56,8 @@ export interface SyncSettings {
   readonly ownershipOf: (partition: string) => Ownership | undefined;
   readonly registry: Registry;
   readonly log: Log;
+  /** Hears of every stray once it is in the book. */
+  readonly onStray?: (stray: Stray) => void;
 }
 
 export interface DeadLetterDesk {
@@ -64,6 +82,9 @@ export interface Sync {
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
   readonly deadLetters: DeadLetterDesk;
   readonly brakes: BrakeDesk;
+  readonly verifications: Verifications;
+  readonly strays: StrayDesk;
+  readonly strayWatch: Pick<StrayWatch, 'look' | 'follow'>;
   /** Records and partitions rung and not looked at yet. */
   backlog(): Promise<number>;
   /** First copies under way, and the last that ended of each kind. */
@@ -84,6 +105,8 @@ export interface Sync {
 /** The copy lock outlives any call made under it by this much, ms. */
 const lockMarginMs = 5_000;
 const surveyEveryMs = 60_000;
+/** Whoever changes something where it should not be is looked for this much more rarely than what must be copied. */
+const followsPerPoll = 10;
 
 /** Rejects when Redis does not answer. */
 export async function createSync(settings: SyncSettings): Promise<Sync> {
@@ -115,7 +138,10 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     locks: new CopyLocks(redis, lockMs),
     settleMs: eachStore((store) => config.stores[store].settleMs),
   };
-  const desk = new SyncDesk(copies, letters, brakes, () => lagMs(ledger, [backlog, webhooks], progress));
+  const snapshots = new Snapshots(redis);
+  const handedOver = takeSnapshots(snapshots, ledger, readers);
+  const lag = (): Promise<number | undefined> => lagMs(ledger, [backlog, webhooks], progress);
+  const desk = new SyncDesk(copies, letters, brakes, lag, handedOver);
   const doorbell = new BatchingDoorbell({
     ringRecords: async (records) => {
       // Before the ring: a worker that removes a copy asks whether there is a receipt.
@@ -134,10 +160,28 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     registry: settings.registry,
     ownershipOf,
   });
+  const strays = new StrayBook(redis, snapshots);
+  const strayWatch = new StrayWatch({
+    ...{ redis, ledger, readers, targets, snapshots, log, registry: settings.registry, book: strays },
+    ...{ doubts: new RedisDoubts(redis), onFound: settings.onStray },
+    ...{ passMs: config.sync.strayPassMs, followMs: followsPerPoll * config.sync.pollMs },
+  });
+  const ranges: RangeParts = {
+    ...{ ledger, readers, targets, registry: settings.registry, lagMs: () => desk.lagMs() },
+    ring: (records) => backlog.ring(records),
+    recheckMs: 2 * config.sync.pollMs,
+  };
+  const verifications = new Verifications({
+    book: new VerificationBook(redis),
+    plan: (partitions) => planSteps(ranges, partitions),
+    run: (step, order, signal) => runStep(ranges, step, order, signal),
+    log,
+  });
   let workers: SyncWorkers | undefined;
   let blocking: Redis | undefined;
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
+    await Promise.all([verifications.stop(), strayWatch.stop()]);
     await doorbell.close();
     await webhooks.stop();
     await workers?.stop();
@@ -152,6 +196,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     guardCalls: new RestGuardCalls(guardedClients(stores, config)),
     doorbell,
     readers,
+    ...{ verifications, strays, strayWatch },
     deadLetters: deadLetterDesk(letters, backlog),
     brakes: brakeDesk(brakes, backlog),
     backlog: () => backlog.count(),
@@ -170,6 +215,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
         pollMs: config.sync.pollMs,
       });
       await workers.start();
+      strayWatch.start();
       webhooks.start(config.sync.pollMs);
       const url = await webhooks.listen();
       return url === undefined ? {} : { webhooks: url };
@@ -239,6 +285,24 @@ function brakeDesk(brakes: Brakes, backlog: Backlog): BrakeDesk {
       if (released !== undefined) await backlog.ringEach([wholePartition(partition)]);
       return released;
     },
+  };
+}
+
+/** A handoff that cannot keep its snapshot is tried again: an older one would take its own changes for strays. */
+function takeSnapshots(
+  snapshots: Snapshots,
+  ledger: Pick<Ledger, 'read'>,
+  readers: Readonly<Record<StoreName, StoreReader>>,
+): HandedOver {
+  return async (partition, records) => {
+    try {
+      const { owner } = (await ledger.read(partition)).ownership;
+      const sides = { from: readers[owner], to: readers[otherStore(owner)] };
+      await snapshots.save(owner, partition, snapshotOf(records, partition, sides));
+    } catch (cause) {
+      const what = `what ${partition} held could not be noted in Redis: ${sentenceOf(cause)}`;
+      throw new StoreFailure('unavailable', what, { cause });
+    }
   };
 }
 

@@ -9,7 +9,7 @@ import {
   StoreFailure,
   type StoreReader,
 } from '../core/ports.ts';
-import { type CopyHand, type Difference, differencesOf } from '../core/records.ts';
+import { type CopyHand, type Difference, differencesOf, type StoreRecord } from '../core/records.ts';
 import {
   comparableCopy,
   type CopyParts,
@@ -53,18 +53,24 @@ export interface BroughtUp extends CopyReport {
   readonly brake?: DeleteBrake;
 }
 
+/** Hears of every record that the old owner held when a partition's copy was proven under a fence. */
+export type HandedOver = (partition: string, records: Iterable<StoreRecord>) => Promise<void>;
+
 export class SyncDesk implements CopyDesk {
   readonly #parts: CopyParts;
   readonly #letters: DeadLetters;
   readonly #brakes: Pick<Brakes, 'list'>;
   readonly #lagMs: () => Promise<number | undefined>;
+  readonly #handedOver: HandedOver | undefined;
 
   constructor(
     parts: CopyParts,
     letters: DeadLetters,
     brakes: Pick<Brakes, 'list'>,
     lagMs: () => Promise<number | undefined>,
+    handedOver?: HandedOver,
   ) {
+    this.#handedOver = handedOver;
     this.#parts = parts;
     this.#brakes = brakes;
     this.#letters = letters;
@@ -179,6 +185,7 @@ export class SyncDesk implements CopyDesk {
       if (copied === 0) {
         const [first] = failed;
         if (first !== undefined) throw first.failure;
+        await this.#handedOver?.(partition, session.result.ownerRecords.values());
         return { recordsCompared: compared, recordsCopied, passes };
       }
     }

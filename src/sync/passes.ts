@@ -29,6 +29,7 @@ export interface PassResult {
   /** The deletes were held back. */
   readonly brake?: DeleteBrake;
   readonly pages: Comparison['pages'];
+  readonly ownerRecords: Comparison['ownerRecords'];
   readonly tookMs: number;
 }
 
@@ -154,6 +155,7 @@ export async function copyPass(session: CopySession, patience: Patience): Promis
     failed,
     ...(brake && { brake }),
     pages: found.pages,
+    ownerRecords: found.ownerRecords,
     tookMs: performance.now() - startedMs,
   };
 }

@@ -6,7 +6,7 @@
  * once for each. A partition is never cut: which fields the copy must have, all its records tell together.
  */
 import { createHash } from 'node:crypto';
-import type { RecordKey, RecordProblem, StoreReader } from '../core/ports.ts';
+import type { ListScope, RecordKey, RecordProblem, StoreReader } from '../core/ports.ts';
 import type { StoreRecord } from '../core/records.ts';
 import { comparableCopy, matchedAlready, wantedCopy } from './apply.ts';
 import { digestOf } from './digest.ts';
@@ -28,11 +28,21 @@ export interface Survey {
   readonly farBehind?: { readonly total: number | undefined };
 }
 
+/** Whose copy is missing, different or too much. */
+export interface DifferentKey extends RecordKey {
+  /** Fields that the owner's records of the partition have, where it has any. */
+  readonly names: ReadonlySet<string>;
+}
+
 export interface SurveyHooks {
+  /** Reads the lists of this partition only. */
+  readonly partition?: string;
+  /** Leaves out the records of other partitions. */
+  readonly includes?: (partition: string) => boolean;
   /** Hears of every partition that a page showed, before the next page is read. */
   readonly onPartitions: (partitions: ReadonlySet<string>) => Promise<void>;
   /** Records whose copy is missing, different or too much. Only `get` can tell that one is gone. False: no more of them. */
-  readonly onDifferent: (keys: readonly RecordKey[]) => Promise<boolean>;
+  readonly onDifferent: (keys: readonly DifferentKey[]) => Promise<boolean>;
   /** More missing copies than these end the pass; absent where there is nothing better to do about them. */
   readonly missingMax?: number | undefined;
   /** Hashes kept at a time. */
@@ -73,6 +83,17 @@ export async function surveyKind(
   }
 }
 
+/** The share `slice` of `slices` of the partitions alone; `too-many`: it can and must be cut further. */
+export function surveySlice(
+  kind: string,
+  sides: Sides,
+  hooks: SurveyHooks,
+  { slice, slices }: { readonly slice: number; readonly slices: number },
+  signal: AbortSignal,
+): Promise<Survey | 'too-many'> {
+  return new Pass(kind, sides, hooks, signal).alone(slice, slices);
+}
+
 class Pass {
   readonly #kind: string;
   readonly #sides: Sides;
@@ -84,7 +105,7 @@ class Pass {
   #different = 0;
   #unversioned = 0;
   #newestVersion: string | undefined;
-  #waiting: RecordKey[] = [];
+  #waiting: DifferentKey[] = [];
   #full = false;
 
   constructor(kind: string, sides: Sides, hooks: SurveyHooks, signal: AbortSignal) {
@@ -103,14 +124,21 @@ class Pass {
     };
   }
 
+  async alone(slice: number, slices: number): Promise<Survey | 'too-many'> {
+    const survey = await this.slice(slice, slices);
+    return survey === 'compared' ? this.survey() : survey;
+  }
+
   /** `too-many`: the slice holds more records than may be kept, and can be cut further. */
   async slice(slice: number, slices: number): Promise<'compared' | 'too-many' | Survey> {
     const { keptMax = keptMaxDefault, missingMax, onPartitions } = this.#hooks;
-    const isOurs = slicing(slice, slices);
+    const inSlice = slicing(slice, slices);
+    const { includes, partition: only } = this.#hooks;
+    const isOurs = (partition: string): boolean => inSlice(partition) && (includes?.(partition) ?? true);
     const wanted = new Map<string, Entry>();
     const names = new NamesByPartition();
     let peeked = false;
-    for await (const page of this.#sides.owner.pages(this.#kind, {}, this.#signal)) {
+    for await (const page of this.#sides.owner.pages(this.#kind, scopeOf(only), this.#signal)) {
       for (const record of page.records) {
         this.#newestVersion = newest(this.#newestVersion, record.version);
         if (isOurs(record.partition)) {
@@ -149,7 +177,8 @@ class Pass {
     isOurs: (partition: string) => boolean,
     first: boolean,
   ): Promise<'compared' | Survey> {
-    for await (const page of this.#sides.copy.pages(this.#kind, {}, this.#signal)) {
+    const scope = scopeOf(this.#hooks.partition);
+    for await (const page of this.#sides.copy.pages(this.#kind, scope, this.#signal)) {
       for (const held of page.records) if (isOurs(held.partition)) this.#compareOne(held, wanted, names);
       if (first) this.#note(page.problems);
       await this.#tell(keysAtOnce);
@@ -161,7 +190,7 @@ class Pass {
       return { ...this.survey(), farBehind: { total: first ? this.#records : undefined } };
     }
     for (const [id, { partition }] of wanted) {
-      this.#add({ partition, kind: this.#kind, id });
+      this.#add({ partition, kind: this.#kind, id }, names);
       await this.#tell(keysAtOnce);
     }
     await this.#tell(1);
@@ -174,17 +203,17 @@ class Pass {
     const { kind, id, partition } = held;
     const entry = wanted.get(id);
     if (entry === undefined || entry.partition !== partition) {
-      this.#add({ partition, kind, id });
+      this.#add({ partition, kind, id }, names);
       return;
     }
     wanted.delete(id);
     const { fields } = comparableCopy(held, owner, copy);
-    if (digestOf(fields, names.of(partition)) !== entry.digest) this.#add({ partition, kind, id });
+    if (digestOf(fields, names.of(partition)) !== entry.digest) this.#add({ partition, kind, id }, names);
   }
 
-  #add(key: RecordKey): void {
+  #add(key: RecordKey, names: NamesByPartition): void {
     this.#different += 1;
-    if (!this.#full) this.#waiting.push(key);
+    if (!this.#full) this.#waiting.push({ ...key, names: names.of(key.partition) });
   }
 
   async #tell(atLeast: number): Promise<void> {
@@ -207,6 +236,10 @@ class Pass {
     }
     return false;
   }
+}
+
+function scopeOf(partition: string | undefined): ListScope {
+  return partition === undefined ? {} : { partition };
 }
 
 function slicing(slice: number, slices: number): (partition: string) => boolean {

@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { type AdminRig, startAdmin, tokens } from '../support/admin.ts';
+import type { NewStray } from '../../src/core/stray.ts';
+import { type AdminRig, nothingDiffers, startAdmin, tokens } from '../support/admin.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { until } from '../support/until.ts';
 
@@ -82,8 +83,6 @@ describe('what is not there', () => {
     ['POST', '/v1/flips/f/reject'],
     ['POST', '/v1/freeze'],
     ['POST', '/v1/unfreeze'],
-    ['GET', '/v1/strays'],
-    ['POST', '/v1/strays/s/resolve'],
   ])('%s %s says that it is not available yet', async (method, path) => {
     const answer = await rig.call(method, path, method === 'GET' ? {} : { body: {} });
     expect(answer.status).toBe(501);
@@ -370,16 +369,40 @@ describe('verifications', () => {
     expect(found).toMatchObject({ differences: { missing: 0, extra: 0, changed: 0 }, problems: [] });
   });
 
-  test('a difference that goes away while the copies catch up is not reported', async () => {
-    const seen = new Map<string, number>();
-    rig.compare = (partition) => {
-      const count = (seen.get(partition) ?? 0) + 1;
-      seen.set(partition, count);
-      const extra = { difference: 'extra', kind: 'appointment', id: 'a1' } as const;
-      const differences = count === 1 ? [extra] : [];
-      return { partition, ownerRecords: 1, copyRecords: 1, differences, problems: [] };
+  test('a repair needs a reason, and stands in the audit log; a comparison does not', async () => {
+    const body = { cohort: 'pilot', repair: true };
+    const refused = await rig.call('POST', '/v1/verifications', { body });
+    expect(refused.status).toBe(400);
+    expect(refused.body['problems']).toContainEqual(expect.objectContaining({ path: 'reason' }));
+    await verified({ cohort: 'pilot' });
+    expect(await auditEntries()).toEqual([]);
+    const { id } = await verified({ ...body, reason: 'after the outage' });
+    expect(await auditEntries()).toMatchObject([
+      { action: 'verification.repair', target: id, reason: 'after the outage', actor: 'olga' },
+    ]);
+  });
+
+  test('are listed newest first, and cancelled by name', async () => {
+    const first = await verified({ cohort: 'pilot' });
+    let release = (): void => undefined;
+    const held = new Promise<void>((resolve) => (release = resolve));
+    rig.compare = async (partition) => {
+      await held;
+      return nothingDiffers(partition);
     };
-    expect(await verified({ cohort: 'pilot' })).toMatchObject({ differences: { extra: 0 } });
+    const { body: second } = await rig.call('POST', '/v1/verifications', { body: { cohort: 'pilot' } });
+    const { body: all } = await rig.call('GET', '/v1/verifications');
+    expect(all['verifications']).toMatchObject([{ id: second['id'] }, { id: first['id'] }]);
+    const path = `/v1/verifications/${String(second['id'])}/cancel`;
+    expect((await rig.call('POST', path, { body: {} })).status).toBe(400);
+    const cancelled = await rig.call('POST', path, { body: { reason: 'too slow' } });
+    expect(cancelled.body).toMatchObject({ id: second['id'], state: 'cancelled' });
+    release();
+    expect(await auditEntries()).toMatchObject([
+      { action: 'verification.cancel', reason: 'too slow', before: { state: 'running' } },
+    ]);
+    const none = await rig.call('POST', '/v1/verifications/none/cancel', { body: { reason: 'x' } });
+    expect(none.body).toMatchObject({ code: 'no-such-verification' });
   });
 
   test('what differs is counted, with examples that name fields and hold no values', async () => {
@@ -412,6 +435,43 @@ describe('verifications', () => {
     const found = await verified({ cohort: 'pilot' });
     expect(found).toMatchObject({ state: 'failed', compared: 0 });
     expect(found['problems']).toHaveLength(2);
+  });
+});
+
+describe('strays', () => {
+  const stray: Omit<NewStray, 'record' | 'foundAtMs'> = {
+    ...{ store: 'legacy', owner: 'app', change: 'changed' },
+    ...{ partition: 'u1', kind: 'appointment', epoch: 4 },
+    ...{ digest: 'abc', holds: '{"title":"secret"}', ownerHolds: '{}' },
+  };
+
+  test('are listed without what they hold, shown, exported and resolved by name', async () => {
+    for (const at of [1, 2, 3]) await rig.strays.add({ ...stray, record: `r${at}`, foundAtMs: at });
+    const first = await rig.call('GET', '/v1/strays?limit=2', { token: tokens.viewer });
+    expect(first.body['strays']).toMatchObject([{ record: 'r1', state: 'open' }, { record: 'r2' }]);
+    expect(first.text).not.toContain('secret');
+    const rest = await rig.call('GET', `/v1/strays?limit=2&cursor=${String(first.body['next'])}`);
+    expect(rest.body).toMatchObject({ strays: [{ record: 'r3' }] });
+    const [{ id }] = first.body['strays'] as [{ id: string }];
+    expect((await rig.call('GET', `/v1/strays/${id}`, { token: tokens.viewer })).status).toBe(403);
+    expect((await rig.call('GET', `/v1/strays/${id}`)).body).toMatchObject({ holds: stray.holds });
+    const metrics = await rig.call('GET', '/metrics', { token: null });
+    expect(metrics.text).toContain('onewriter_strays_open{what="stray"} 3');
+    expect((await rig.call('POST', `/v1/strays/${id}/resolve`, { body: { reason: 'x' } })).status).toBe(400);
+    const body = { reason: 'put back', how: 'repaired' };
+    const resolved = await rig.call('POST', `/v1/strays/${id}/resolve`, { body });
+    expect(resolved.body).toMatchObject({ state: 'resolved', resolved: { how: 'repaired', by: 'olga' } });
+    expect(await auditEntries()).toMatchObject([{ action: 'stray.resolve', target: id, reason: 'put back' }]);
+    const open = await rig.call('GET', '/v1/strays?state=open');
+    expect(open.body).toMatchObject({ strays: [{ record: 'r2' }, { record: 'r3' }] });
+    const exported = (await rig.call('GET', '/v1/strays/export')).text.trimEnd().split('\n');
+    expect(exported.map((line) => (JSON.parse(line) as { record: string }).record)).toEqual([
+      'r1',
+      'r2',
+      'r3',
+    ]);
+    const none = await rig.call('POST', '/v1/strays/none/resolve', { body });
+    expect(none).toMatchObject({ status: 404, body: { code: 'no-such-stray' } });
   });
 });
 

@@ -366,6 +366,31 @@ describe('status, explain and steering', () => {
   });
 });
 
+test('strays are listed, shown, resolved and exported', async () => {
+  const { stray } = await rig.strays.add({
+    ...{ store: 'legacy', partition: 'u1', kind: 'appointment', record: 'a7', change: 'changed' },
+    ...{ owner: 'app', epoch: 4, digest: 'abc', holds: '{"title":"other"}', foundAtMs: 1 },
+    lateWrite: { id: 'd', method: 'PUT', path: '/appointments/a7', atMs: 1 },
+  });
+  const listed = await cli('strays', 'list', '--state', 'open');
+  expect(listed).toMatchObject({ exit: 0, stdout: expect.stringContaining('late: PUT /appointments/a7') });
+  const shown = await cli('strays', 'show', stray.id);
+  expect(shown.stdout).toMatch(/legacy held +\{"title":"other"\}/);
+  expect(await cli('strays', 'resolve', stray.id, '--reason', 'x')).toMatchObject({ exit: 1 });
+  const resolved = await cli('strays', 'resolve', stray.id, '--how', 'moved', '--reason', 'by hand');
+  expect(resolved).toMatchObject({ exit: 0, stdout: `${stray.id} is resolved: moved.\n` });
+  expect((await cli('strays', 'list', '--state', 'open')).stdout).toBe('There are no strays.\n');
+  const file = join(directory, 'strays.ndjson');
+  expect(await cli('strays', 'export', '--out', file)).toMatchObject({ exit: 0 });
+  expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({ id: stray.id, holds: '{"title":"other"}' });
+});
+
+test('a repair needs a reason; a verification is cancelled by its id', async () => {
+  expect(await cli('verify', 'pilot', '--repair')).toMatchObject({ exit: 1 });
+  expect(await cli('verify', 'pilot', '--repair', '--reason', 'outage')).toMatchObject({ exit: 0 });
+  expect(await cli('verify', 'cancel', 'v-none', '--reason', 'x')).toMatchObject({ exit: 1 });
+});
+
 describe('verify and import', () => {
   test('equal sides: exit 0; a difference: exit 8, with an example', async () => {
     expect(await cli('verify', 'pilot')).toMatchObject({ exit: 0 });

@@ -182,6 +182,24 @@ describe('a flip', () => {
     expect(await rig.ended(desk, id)).toMatchObject({ state: 'completed', committed: 12 });
   });
 
+  test.each(['app', 'legacy'] as const)(
+    'to %s is not planned for a partition with an open stray',
+    async (to) => {
+      await rig.ledger.join({ leaseMs });
+      const desk = await rig.openDesk({ proof: { app: 'copies' } });
+      if (to === 'legacy') {
+        const { id } = await rig.start(desk);
+        await rig.ended(desk, id);
+      }
+      rig.strays = new Map([['u04', 2]]);
+      const plan = await desk.plan({ cohort: 'pilot', to, by: 'olga' });
+      if ('refused' in plan) throw new Error(plan.detail);
+      expect(plan.blocked).toEqual([
+        { partition: 'u04', code: 'open-stray', detail: expect.stringContaining('2 changes') },
+      ]);
+    },
+  );
+
   test('is not planned for a partition whose write in doubt settles later than a flip waits', async () => {
     await rig.ledger.join({ leaseMs });
     const write = {

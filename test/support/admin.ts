@@ -22,6 +22,12 @@ import { RedisDirectory } from '../../src/ledger/directory.ts';
 import { RedisLedger } from '../../src/ledger/ledger.ts';
 import type { StoreTrouble } from '../../src/stores/reach.ts';
 import type { PollFailure } from '../../src/sync/progress.ts';
+import { type DifferenceExample, shownValue } from '../../src/core/verification.ts';
+import { Snapshots } from '../../src/sync/snapshots.ts';
+import { StrayBook } from '../../src/sync/stray-book.ts';
+import { VerificationBook } from '../../src/sync/verification-book.ts';
+import { Verifications } from '../../src/sync/verifications.ts';
+import type { StepReport } from '../../src/sync/verify-range.ts';
 import { loadedWith } from './config.ts';
 import { openLedger, type TestLedger } from './ledger.ts';
 import type { TestRedis } from './redis.ts';
@@ -38,6 +44,7 @@ export interface AdminRig {
   readonly audit: RedisAuditLog;
   readonly redis: Redis;
   readonly desk: ScriptedDesk;
+  readonly strays: StrayBook;
   /** What comparing a partition says; by default both sides are empty and equal. */
   compare: (partition: string) => PartitionComparison | Promise<PartitionComparison>;
   readonly logged: string[];
@@ -101,6 +108,35 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     deadLetters: async (partition) => (partition === 'u2' ? 3 : 0),
     deleteBrakes: async () => new Map(),
   };
+  const strays = new StrayBook(redis, new Snapshots(redis));
+  const verifications = new Verifications({
+    book: new VerificationBook(redis),
+    log: () => undefined,
+    plan: async (names) => {
+      const all = await Promise.allSettled(names.map(async (name) => rig.compare(name)));
+      const notCopied = all.filter((one) => one.status === 'fulfilled' && one.value.notCopied !== undefined);
+      const steps = [{ read: 'by-partition', kinds: [], from: 0, to: names.length }] as const;
+      return { steps, problems: [], notCopied: notCopied.length };
+    },
+    run: async (_step, { partitions, values }) => {
+      const report = {
+        ...{
+          records: 0,
+          compared: 0,
+          missing: 0,
+          extra: 0,
+          changed: 0,
+          unconfirmed: 0,
+          rung: 0,
+          repaired: 0,
+        },
+        ...{ examples: [] as DifferenceExample[], problems: [] as { partition: string; detail: string }[] },
+        ...{ differing: new Set<string>(), next: [], failed: false },
+      };
+      for (const partition of partitions) await compareInto(report, partition, rig, values);
+      return report;
+    },
+  });
   const admin = createAdmin({
     directory: directoryOf(parts, ledger, redis),
     rules: () => rig.rules,
@@ -128,13 +164,13 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
       waiting: 2,
       deliveries: [{ store: 'legacy', outcome: 'double', deliveries: 3 }],
     }),
-    recheckMs: 1,
+    ...{ verifications, strays },
   });
   const { host, port } = await admin.listen();
   const url = `http://${host}:${port}`;
   let closed = false;
   const rig: AdminRig = {
-    ...{ url, parts, audit, redis, desk, logged },
+    ...{ url, parts, audit, redis, desk, logged, strays },
     compare: nothingDiffers,
     backfills: [],
     unreachable: [],
@@ -152,7 +188,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
         ...(text === undefined ? {} : { body: text }),
       });
       const answer = await response.text();
-      const isJson = response.headers.get('content-type')?.includes('json') === true;
+      const isJson = /\bjson|\+json/.test(response.headers.get('content-type') ?? '');
       return {
         status: response.status,
         headers: response.headers,
@@ -161,6 +197,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
       };
     },
     stop: async () => {
+      await verifications.stop();
       await admin.stop();
       audit.close();
       redis.disconnect();
@@ -172,6 +209,37 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     },
   };
   return rig;
+}
+
+async function compareInto(
+  report: { -readonly [Key in keyof StepReport]: StepReport[Key] } & {
+    examples: DifferenceExample[];
+    problems: { partition: string; detail: string }[];
+  },
+  partition: string,
+  rig: AdminRig,
+  values: boolean,
+): Promise<void> {
+  try {
+    const { differences, ownerRecords, notCopied } = await rig.compare(partition);
+    report.records += ownerRecords;
+    if (notCopied === undefined) report.compared += 1;
+    for (const found of differences) {
+      const { kind, id } = found.difference === 'extra' ? found : found.copy;
+      const fields = found.difference === 'changed' ? found.fields : [];
+      const shown = fields.map(({ field, owner, copy }) => ({
+        ...{ field, owner: shownValue(owner), copy: shownValue(copy) },
+      }));
+      report[found.difference] += 1;
+      report.examples.push({
+        ...{ partition, difference: found.difference, kind, id },
+        ...(fields.length === 0 ? {} : { fields: fields.map(({ field }) => field) }),
+        ...(values ? { values: shown } : {}),
+      });
+    }
+  } catch (error) {
+    report.problems.push({ partition, detail: `could not be compared: ${(error as Error).message}` });
+  }
 }
 
 function directoryOf(parts: TestLedger, ledger: RedisLedger, redis: Redis): DirectoryMoves {

@@ -64,6 +64,8 @@ export class FlipRig {
   onCatchUp: (partition: string) => Promise<void> = async () => undefined;
   reachable = true;
   guards: GuardCalls = guards;
+  /** Open ones by partition. */
+  strays: ReadonlyMap<string, number> = new Map();
 
   private constructor(
     server: TestRedis,
@@ -101,6 +103,7 @@ export class FlipRig {
     const desk = new HandoffDesk({
       ...{ ledger: own.ledger, feed: own.feed, registry: own.registry, members: watch, doubts: own.doubts },
       links: own.links,
+      strays: { open: async () => this.strays },
       ...{ copies: this.#copies, guards: this.guards, guarded, leadMs },
       readers: { legacy: this.#reader('legacy'), app: this.#reader('app') },
       writable: ['app'],

@@ -1,10 +1,11 @@
 /** `ledger export` and `ledger restore`: a copy of the ledger for bad days, and the way back from one. */
-import { open, readFile, rename } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { restoreAnswer, type RestoreAnswer } from '../../admin/answers.ts';
 import { sourceKinds } from '../../core/restore.ts';
 import { NotALedgerDocument, parseDocument } from '../../ledger/document.ts';
 import type { Command, Context, Given } from '../command.ts';
-import { type Attempt, type CliRefusal, exitCodes, failedAttempt, refusal } from '../exit.ts';
+import { type Attempt, exitCodes, failedAttempt, refusal } from '../exit.ts';
+import { codeOf, writeWhole } from '../files.ts';
 import { plain } from '../output.ts';
 import { confirm, mayAsk } from './confirm.ts';
 
@@ -154,20 +155,6 @@ function readDocument(lines: readonly string[], name: string): Attempt<ReturnTyp
 }
 
 /** Whole or not at all. It names customers, so it is for this user only. */
-async function writeWhole(file: string, text: string): Promise<CliRefusal | undefined> {
-  const beside = `${file}.part`;
-  try {
-    const handle = await open(beside, 'w', 0o600);
-    await handle.writeFile(text);
-    await handle.sync();
-    await handle.close();
-    await rename(beside, file);
-    return undefined;
-  } catch (error) {
-    return refusal('cannot-write', `${file} cannot be written (${codeOf(error)}).`);
-  }
-}
-
 function show({ output }: Context, value: RestoreAnswer): void {
   const { partitions, sources, guard, conflicts, conflictCount } = value;
   output.table(
@@ -194,10 +181,6 @@ function show({ output }: Context, value: RestoreAnswer): void {
     if (!value.durable)
       output.line('Too few replicas have confirmed it yet: writes are taken once they have.');
   }
-}
-
-function codeOf(error: unknown): string {
-  return String((error as NodeJS.ErrnoException).code ?? error);
 }
 
 export const ledgerCommands: readonly Command[] = [exportCommand, restore];

@@ -1,0 +1,363 @@
+/**
+ * Watches the stores that nothing is copied to for changes in partitions that they do not own any more. Full looks
+ * compare with the snapshot of the handoff; a feed, where there is one, shows most of it sooner. It only reads.
+ */
+import { randomInt, randomUUID } from 'node:crypto';
+import type { Redis } from 'ioredis';
+import type { Doubts } from '../core/doubt.ts';
+import { otherStore, type StoreName, storeNames } from '../core/ownership.ts';
+import type { KindCapabilities, Ledger, RecordKey, Registry, StoreReader } from '../core/ports.ts';
+import type { StoreRecord } from '../core/records.ts';
+import { lateWriteOf, type NewStray, type Stray } from '../core/stray.ts';
+import { keyPrefix } from '../ledger/connection.ts';
+import { type Log, sentenceOf } from '../log.ts';
+import { pause } from '../pause.ts';
+import { eachOf } from './passes.ts';
+import { readPatiently } from './patience.ts';
+import { ofKind, type Snapshot, snapshotDigest, type Snapshots } from './snapshots.ts';
+import type { StrayBook } from './stray-book.ts';
+import { lessOverlap, newest } from './versions.ts';
+
+export interface StrayWatchParts {
+  readonly redis: Redis;
+  readonly ledger: Pick<Ledger, 'touched' | 'readMany' | 'nowMs'>;
+  readonly registry: Pick<Registry, 'count'>;
+  readonly readers: Readonly<Record<StoreName, StoreReader>>;
+  readonly targets: readonly StoreName[];
+  readonly doubts: Pick<Doubts, 'of'>;
+  readonly snapshots: Snapshots;
+  readonly book: StrayBook;
+  readonly log: Log;
+  readonly onFound?: ((stray: Stray) => void) | undefined;
+  /** Between two full looks, ms. */
+  readonly passMs: number;
+  /** Between two looks at a feed, ms. */
+  readonly followMs: number;
+}
+
+interface Watched {
+  readonly partition: string;
+  readonly epoch: number;
+}
+
+interface Suspect extends RecordKey {
+  readonly epoch: number;
+  readonly expected: string | undefined;
+}
+
+interface Sides {
+  readonly from: StoreReader;
+  readonly to: StoreReader;
+}
+
+const leaseKey = `${keyPrefix}:sync:stray-watch`;
+const progressKey = `${keyPrefix}:sync:stray-watch:progress`;
+const leaseMs = 20_000;
+const overlapMs = 2_000;
+/** Of snapshots as they are kept, so about 300,000 records at a time. */
+const batchBytesMax = 8_000_000;
+const suspectsMax = 1_000;
+const partitionsSideBySide = 4;
+const heldLengthMax = 2_000;
+
+export class StrayWatch {
+  readonly #parts: StrayWatchParts;
+  readonly #stopping = new AbortController();
+  readonly #holder = randomUUID();
+  #loop: Promise<void> | undefined;
+
+  constructor(parts: StrayWatchParts) {
+    this.#parts = parts;
+  }
+
+  start(): void {
+    this.#loop ??= this.#watch();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort(new Error('the sync is stopping'));
+    await this.#loop;
+  }
+
+  /** Everything that has changed where it should not; stores that nothing has left cost nothing. */
+  async look(signal: AbortSignal): Promise<void> {
+    const touched = await this.#parts.ledger.touched();
+    for (const store of this.#watchedStores()) {
+      const watched: Watched[] = [];
+      for (const [partition, { ownership }] of touched) {
+        if (ownership.phase !== 'open' || ownership.owner === store) continue;
+        watched.push({ partition, epoch: ownership.epoch });
+      }
+      for await (const batch of this.#batches(store, watched)) await this.#lookAt(store, batch, signal);
+    }
+  }
+
+  /** What feeds show since the last time. Whoever was never looked at in full is left to the next full look. */
+  async follow(signal: AbortSignal): Promise<void> {
+    const { redis, readers } = this.#parts;
+    for (const store of this.#watchedStores()) {
+      const sides = this.#sides(store);
+      for (const { kind, since } of kindsOf(sides)) {
+        const at = since ? await redis.hget(progressKey, `${store} ${kind}`) : null;
+        if (at === null) continue;
+        const scope = { since: lessOverlap(at, overlapMs + readers[store].feedDelayMs) };
+        let seen: string | undefined = at;
+        for await (const page of sides.from.pages(kind, scope, signal)) {
+          seen = page.records.reduce((last: string | undefined, { version }) => newest(last, version), seen);
+          await this.#judgeAll(store, await this.#suspectsIn(store, page.records), signal);
+        }
+        if (seen !== undefined) await redis.hset(progressKey, `${store} ${kind}`, seen);
+      }
+    }
+  }
+
+  async #watch(): Promise<void> {
+    const { log, passMs, followMs, redis } = this.#parts;
+    const { signal } = this.#stopping;
+    let lookedMs = Number.NEGATIVE_INFINITY;
+    let failed = '';
+    while (!signal.aborted) {
+      try {
+        if (await this.#mayWatch()) {
+          if (performance.now() - lookedMs >= passMs) {
+            await this.look(signal);
+            lookedMs = performance.now();
+          } else await this.follow(signal);
+          failed = '';
+        }
+      } catch (error) {
+        const detail = sentenceOf(error);
+        if (!signal.aborted && detail !== failed) log('warn', 'sync.strays-not-looked', { detail });
+        failed = detail;
+      }
+      await pause(Math.min(followMs, passMs), signal).catch(() => undefined);
+    }
+    if ((await redis.get(leaseKey).catch(() => null)) === this.#holder) {
+      await redis.del(leaseKey).catch(() => undefined);
+    }
+  }
+
+  /** One process is enough; two at once would only read twice. */
+  async #mayWatch(): Promise<boolean> {
+    const { redis } = this.#parts;
+    const taken = await redis.set(leaseKey, this.#holder, 'PX', leaseMs, 'NX');
+    if (taken === 'OK') return true;
+    if ((await redis.get(leaseKey)) !== this.#holder) return false;
+    await redis.pexpire(leaseKey, leaseMs);
+    return true;
+  }
+
+  /** Where copies still go, what differs is copied over, and nothing of it is a stray. */
+  #watchedStores(): readonly StoreName[] {
+    return storeNames.filter((store) => !this.#parts.targets.includes(store));
+  }
+
+  #sides(store: StoreName): Sides {
+    const { readers } = this.#parts;
+    return { from: readers[store], to: readers[otherStore(store)] };
+  }
+
+  async *#batches(store: StoreName, watched: readonly Watched[]): AsyncGenerator<readonly Watched[]> {
+    const sizes = await this.#parts.snapshots.sizes(
+      store,
+      watched.map(({ partition }) => partition),
+    );
+    let batch: Watched[] = [];
+    let bytes = 0;
+    for (const [at, one] of watched.entries()) {
+      batch.push(one);
+      bytes += sizes[at] ?? 0;
+      if (bytes < batchBytesMax) continue;
+      yield batch;
+      batch = [];
+      bytes = 0;
+    }
+    if (batch.length > 0) yield batch;
+  }
+
+  async #lookAt(store: StoreName, batch: readonly Watched[], signal: AbortSignal): Promise<void> {
+    const { snapshots, registry, redis, log } = this.#parts;
+    const sides = this.#sides(store);
+    const known = await snapshots.load(
+      store,
+      batch.map(({ partition }) => partition),
+    );
+    const most = 2 * batch.length >= (await registry.count());
+    const fresh = new Map<string, Snapshot>();
+    for (const { partition } of batch) if (!known.has(partition)) fresh.set(partition, new Map());
+    const suspects: Suspect[] = [];
+    for (const capability of kindsOf(sides)) {
+      const comparison = new KindComparison(capability.kind, sides, { batch, known, fresh });
+      const newestVersion = await comparison.read(readsWhole(capability, most), signal);
+      suspects.push(...comparison.suspects());
+      const progress = `${store} ${capability.kind}`;
+      if (capability.since && newestVersion !== undefined)
+        await redis.hsetnx(progressKey, progress, newestVersion);
+    }
+    for (const [partition, snapshot] of fresh) await snapshots.save(store, partition, snapshot);
+    // Whoever was claimed for the app has none, and so has everybody once Redis has lost its memory.
+    if (fresh.size > 0) log('info', 'sync.strays-from-now', { store, partitions: fresh.size });
+    await this.#judgeAll(store, suspects, signal);
+  }
+
+  async #suspectsIn(store: StoreName, records: readonly StoreRecord[]): Promise<readonly Suspect[]> {
+    const { ledger, snapshots } = this.#parts;
+    const partitions = [...new Set(records.map(({ partition }) => partition))];
+    const found = await ledger.readMany(partitions);
+    const epochs = new Map<string, number>();
+    for (const [at, { ownership }] of found.entries()) {
+      if (ownership.phase === 'open' && ownership.owner !== store)
+        epochs.set(partitions[at] ?? '', ownership.epoch);
+    }
+    const known = await snapshots.load(store, [...epochs.keys()]);
+    const sides = this.#sides(store);
+    return records.flatMap((record): Suspect[] => {
+      const { partition, kind, id } = record;
+      const [epoch, snapshot] = [epochs.get(partition), known.get(partition)];
+      if (epoch === undefined || snapshot === undefined) return [];
+      const expected = snapshot.get(kind)?.get(id);
+      return snapshotDigest(record, partition, sides) === expected
+        ? []
+        : [{ partition, kind, id, epoch, expected }];
+    });
+  }
+
+  async #judgeAll(store: StoreName, suspects: readonly Suspect[], signal: AbortSignal): Promise<void> {
+    if (suspects.length > suspectsMax) {
+      const detail = 'so many records changed that only some are told now, the others with the next looks';
+      this.#parts.log('error', 'sync.strays-many', { store, records: suspects.length, detail });
+    }
+    // From anywhere in the list: those told already come up again until somebody resolves them.
+    const first = suspects.length > suspectsMax ? randomInt(suspects.length) : 0;
+    const chosen = [...suspects.slice(first), ...suspects.slice(0, first)].slice(0, suspectsMax);
+    await eachOf(chosen, (suspect) => this.#judge(store, suspect, signal));
+  }
+
+  /** Reads the record itself: what a list shows can be late, or shifted. */
+  async #judge(store: StoreName, suspect: Suspect, signal: AbortSignal): Promise<void> {
+    const { partition, kind, id, epoch, expected } = suspect;
+    const { ledger, doubts } = this.#parts;
+    const sides = this.#sides(store);
+    const foundAtMs = await ledger.nowMs();
+    const get = (reader: StoreReader) =>
+      readPatiently('background', signal, () => reader.get(kind, { id, partition }, signal));
+    const record = await get(sides.from);
+    const digest = snapshotDigest(record, partition, sides);
+    if (digest === expected) return;
+    const ownerRecord = await get(sides.to).catch(() => undefined);
+    // Last, so that what was read was read under this owner.
+    const [now] = await ledger.readMany([partition]);
+    if (now?.ownership.epoch !== epoch || now.ownership.owner === store) return;
+    const change = expected === undefined ? 'created' : digest === undefined ? 'deleted' : 'changed';
+    const late = lateWriteOf({ store, record: id, change }, await doubts.of(partition));
+    await this.#record({
+      ...{ store, partition, kind, change, digest, epoch, foundAtMs, record: id },
+      owner: now.ownership.owner,
+      holds: digest === undefined ? undefined : heldOf(record),
+      ownerHolds: heldOf(ownerRecord),
+      lateWrite: late && { id: late.id, method: late.method, path: late.path, atMs: late.atMs },
+    });
+  }
+
+  async #record(found: NewStray): Promise<void> {
+    const { as, stray } = await this.#parts.book.add(found);
+    if (as === 'known') return;
+    const { id, store, partition, kind, record, change, owner, lateWrite } = stray;
+    const event = { new: 'sync.stray', reopened: 'sync.stray-not-repaired', full: 'sync.stray-unrecorded' }[
+      as
+    ];
+    const what = lateWrite === undefined ? 'stray' : 'late-write';
+    this.#parts.log('error', event, { id, what, store, partition, kind, record, change, owner });
+    this.#parts.onFound?.(stray);
+  }
+}
+
+/** One kind of a batch of partitions, read from the store and held against their snapshots. */
+class KindComparison {
+  readonly #kind: string;
+  readonly #sides: Sides;
+  readonly #epochs: ReadonlyMap<string, number>;
+  readonly #known: ReadonlyMap<string, Snapshot>;
+  readonly #fresh: ReadonlyMap<string, Snapshot>;
+  readonly #seen = new Map<string, Set<string>>();
+  readonly #changed: Suspect[] = [];
+  #newestVersion: string | undefined;
+
+  constructor(
+    kind: string,
+    sides: Sides,
+    of: {
+      readonly batch: readonly Watched[];
+      readonly known: ReadonlyMap<string, Snapshot>;
+      readonly fresh: ReadonlyMap<string, Snapshot>;
+    },
+  ) {
+    this.#kind = kind;
+    this.#sides = sides;
+    this.#epochs = new Map(of.batch.map(({ partition, epoch }) => [partition, epoch]));
+    this.#known = of.known;
+    this.#fresh = of.fresh;
+  }
+
+  /** Returns the newest version seen. */
+  async read(whole: boolean, signal: AbortSignal): Promise<string | undefined> {
+    const list = async (scope: { readonly partition?: string }): Promise<void> => {
+      for await (const page of this.#sides.from.pages(this.#kind, scope, signal)) {
+        for (const record of page.records) this.#take(record);
+      }
+    };
+    if (whole) await list({});
+    else await eachOf([...this.#epochs.keys()], (partition) => list({ partition }), partitionsSideBySide);
+    return this.#newestVersion;
+  }
+
+  suspects(): readonly Suspect[] {
+    const gone: Suspect[] = [];
+    for (const [partition, snapshot] of this.#known) {
+      const seen = this.#seen.get(partition);
+      for (const [id, expected] of snapshot.get(this.#kind) ?? []) {
+        if (seen?.has(id) !== true) gone.push(this.#suspect(partition, id, expected));
+      }
+    }
+    return [...this.#changed, ...gone];
+  }
+
+  #take(record: StoreRecord): void {
+    const { partition, id } = record;
+    this.#newestVersion = newest(this.#newestVersion, record.version);
+    if (!this.#epochs.has(partition)) return;
+    const digest = snapshotDigest(record, partition, this.#sides);
+    const fresh = this.#fresh.get(partition);
+    if (fresh !== undefined) {
+      if (digest !== undefined) ofKind(fresh, this.#kind).set(id, digest);
+      return;
+    }
+    if (digest === undefined) return;
+    const seen = this.#seen.get(partition) ?? new Set();
+    this.#seen.set(partition, seen.add(id));
+    const expected = this.#known.get(partition)?.get(this.#kind)?.get(id);
+    if (digest !== expected) this.#changed.push(this.#suspect(partition, id, expected));
+  }
+
+  #suspect(partition: string, id: string, expected: string | undefined): Suspect {
+    return { partition, kind: this.#kind, id, expected, epoch: this.#epochs.get(partition) ?? 0 };
+  }
+}
+
+/** Only what is copied at all: of other kinds nobody knows what they should be. */
+function kindsOf({ from, to }: Sides): readonly KindCapabilities[] {
+  return from.capabilities.filter(({ kind }) =>
+    to.capabilities.some((capability) => capability.kind === kind),
+  );
+}
+
+/** A list over all costs its pages, lists by partition at least one call each. */
+function readsWhole({ needsPartition, byPartition }: KindCapabilities, most: boolean): boolean {
+  return needsPartition !== true && (most || !byPartition);
+}
+
+function heldOf(record: StoreRecord | undefined): string | undefined {
+  if (record === undefined) return undefined;
+  const text = JSON.stringify(record.fields);
+  return text.length <= heldLengthMax ? text : `${text.slice(0, heldLengthMax)}…`;
+}

@@ -1,0 +1,171 @@
+/** The second look of a verification: what differed in the lists is read again, record by record, and rung for. */
+import { inBatches } from '../batches.ts';
+import type { RecordKey, StoreReader } from '../core/ports.ts';
+import type { StoreName } from '../core/ownership.ts';
+import { fieldDifferences, type FieldDifference } from '../core/records.ts';
+import { type DifferenceExample, shownValue } from '../core/verification.ts';
+import { sentenceOf } from '../log.ts';
+import { pause } from '../pause.ts';
+import { comparableCopy, matchedAlready, sidesOf, wantedCopy } from './apply.ts';
+import { eachOf } from './passes.ts';
+import { readPatiently } from './patience.ts';
+import type { DifferentKey } from './survey.ts';
+import type { RangeOrder, RangeParts, StepReport } from './verify-range.ts';
+
+const readAtOnce = 500;
+const examplesMax = 50;
+const rechecks = 2;
+const recheckMsMax = 60_000;
+const repairWithinMs = 30_000;
+
+export interface Suspect extends DifferentKey {
+  readonly owner: StoreName;
+}
+
+interface Found extends DifferenceExample {
+  readonly suspect: Suspect;
+}
+
+/** Suspects that nobody can judge: the partition has moved, or a store would not say (`detail`). */
+type Dropped = Map<string, { readonly partition: string; readonly detail?: string }>;
+type Settled = Pick<
+  StepReport,
+  'missing' | 'extra' | 'changed' | 'rung' | 'repaired' | 'examples' | 'problems'
+>;
+
+/** What the lists showed; partitions in which nothing is confirmed are taken out of `differing`. */
+interface Seen {
+  readonly suspects: readonly Suspect[];
+  readonly unconfirmed: number;
+  readonly differing: Set<string>;
+}
+
+/** Reads again what differed, until it has outlasted the lag; then rings, and waits for the copies. */
+export async function settle(
+  parts: RangeParts,
+  survey: Seen,
+  order: RangeOrder,
+  signal: AbortSignal,
+): Promise<Settled> {
+  let suspects = [...new Map(survey.suspects.map((suspect) => [keyOf(suspect), suspect])).values()];
+  let found: readonly Found[] = [];
+  const dropped: Dropped = new Map();
+  const look = async (): Promise<void> => {
+    found = await lookAgain(parts, suspects, order.values, dropped, signal);
+    suspects = found.map(({ suspect }) => suspect);
+  };
+  for (let round = 0; round < rechecks && suspects.length > 0; round += 1) {
+    await pause(await waitMs(parts), signal);
+    await look();
+  }
+  const confirmed = found;
+  const isConfirmed = new Set(confirmed.map(({ partition }) => partition));
+  if (survey.unconfirmed === 0) {
+    for (const partition of survey.differing)
+      if (!isConfirmed.has(partition)) survey.differing.delete(partition);
+  }
+  if (order.repair && suspects.length > 0) {
+    await parts.ring(suspects.map(({ partition, kind, id }) => ({ partition, kind, id })));
+    const endsMs = performance.now() + repairWithinMs;
+    while (suspects.length > 0 && performance.now() < endsMs) {
+      await pause(parts.recheckMs, signal);
+      await look();
+    }
+  }
+  const rest = new Set([...suspects.map(keyOf), ...dropped.keys()]);
+  const counted = (kind: Found['difference']): number =>
+    found.filter(({ difference }) => difference === kind).length;
+  return {
+    ...{ missing: counted('missing'), extra: counted('extra'), changed: counted('changed') },
+    rung: order.repair ? confirmed.length + survey.unconfirmed : 0,
+    repaired: confirmed.filter(({ suspect }) => !rest.has(keyOf(suspect))).length,
+    examples: confirmed.slice(0, examplesMax).map(({ suspect, ...example }) => ({
+      ...example,
+      ...(rest.has(keyOf(suspect)) ? {} : { repaired: true }),
+    })),
+    problems: [...dropped.values()].filter(
+      (one): one is { partition: string; detail: string } => one.detail !== undefined,
+    ),
+  };
+}
+
+async function waitMs({ lagMs, recheckMs, readers }: RangeParts): Promise<number> {
+  const delayMs = Math.max(readers.legacy.feedDelayMs, readers.app.feedDelayMs);
+  return Math.min(recheckMsMax, Math.max(recheckMs + delayMs, (await lagMs()) ?? 0));
+}
+
+/** What still differs. A partition that has moved since is no difference: it is compared the other way now. */
+async function lookAgain(
+  parts: RangeParts,
+  suspects: readonly Suspect[],
+  values: boolean,
+  dropped: Dropped,
+  signal: AbortSignal,
+): Promise<readonly Found[]> {
+  const found: Found[] = [];
+  const look = async (suspect: Suspect): Promise<void> => {
+    const { partition, kind, id } = suspect;
+    try {
+      const difference = await differenceOf(parts, suspect, values, signal);
+      if (difference !== undefined) found.push({ ...difference, suspect });
+    } catch (error) {
+      signal.throwIfAborted();
+      const detail = `${kind} ${id} could not be read: ${sentenceOf(error)}`;
+      dropped.set(keyOf(suspect), { partition, detail });
+    }
+  };
+  await eachOf(suspects, look);
+  const names = [...new Set(found.map(({ partition }) => partition))];
+  const owners = new Map((await ownersOf(parts, names)).map((owner, at) => [names[at], owner]));
+  const isStill = ({ suspect }: Found): boolean => owners.get(suspect.partition) === suspect.owner;
+  for (const one of found) if (!isStill(one)) dropped.set(keyOf(one), { partition: one.partition });
+  return found.filter(isStill);
+}
+
+async function differenceOf(
+  parts: RangeParts,
+  suspect: Suspect,
+  withValues: boolean,
+  signal: AbortSignal,
+): Promise<DifferenceExample | undefined> {
+  const { partition, kind, id } = suspect;
+  const { owner, copy } = sidesOf(suspect.owner, parts.readers);
+  const get = (reader: StoreReader) =>
+    readPatiently('background', signal, () => reader.get(kind, { id, partition }, signal));
+  const wanted = wantedCopy(await get(owner), partition, owner, copy);
+  const copyRecord = await get(copy);
+  const held = copyRecord?.deleted === true || copyRecord?.partition !== partition ? undefined : copyRecord;
+  const place = { partition, kind, id };
+  if (wanted === undefined) return held === undefined ? undefined : { ...place, difference: 'extra' };
+  if (held === undefined) return { ...place, difference: 'missing' };
+  const matched = matchedAlready(copy.shape(kind));
+  const names = [...new Set([...suspect.names, ...Object.keys(wanted.fields)])];
+  const { fields } = comparableCopy(held, owner, copy);
+  const found = fieldDifferences(
+    wanted.fields,
+    fields,
+    names.filter((name) => !matched.has(name)),
+  );
+  if (found.length === 0) return undefined;
+  const values = withValues ? { values: found.map(shown) } : {};
+  return { ...place, difference: 'changed', fields: found.map(({ field }) => field), ...values };
+}
+
+function shown({ field, owner, copy }: FieldDifference) {
+  return { field, owner: shownValue(owner), copy: shownValue(copy) };
+}
+
+function keyOf({ partition, kind, id }: RecordKey): string {
+  return `${partition}\n${kind}\n${id}`;
+}
+
+export async function ownersOf(
+  { ledger }: Pick<RangeParts, 'ledger'>,
+  partitions: readonly string[],
+): Promise<readonly StoreName[]> {
+  const owners: StoreName[] = [];
+  for (const batch of inBatches(partitions, readAtOnce)) {
+    for (const { ownership } of await ledger.readMany(batch)) owners.push(ownership.owner);
+  }
+  return owners;
+}
