@@ -265,7 +265,8 @@ const otherSlashes = [/%2f/gi, /%5c/gi, /\\/g];
 
 /** As servers could read the path that do not go by its letters. */
 function looseReadings(path: string): readonly string[] {
-  const readings = /[%\\]/.test(path) ? slashReadings(path) : [path];
+  if (!/[%\\]|^\/\//.test(path)) return [path];
+  const readings = slashReadings(path);
   // Read as a reference, "//x/y" is /y at the host x (RFC 3986, 4.2): so does `new URL(target, base)`.
   return readings.flatMap((reading) =>
     reading.startsWith('//') ? [reading, reading.replace(/^\/+[^/]*/, '') || '/'] : [reading],

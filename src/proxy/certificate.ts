@@ -4,6 +4,8 @@
  */
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import type { Server as HttpServer } from 'node:http';
+import { Server as HttpsServer } from 'node:https';
 import type { Server } from 'node:tls';
 import type { Config } from '../config/schema.ts';
 import { type Log, sentenceOf } from '../log.ts';
@@ -28,6 +30,21 @@ export function readCertificate({ cert, key, minVersion }: ListeningTls): Certif
   return read;
 }
 
+/** Undefined where the server speaks no TLS. `started`: what it has begun with. */
+export function watchCertificate(
+  server: HttpServer,
+  tls: ListeningTls,
+  started: CertificateFiles,
+  settings: WatchSettings,
+): CertificateWatch | undefined {
+  return server instanceof HttpsServer ? new CertificateWatch(server, tls, started, settings) : undefined;
+}
+
+interface WatchSettings {
+  readonly lookMs: number;
+  readonly log: Log;
+}
+
 export class CertificateWatch {
   readonly #server: Pick<Server, 'setSecureContext'>;
   readonly #tls: ListeningTls;
@@ -44,7 +61,7 @@ export class CertificateWatch {
     server: Pick<Server, 'setSecureContext'>,
     tls: ListeningTls,
     started: CertificateFiles,
-    settings: { readonly lookMs: number; readonly log: Log },
+    settings: WatchSettings,
   ) {
     this.#server = server;
     this.#tls = tls;

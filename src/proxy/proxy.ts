@@ -1,7 +1,5 @@
 /** The proxy as a whole: one listening server, its upstream connections, and an orderly end. */
 import type { Server } from 'node:http';
-import { Server as TlsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import type { Config } from '../config/schema.ts';
 import type { Directory, Homes } from '../core/homes.ts';
 import { type StoreName, storeNames } from '../core/ownership.ts';
@@ -13,7 +11,7 @@ import type { Log } from '../log.ts';
 import { storeTlsOf } from '../stores/connect.ts';
 import { Bodies } from './body.ts';
 import { ByteBudget } from './byte-budget.ts';
-import { CertificateWatch, readCertificate } from './certificate.ts';
+import { readCertificate, watchCertificate } from './certificate.ts';
 import { newCounters, type ProxyCounters } from './counters.ts';
 import { EventStreams } from './event-streams.ts';
 import { Holds } from './hold.ts';
@@ -23,6 +21,7 @@ import { type HookParts, HookedUpstreams } from './hooked-upstream.ts';
 import { KeyedWrites } from './idempotency.ts';
 import { createContext, type ProxyContext } from './serve.ts';
 import { Outages } from './outages.ts';
+import { closedWithin, listenOn } from './listening.ts';
 import { newServer } from './server.ts';
 import { Upgrades } from './upgrade.ts';
 import { Upstream } from './upstream.ts';
@@ -78,7 +77,6 @@ export interface Proxy {
 }
 
 const defaultCertificateLookMs = 2_000;
-const idleLookMs = 20;
 /** Longer than any question about an identity takes. */
 const identifiedWithinMs = 60_000;
 
@@ -112,15 +110,10 @@ export function createProxy(parts: ProxyParts): Proxy {
   const { tls } = config.proxy;
   const files = tls && readCertificate(tls);
   const server = newServer(() => context, upgrades, files);
-  const certificate =
-    tls && files && server instanceof TlsServer
-      ? new CertificateWatch(server, tls, files, {
-          lookMs: parts.certificateLookMs ?? defaultCertificateLookMs,
-          log,
-        })
-      : undefined;
+  const lookMs = parts.certificateLookMs ?? defaultCertificateLookMs;
+  const certificate = tls && files && watchCertificate(server, tls, files, { lookMs, log });
   return {
-    listen: () => listen(server, config.proxy.host, config.proxy.port),
+    listen: () => listenOn(server, config.proxy),
     pauseWrites: () => {
       context.service.now = 'paused';
     },
@@ -203,18 +196,6 @@ function hookedUpstreams(
   return hooked;
 }
 
-async function listen(server: Server, host: string, port: number): Promise<{ host: string; port: number }> {
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen({ host, port }, () => {
-      server.off('error', reject);
-      resolve();
-    });
-  });
-  const address = server.address() as AddressInfo;
-  return { host: address.address, port: address.port };
-}
-
 async function drain(
   context: ProxyContext,
   server: Server,
@@ -222,20 +203,9 @@ async function drain(
   timeoutMs: number,
 ): Promise<boolean> {
   context.draining = true;
-  const closed = server.listening
-    ? new Promise<boolean>((resolve) => server.close(() => resolve(true)))
-    : Promise.resolve(true);
+  const inTime = closedWithin(server, timeoutMs);
   context.holds.close();
   upgrades.endAll();
   context.eventStreams.endAll();
-  // A connection whose last answer began before the drain stays open after it.
-  const idle = setInterval(() => server.closeIdleConnections(), idleLookMs);
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(() => resolve(false), timeoutMs);
-  });
-  const inTime = await Promise.race([closed, late]);
-  clearInterval(idle);
-  clearTimeout(timer);
   return inTime;
 }

@@ -4,8 +4,7 @@
  * ledger or a disk.
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import { Server as TlsServer } from 'node:https';
-import type { AddressInfo, Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Config } from '../../config/schema.ts';
 import { isReadMethod } from '../../core/route.ts';
@@ -14,9 +13,10 @@ import { pause } from '../../pause.ts';
 import { storeTlsOf } from '../../stores/connect.ts';
 import { answerOnSocket } from '../answer.ts';
 import { ByteBudget } from '../byte-budget.ts';
-import { CertificateWatch, readCertificate } from '../certificate.ts';
+import { type CertificateWatch, readCertificate, watchCertificate } from '../certificate.ts';
 import { clientsWithinFiles } from '../crowd.ts';
 import { foldedName } from '../field.ts';
+import { closedWithin, listenOn } from '../listening.ts';
 import { Outages } from '../outages.ts';
 import { peerTest } from '../peers.ts';
 import { clientViewOf, Shape } from '../shape.ts';
@@ -72,7 +72,6 @@ const defaultLimits: ObserverLimits = {
 };
 /** Far more than enforcing takes: legacy says itself what it does not take. */
 const headerBytesMax = 262_144;
-const idleLookMs = 20;
 const judgeClosesAfterMs = 60_000;
 const judgedWithinMs = 2_000;
 
@@ -121,10 +120,8 @@ class RunningObserver implements Observer {
       },
       { headerBytesMax, connectionsMax: clientsWithinFiles(this.#limits.connections, log), files },
     );
-    this.#certificate =
-      tls && files && this.#server instanceof TlsServer
-        ? new CertificateWatch(this.#server, tls, files, { lookMs: this.#limits.certificateLookMs, log })
-        : undefined;
+    const look = { lookMs: this.#limits.certificateLookMs, log };
+    this.#certificate = tls && files && watchCertificate(this.#server, tls, files, look);
   }
 
   // --- one request -----------------------------------------------------------------------------------
@@ -285,17 +282,8 @@ class RunningObserver implements Observer {
     }
   }
 
-  async listen(): Promise<{ host: string; port: number }> {
-    const { host, port } = this.#config.proxy;
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once('error', reject);
-      this.#server.listen({ host, port }, () => {
-        this.#server.off('error', reject);
-        resolve();
-      });
-    });
-    const address = this.#server.address() as AddressInfo;
-    return { host: address.address, port: address.port };
+  listen(): Promise<{ host: string; port: number }> {
+    return listenOn(this.#server, this.#config.proxy);
   }
 
   judgeUnder(config: Config): void {
@@ -307,16 +295,8 @@ class RunningObserver implements Observer {
   async drain(timeoutMs: number): Promise<boolean> {
     this.#draining = true;
     if (!this.#server.listening) return true;
-    const closed = new Promise<boolean>((resolve) => this.#server.close(() => resolve(true)));
+    const inTime = closedWithin(this.#server, timeoutMs);
     for (const tunnel of this.#tunnels) tunnel.close();
-    const idle = setInterval(() => this.#server.closeIdleConnections(), idleLookMs);
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<boolean>((resolve) => {
-      timer = setTimeout(() => resolve(false), timeoutMs);
-    });
-    const inTime = await Promise.race([closed, late]);
-    clearInterval(idle);
-    clearTimeout(timer);
     return inTime;
   }
 

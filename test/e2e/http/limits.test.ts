@@ -168,16 +168,27 @@ describe('row 24: a client that takes its time', () => {
       await rig.counted('requests_under_way', 0);
     },
   );
+});
 
-  test('to read, but reads, gets its whole answer', async () => {
-    const body = 'x'.repeat(24 * 1_024 * 1_024);
+describe('row 24: a client that reads slowly, but reads', () => {
+  // A kernel says that a client has taken something once a third of its send buffer is free: up to 1.3 MiB.
+  const stalledMs = 3_000;
+  const sipEveryMs = 25;
+  let rig: HttpRig;
+  beforeAll(async () => {
+    rig = await HttpRig.start({ config: { proxy: { limits: { stalledMs } } } });
+  }, 60_000);
+  afterEach(() => rig.tidy());
+  afterAll(() => rig.stop(), 60_000);
+
+  test('gets its whole answer, over more than the time in which it must have taken something', async () => {
+    const body = 'x'.repeat(32 * 1_024 * 1_024);
     rig.legacy.answer = (_request, socket) =>
       void socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
     const client = await rig.connect();
     let taken = 0;
     client.socket.pause();
-    // In small sips, over more than the time in which it must have taken something.
-    const untilMs = performance.now() + 2 * limits.stalledMs;
+    const untilMs = performance.now() + 2 * stalledMs;
     const sip = setInterval(() => {
       if (performance.now() > untilMs) {
         clearInterval(sip);
@@ -185,11 +196,13 @@ describe('row 24: a client that takes its time', () => {
         return;
       }
       taken += String(client.socket.read() ?? '').length;
-    }, 100);
+    }, sipEveryMs);
     client.send(requestText('GET /a'));
-    await client.until(() => taken + client.received.length >= body.length, 20_000);
+    await until('it has sipped', () => performance.now() > untilMs, 20_000);
+    expect(taken).toBeLessThan(body.length);
+    await client.until(() => taken + client.received.length >= body.length, 30_000);
     expect(client.ending).toBeUndefined();
-  });
+  }, 60_000);
 });
 
 describe('row 24: who only has to wait', () => {
