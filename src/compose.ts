@@ -296,7 +296,7 @@ async function startAdmin(
     ...(counters === undefined ? {} : { counters }),
     readers: Object.values(sync.readers),
     deadLetters: () => sync.deadLetters.total(),
-    letters: sync.deadLetters,
+    ...{ letters: sync.deadLetters, halts: sync.halts },
     backfills: () => sync.backfills(),
     cohorts: {
       list: () => listCohorts(config, made),

@@ -226,6 +226,18 @@ export const verificationAnswer = z.object({
 });
 export type VerificationAnswer = z.output<typeof verificationAnswer>;
 
+export const pausesAnswer = z.object({
+  pauses: z.array(
+    z.object({
+      to: store.nullable().describe('Copies to this store; null: all.'),
+      by: z.string(),
+      reason: z.string(),
+      sinceMs: milliseconds,
+    }),
+  ),
+});
+export type PausesAnswer = z.output<typeof pausesAnswer>;
+
 export const backfillAnswer = z.object({
   owner: store,
   kind: z.string(),
@@ -247,6 +259,7 @@ export type BackfillAnswer = z.output<typeof backfillAnswer>;
 export const syncAnswer = z.object({
   lagMs: milliseconds.nullable().describe('Null before the first poll that reached the end.'),
   deadLetters: count,
+  ...pausesAnswer.shape,
   backfills: z
     .array(backfillAnswer)
     .describe('First copies under way, and the last that ended of each kind.'),

@@ -1,4 +1,5 @@
 /** The Prometheus text format (version 0.0.4) of what the admin process knows. Names no partition. */
+import { storeNames } from '../core/ownership.ts';
 import { takeCensus } from './census.ts';
 import { type AdminParts, censusParts, countDeadLetters } from './parts.ts';
 
@@ -26,7 +27,7 @@ export function createMetrics(parts: AdminParts): () => Promise<string> {
 }
 
 async function measure(parts: AdminParts): Promise<string> {
-  const [census, members, flips, deadLetters, lagMs, regression, backfills = []] = await Promise.all([
+  const [census, members, flips, deadLetters, lagMs, regression, backfills = [], halts] = await Promise.all([
     takeCensus(censusParts(parts)),
     parts.ledger.members(),
     parts.flips.flips(),
@@ -34,6 +35,7 @@ async function measure(parts: AdminParts): Promise<string> {
     parts.copies.lagMs(),
     parts.ledger.regression(),
     parts.backfills?.(),
+    parts.halts?.read(),
   ]);
   const partitions = new Map<string, { labels: Record<string, string>; value: number }>();
   for (const name of census.names()) {
@@ -64,6 +66,14 @@ async function measure(parts: AdminParts): Promise<string> {
       name: 'copy_lag_seconds',
       help: 'How late the copies are; absent before the first complete poll.',
       samples: lagMs === undefined ? [] : [{ value: lagMs / 1_000 }],
+    },
+    {
+      name: 'sync_paused',
+      help: '1 while an operator has paused copies to the store.',
+      samples: storeNames.map((store) => ({
+        labels: { store },
+        value: halts?.pauses.some(({ to }) => to === null || to === store) === true ? 1 : 0,
+      })),
     },
     {
       name: 'backfill_running',

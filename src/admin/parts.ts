@@ -12,6 +12,7 @@ import type { Transition } from '../core/view.ts';
 import type { RestoreOrder, RestoreRefusal, RestoreReport } from '../ledger/restore.ts';
 import type { Log } from '../log.ts';
 import type { BackfillProgress } from '../sync/backfill.ts';
+import type { HaltBook } from '../sync/halts.ts';
 import type { AuditLog } from './audit.ts';
 
 export interface DeadLetterEntry {
@@ -48,6 +49,8 @@ export interface AdminParts {
   readonly deadLetters?: () => Promise<number>;
   /** First copies under way, and the last that ended of each kind. */
   readonly backfills?: () => Promise<readonly BackfillProgress[]>;
+  /** Pauses of the copying. */
+  readonly halts?: Pick<HaltBook, 'read' | 'pause' | 'resume'>;
   /** Records that could not be copied, oldest first; `retry` rings for one again, undefined if it is not there. */
   readonly letters?: {
     list(): Promise<DeadLetterEntry[]>;

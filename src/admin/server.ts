@@ -20,6 +20,7 @@ import { recoveryOperations } from './recovery.ts';
 import { frontPage } from './front-page.ts';
 import { registryOperations } from './registry.ts';
 import { stateOperations } from './state.ts';
+import { syncSteeringOperations } from './sync-steering.ts';
 import { Verifications, verificationOperations } from './verifications.ts';
 
 const readyMs = 2_000;
@@ -45,6 +46,7 @@ export function createAdmin(parts: AdminParts): Admin {
     ...flipOperations(parts),
     ...verificationOperations(parts, verifications),
     ...stateOperations(parts),
+    ...syncSteeringOperations(parts),
     ...memberOperations(parts),
     ...recoveryOperations(parts),
   ];

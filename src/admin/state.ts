@@ -42,7 +42,8 @@ export function stateOperations(parts: AdminParts): Operation[] {
       summary: 'How late the copies are, what could not be copied, what the connectors can do.',
       answer: syncAnswer,
       run: async () => {
-        const [lagMs, deadLetters, backfills = []] = await Promise.all([
+        const [halts, lagMs, deadLetters, backfills = []] = await Promise.all([
+          parts.halts?.read(),
           parts.copies.lagMs(),
           countDeadLetters(parts),
           parts.backfills?.(),
@@ -53,7 +54,7 @@ export function stateOperations(parts: AdminParts): Operation[] {
         return {
           answer: {
             ...{ lagMs: lagMs ?? null, deadLetters, capabilities },
-            backfills: backfills.map(backfillAnswerOf),
+            ...{ backfills: backfills.map(backfillAnswerOf), pauses: [...(halts?.pauses ?? [])] },
           },
         };
       },

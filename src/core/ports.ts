@@ -3,6 +3,7 @@
  * the others' faces. Those of one subject stand with its words: FlipDesk in flip.ts, LinkNotes in links.ts, Doubts in
  * doubt.ts, IdempotencyKeys in idempotency.ts, Registry, Homes and Directory in homes.ts. Here are the rest.
  */
+import type { Blocker } from './flip.ts';
 import type { CaughtUpProof } from './handoff.ts';
 import type { Acknowledgement, WriteOutcome } from './member.ts';
 import type { Ownership, StoreName, TransitionOrder, TransitionRefusal } from './ownership.ts';
@@ -335,4 +336,6 @@ export interface CopyDesk {
   lagMs(): Promise<number | undefined>;
   /** Dead letters of this partition. */
   deadLetters(partition: string): Promise<number>;
+  /** Why nothing is copied to this store now; no handoff to it may begin meanwhile. */
+  halted(to: StoreName): Promise<readonly Blocker[]>;
 }

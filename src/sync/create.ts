@@ -19,6 +19,7 @@ import { type DeadLetter, DeadLetters } from './dead-letters.ts';
 import { SyncDesk } from './desk.ts';
 import { BatchingDoorbell } from './doorbell.ts';
 import type { Log } from '../log.ts';
+import { HaltBook } from './halts.ts';
 import { Poller } from './poll.ts';
 import { Progress } from './progress.ts';
 import { queueOptions, SyncWorkers } from './worker.ts';
@@ -53,6 +54,8 @@ export interface Sync {
   readonly doorbell: Doorbell;
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
   readonly deadLetters: DeadLetterDesk;
+  /** Pauses of all copying, or of copies to one store. */
+  readonly halts: HaltBook;
   /** Records and partitions rung and not looked at yet. */
   backlog(): Promise<number>;
   /** First copies under way, and the last that ended of each kind. */
@@ -80,6 +83,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const backlog = new Backlog(redis, queues.record, { attempts, epochOf });
   const letters = new DeadLetters(redis);
   const progress = new Progress(redis);
+  const halts = new HaltBook(redis);
   const lockMs = Math.max(stores.legacy.timeoutMs, stores.app.timeoutMs) + lockMarginMs;
   const copies: BatchParts = {
     ledger,
@@ -92,7 +96,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     locks: new CopyLocks(redis, lockMs),
     settleMs: eachStore((store) => config.stores[store].settleMs),
   };
-  const desk = new SyncDesk(copies, letters, () => lagMs(ledger, backlog, progress));
+  const desk = new SyncDesk(copies, letters, halts, () => lagMs(ledger, backlog, progress));
   const doorbell = new BatchingDoorbell({
     ringRecords: (records) => backlog.ring(records),
     onFailure: (error, records) => log('warn', 'sync.doorbell-failed', { records, detail: String(error) }),
@@ -125,13 +129,14 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     doorbell,
     readers,
     deadLetters: deadLetterDesk(letters, backlog),
+    halts,
     backlog: () => backlog.count(),
     backfills: () => backfills.progress(),
     startWorkers: async () => {
       if (workers !== undefined) return;
       blocking = connectForWorkers(settings.redis, log);
       workers = new SyncWorkers({
-        ...{ poller, backfills, backlog, letters, ledger, log, attempts },
+        ...{ poller, backfills, backlog, letters, halts, targets, ledger, log, attempts },
         connection: blocking,
         ...{ control: queues.control, scan: queues.scan },
         copier: { copies, desk, backlog, letters, log },

@@ -1,6 +1,7 @@
 /** The sync as the handoff and the operators see it: bring up, catch up under a fence, compare. */
 import type { CaughtUpProof } from '../core/handoff.ts';
-import { otherStore } from '../core/ownership.ts';
+import type { Blocker } from '../core/flip.ts';
+import { otherStore, type StoreName } from '../core/ownership.ts';
 import {
   type CopyDesk,
   type CopyReport,
@@ -23,6 +24,7 @@ import {
 import { pause } from '../pause.ts';
 import { unlimited } from '../stores/budget.ts';
 import type { DeadLetters } from './dead-letters.ts';
+import type { HaltBook } from './halts.ts';
 import {
   type Comparison,
   compareSides,
@@ -54,10 +56,17 @@ export interface BroughtUp extends CopyReport {
 export class SyncDesk implements CopyDesk {
   readonly #parts: CopyParts;
   readonly #letters: DeadLetters;
+  readonly #halts: Pick<HaltBook, 'read'>;
   readonly #lagMs: () => Promise<number | undefined>;
 
-  constructor(parts: CopyParts, letters: DeadLetters, lagMs: () => Promise<number | undefined>) {
+  constructor(
+    parts: CopyParts,
+    letters: DeadLetters,
+    halts: Pick<HaltBook, 'read'>,
+    lagMs: () => Promise<number | undefined>,
+  ) {
     this.#parts = parts;
+    this.#halts = halts;
     this.#letters = letters;
     this.#lagMs = lagMs;
   }
@@ -209,6 +218,10 @@ export class SyncDesk implements CopyDesk {
 
   lagMs(): Promise<number | undefined> {
     return this.#lagMs();
+  }
+
+  async halted(to: StoreName): Promise<readonly Blocker[]> {
+    return (await this.#halts.read()).to(to);
   }
 
   deadLetters(partition: string): Promise<number> {

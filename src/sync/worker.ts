@@ -5,9 +5,10 @@
 import { DelayedError, type Job, Queue, Worker } from 'bullmq';
 import type { Redis } from 'ioredis';
 import { z } from 'zod';
+import { otherStore, type StoreName } from '../core/ownership.ts';
 import { type Ledger, type RecordKey, StoreFailure, type StoreReader } from '../core/ports.ts';
 import { keyPrefix } from '../ledger/connection.ts';
-import type { Backfills } from './backfill.ts';
+import { type Backfills, targetOf } from './backfill.ts';
 import {
   type Backlog,
   controlQueueName,
@@ -18,6 +19,8 @@ import {
 } from './backlog.ts';
 import { type CopierParts, lookAt } from './copier.ts';
 import type { DeadLetters } from './dead-letters.ts';
+import type { HaltBook } from './halts.ts';
+import { HaltWatch } from './halt-watch.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import type { Poller } from './poll.ts';
@@ -32,8 +35,11 @@ export interface WorkerParts {
   readonly poller: Poller;
   readonly backlog: Backlog;
   readonly letters: DeadLetters;
+  readonly halts: Pick<HaltBook, 'read'>;
+  /** Stores that copies can go to. */
+  readonly targets: readonly StoreName[];
   readonly readers: readonly StoreReader[];
-  readonly ledger: Pick<Ledger, 'nowMs'>;
+  readonly ledger: Pick<Ledger, 'nowMs' | 'read'>;
   readonly log: Log;
   readonly pollMs: number;
   readonly attempts: number;
@@ -49,6 +55,7 @@ const deniedPauseMs = 30_000;
 const outagePauseMs = 2_000;
 const closeWithinMs = 5_000;
 const longestRestMs = 30_000;
+const haltedWaitMs = 1_000;
 
 const scanSchema = z.object({ name: z.string() });
 
@@ -59,17 +66,24 @@ export class SyncWorkers {
   readonly #parts: WorkerParts;
   readonly #stopping = new AbortController();
   readonly #workers: Worker[] = [];
+  readonly #halts: HaltWatch;
   #timer: NodeJS.Timeout | undefined;
+  /** Workers that take no jobs while nothing may be copied. */
+  #resting: readonly Worker[] = [];
   #deniedUntilMs = 0;
   #restUntilMs = 0;
   #pollFailure = '';
 
   constructor(parts: WorkerParts) {
     this.#parts = parts;
+    const { halts: book, targets, log } = parts;
+    const onLook = (allHalted: boolean): void => this.#rest(allHalted);
+    this.#halts = new HaltWatch({ book, targets, log, onLook, stopping: this.#stopping.signal });
   }
 
   async start(): Promise<void> {
     const { connection, pollMs, log } = this.#parts;
+    await this.#halts.start();
     // A worker that was killed in the middle of a job only delays it; the job is never given up for that.
     const options = {
       connection,
@@ -88,6 +102,7 @@ export class SyncWorkers {
       ...{ ...options, ...scanQuicklyMs },
       concurrency: scanConcurrency,
     });
+    this.#resting = [records, scan];
     for (const worker of [records, control, scan]) {
       worker.on('error', (error) => log('warn', 'sync.worker-error', { detail: error.message }));
       this.#workers.push(worker);
@@ -101,6 +116,7 @@ export class SyncWorkers {
   /** Ends within a few seconds; jobs under way are cut off and come again. */
   async stop(): Promise<void> {
     clearInterval(this.#timer);
+    this.#halts.stop();
     this.#stopping.abort(new Error('the sync is stopping'));
     await Promise.all(
       this.#workers.map(async (worker) => {
@@ -113,6 +129,21 @@ export class SyncWorkers {
         deadline.abort();
       }),
     );
+  }
+
+  /** Of this process only: who is told by a queue to rest would have to be told to wake, too, by somebody who lives. */
+  #rest(rest: boolean): void {
+    for (const worker of this.#resting) {
+      if (rest && !worker.isPaused()) void worker.pause(true);
+      else if (!rest && worker.isPaused()) void worker.resume();
+    }
+  }
+
+  async #mayNotCopy(partition: string): Promise<boolean> {
+    if (!this.#halts.anyHalted) return false;
+    if (this.#halts.allHalted) return true;
+    const { ownership } = await this.#parts.ledger.read(partition);
+    return this.#halts.isHalted(otherStore(ownership.owner));
   }
 
   async #askForPoll(): Promise<void> {
@@ -131,14 +162,16 @@ export class SyncWorkers {
   async #poll(): Promise<void> {
     const { poller, log } = this.#parts;
     if (Date.now() < this.#deniedUntilMs || performance.now() < this.#restUntilMs) return;
+    if (this.#halts.allHalted) return;
+    const { signal } = this.#halts;
     const startedMs = performance.now();
     try {
-      await poller.poll(this.#stopping.signal);
+      await poller.poll(signal, (to) => !this.#halts.isHalted(to));
       await this.#askForSegments();
       if (this.#pollFailure !== '') log('info', 'sync.poll-recovered', {});
       this.#pollFailure = '';
     } catch (error) {
-      if (this.#stopping.signal.aborted) return;
+      if (signal.aborted) return;
       if (error instanceof StoreFailure && error.kind === 'denied') this.#pauseForDenied(error);
       else if (sentenceOf(error) !== this.#pollFailure) {
         this.#pollFailure = sentenceOf(error);
@@ -180,7 +213,8 @@ export class SyncWorkers {
   /** How long to wait before the next segment, ms; undefined where there is none. */
   async #segment(name: string): Promise<number | undefined> {
     const { backfills, log } = this.#parts;
-    const { signal } = this.#stopping;
+    if (this.#halts.isHalted(targetOf(name))) return haltedWaitMs;
+    const { signal } = this.#halts;
     try {
       const outcome = await backfills.segment(name, signal);
       return outcome.segment === 'ended' ? undefined : outcome.waitMs;
@@ -207,13 +241,16 @@ export class SyncWorkers {
     }
     const { data } = parsed;
     if (Date.now() < this.#deniedUntilMs) await later(job, token, this.#deniedUntilMs - Date.now());
+    if (await this.#mayNotCopy(data.partition)) await later(job, token, haltedWaitMs);
+    const { signal } = this.#halts;
     const startedMs = await ledger.nowMs();
     let laterMs: number | undefined;
     try {
-      const outcome = await lookAt(copier, data, this.#stopping.signal);
+      const outcome = await lookAt(copier, data, signal);
       if (!outcome.done) laterMs = outcome.laterMs;
     } catch (error) {
-      laterMs = await this.#waitAfter(error, job, data, startedMs);
+      // Cut off, by the end of the process or by a halt: that is no fault of the record.
+      laterMs = signal.aborted ? 0 : await this.#waitAfter(error, job, data, startedMs);
     }
     if (laterMs !== undefined) await later(job, token, laterMs);
     await backlog.settle(data, startedMs);
@@ -224,7 +261,6 @@ export class SyncWorkers {
    * throws, so that the queue counts the attempt; the last one leaves a dead letter.
    */
   async #waitAfter(error: unknown, job: Job, data: CopyJob, startedMs: number): Promise<number | undefined> {
-    if (this.#stopping.signal.aborted) return 0;
     if (!(error instanceof StoreFailure)) throw error;
     if (error.kind === 'rate-limited') return Math.max(50, error.retryAfterMs ?? 1_000);
     if (error.kind === 'denied') {

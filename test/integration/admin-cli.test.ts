@@ -73,6 +73,30 @@ describe('sync status', () => {
   });
 });
 
+describe('sync pause and resume', () => {
+  test('say who paused what and why, write the audit log, and refuse a resume of nothing', async () => {
+    const nothing = await cli('sync', 'resume', '--reason', 'test');
+    expect(nothing).toMatchObject({ exit: 1 });
+    expect(nothing.stderr).toContain('No copies are paused; nothing was changed.');
+    expect((await cli('sync', 'pause')).exit).toBe(1);
+    expect((await cli('sync', 'pause', 'elsewhere', '--reason', 'test')).stderr).toContain('legacy or app');
+    const paused = await cli('sync', 'pause', 'app', '--reason', 'the app moves');
+    expect(paused).toMatchObject({ exit: 0 });
+    expect(paused.stdout).toMatch(/PAUSED to app +by olga since 20.*: the app moves/);
+    expect((await cli('sync', 'status')).stdout).toMatch(/PAUSED to app +by olga since 20.*: the app moves/);
+    expect((await rig.call('GET', '/metrics')).text).toContain('onewriter_sync_paused{store="app"} 1');
+    expect((await cli('sync', 'resume', '--reason', 'it has moved')).stdout).toContain(
+      'Copies are made again',
+    );
+    expect((await rig.call('GET', '/v1/sync')).body['pauses']).toEqual([]);
+    const { body } = await rig.call('GET', '/v1/audit');
+    expect(body['entries']).toMatchObject([
+      { action: 'sync.resume', target: 'all copies', reason: 'it has moved', actor: 'olga' },
+      { action: 'sync.pause', target: 'copies to app', reason: 'the app moves', actor: 'olga' },
+    ]);
+  });
+});
+
 describe('partitions resolve', () => {
   test('refuses a name that nobody knows, and takes any that the registry, the ledger or the book knows', async () => {
     const unknown = await cli('partitions', 'resolve', 'zzz', '--reason', 'looked');

@@ -19,6 +19,7 @@ import { DirectoryMoves } from '../../src/handoff/directory.ts';
 import { MemberWatch } from '../../src/handoff/members.ts';
 import { RedisDirectory } from '../../src/ledger/directory.ts';
 import { RedisLedger } from '../../src/ledger/ledger.ts';
+import { HaltBook } from '../../src/sync/halts.ts';
 import { loadedWith } from './config.ts';
 import { openLedger, type TestLedger } from './ledger.ts';
 import type { TestRedis } from './redis.ts';
@@ -92,6 +93,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     compare: async (partition) => rig.compare(partition),
     lagMs: async () => 120,
     deadLetters: async (partition) => (partition === 'u2' ? 3 : 0),
+    halted: async () => [],
   };
   const admin = createAdmin({
     directory: directoryOf(parts, ledger, redis),
@@ -110,6 +112,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     },
     log: (_level, event, fields) => logged.push(`${event} ${JSON.stringify(fields)}`),
     backfills: async () => rig.backfills,
+    halts: new HaltBook(redis),
     recheckMs: 1,
   });
   const { host, port } = await admin.listen();

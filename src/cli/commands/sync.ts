@@ -1,5 +1,12 @@
-/** `sync status` and `sync retry`: how late the copies are, and what could not be copied. */
-import { type BackfillAnswer, deadLetterAnswer, deadLettersAnswer, syncAnswer } from '../../admin/answers.ts';
+/** `sync status`, `sync pause`, `sync resume` and `sync retry`: how late the copies are, and what could not be copied. */
+import {
+  type BackfillAnswer,
+  deadLetterAnswer,
+  deadLettersAnswer,
+  type PausesAnswer,
+  pausesAnswer,
+  syncAnswer,
+} from '../../admin/answers.ts';
 import type { Command } from '../command.ts';
 import { exitCodes, refusal } from '../exit.ts';
 import { plain } from '../output.ts';
@@ -21,10 +28,11 @@ const status: Command = {
     if (!listed.ok) return listed.refusal;
     const { deadLetters } = listed.value;
     const { output } = context;
-    const { backfills, lagMs } = sync.value;
-    output.event('sync', { lagMs, deadLetters, backfills });
+    const { backfills, lagMs, pauses } = sync.value;
+    output.event('sync', { lagMs, pauses, deadLetters, backfills });
     output.table([
       ['copies', lagMs === null ? 'no complete poll yet' : `${lagMs} ms behind`],
+      ...pauseRows(pauses),
       ...backfills.map((backfill) => [`first copy of ${plain(backfill.kind)}`, sentenceOf(backfill)]),
       ['dead letters', String(sync.value.deadLetters)],
     ]);
@@ -90,4 +98,41 @@ const retry: Command = {
   },
 };
 
-export const syncCommands: readonly Command[] = [status, retry];
+function pauseRows(pauses: PausesAnswer['pauses']): string[][] {
+  return pauses.map(({ to, by, reason, sinceMs }) => [
+    to === null ? 'PAUSED' : `PAUSED to ${to}`,
+    plain(`by ${by} since ${new Date(sinceMs).toISOString()}: ${reason}`),
+  ]);
+}
+
+const summaries = {
+  pause: 'Stop the copying, at all or to one store',
+  resume: 'Go on with copying that was paused; without a store, lifts every pause',
+} as const;
+
+const steering: readonly Command[] = (['pause', 'resume'] as const).map((action) => ({
+  name: `sync ${action}`,
+  summary: summaries[action],
+  positionals: ['[STORE]'],
+  options: {},
+  changes: true,
+  async run(context, given) {
+    const [to] = given.positionals;
+    if (to !== undefined && to !== 'legacy' && to !== 'app') {
+      return refusal('usage', `There is no store "${to}"; it is legacy or app, or left out for both.`);
+    }
+    const admin = context.admin();
+    if (!admin.ok) return admin.refusal;
+    const order = { reason: context.reason, ...(to === undefined ? {} : { to }) };
+    const done = await admin.value.post(`/sync/${action}`, order, pausesAnswer);
+    if (!done.ok) return done.refusal;
+    const { pauses } = done.value;
+    context.output.event('sync', { pauses });
+    if (pauses.length === 0)
+      context.output.line('Copies are made again; what has changed meanwhile is found.');
+    else context.output.table(pauseRows(pauses));
+    return exitCodes.done;
+  },
+}));
+
+export const syncCommands: readonly Command[] = [status, ...steering, retry];
