@@ -260,6 +260,17 @@ export const syncAnswer = z.object({
   lagMs: milliseconds.nullable().describe('Null before the first poll that reached the end.'),
   deadLetters: count,
   ...pausesAnswer.shape,
+  failing: z
+    .array(
+      z.object({
+        store,
+        kind: z.enum(['denied', 'unavailable', 'bad-answer', 'rejected']),
+        detail: z.string(),
+        sinceMs: milliseconds,
+        nextTryMs: milliseconds,
+      }),
+    )
+    .describe('Stores that fail whatever is asked of them: nothing is copied until they answer again.'),
   backfills: z
     .array(backfillAnswer)
     .describe('First copies under way, and the last that ended of each kind.'),

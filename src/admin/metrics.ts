@@ -76,6 +76,14 @@ async function measure(parts: AdminParts): Promise<string> {
       })),
     },
     {
+      name: 'store_failing',
+      help: '1 while nothing is copied because the store fails whatever is asked of it.',
+      samples: storeNames.map((store) => ({
+        labels: { store },
+        value: halts?.failingNow.some((one) => one.store === store) === true ? 1 : 0,
+      })),
+    },
+    {
       name: 'backfill_running',
       help: '1 while a first copy of the kind is under way, 0 when the last one has ended.',
       samples: backfills.map(({ owner, kind, endedMs }) => ({

@@ -55,6 +55,9 @@ export function stateOperations(parts: AdminParts): Operation[] {
           answer: {
             ...{ lagMs: lagMs ?? null, deadLetters, capabilities },
             ...{ backfills: backfills.map(backfillAnswerOf), pauses: [...(halts?.pauses ?? [])] },
+            failing: (halts?.failingNow ?? []).map(({ store, kind, detail, sinceMs, nextTryMs }) => ({
+              ...{ store, kind, detail, sinceMs, nextTryMs },
+            })),
           },
         };
       },

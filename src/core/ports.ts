@@ -203,6 +203,7 @@ export type StoreFailureKind =
 export class StoreFailure extends Error {
   readonly kind: StoreFailureKind;
   readonly retryAfterMs: number | undefined;
+  #store: StoreName | undefined;
   constructor(
     kind: StoreFailureKind,
     message: string,
@@ -212,6 +213,17 @@ export class StoreFailure extends Error {
     this.name = 'StoreFailure';
     this.kind = kind;
     this.retryAfterMs = options.retryAfterMs;
+  }
+
+  /** Undefined where it was no call to a store that failed. */
+  get store(): StoreName | undefined {
+    return this.#store;
+  }
+
+  /** Says which store it was that failed. */
+  of(store: StoreName): this {
+    this.#store = store;
+    return this;
   }
 }
 

@@ -19,6 +19,7 @@ import { type DeadLetter, DeadLetters } from './dead-letters.ts';
 import { SyncDesk } from './desk.ts';
 import { BatchingDoorbell } from './doorbell.ts';
 import type { Log } from '../log.ts';
+import { FailingStores } from './failing-stores.ts';
 import { HaltBook } from './halts.ts';
 import { Poller } from './poll.ts';
 import { Progress } from './progress.ts';
@@ -140,7 +141,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
         connection: blocking,
         ...{ control: queues.control, scan: queues.scan },
         copier: { copies, desk, backlog, letters, log },
-        readers: Object.values(readers),
+        ...{ readers, failing: new FailingStores(redis) },
         pollMs: config.sync.pollMs,
       });
       await workers.start();

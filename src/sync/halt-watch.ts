@@ -9,15 +9,15 @@ export interface HaltWatchParts {
   readonly log: Log;
   /** Ends when the process does. */
   readonly stopping: AbortSignal;
-  /** Hears at each look whether anything may be copied at all. */
-  readonly onLook: (allHalted: boolean) => void;
+  /** Follows each look; while nothing may be copied at all, nobody needs to take jobs. */
+  readonly onLook: (halts: Halts, allHalted: boolean) => void;
 }
 
 const lookEveryMs = 500;
 
 export class HaltWatch {
   readonly #parts: HaltWatchParts;
-  #halts = new Halts([]);
+  #halts = new Halts();
   #halted: ReadonlySet<StoreName> = new Set();
   #running = new AbortController();
   #signal: AbortSignal;
@@ -41,6 +41,10 @@ export class HaltWatch {
 
   stop(): void {
     clearInterval(this.#timer);
+  }
+
+  get now(): Halts {
+    return this.#halts;
   }
 
   isHalted(to: StoreName): boolean {
@@ -73,7 +77,7 @@ export class HaltWatch {
       return;
     }
     const before = this.#halted;
-    this.#halted = new Set(targets.filter((to) => this.#halts.to(to).length > 0));
+    this.#halted = new Set(targets.filter((to) => this.#halts.stops(to)));
     for (const to of before) if (!this.#halted.has(to)) log('info', 'sync.goes-on', { to });
     const newly = [...this.#halted].filter((to) => !before.has(to));
     for (const to of newly) {
@@ -91,6 +95,6 @@ export class HaltWatch {
       this.#signal = AbortSignal.any([this.#parts.stopping, this.#running.signal]);
       running.abort(new Error('copies are halted'));
     }
-    onLook(this.allHalted);
+    onLook(this.#halts, this.allHalted);
   }
 }

@@ -18,8 +18,10 @@ import {
   scanQueueName,
 } from './backlog.ts';
 import { type CopierParts, lookAt } from './copier.ts';
-import type { DeadLetters } from './dead-letters.ts';
-import type { HaltBook } from './halts.ts';
+import { type DeadLetters, letterOf } from './dead-letters.ts';
+import { Breaker } from './breaker.ts';
+import type { FailingStores } from './failing-stores.ts';
+import type { HaltBook, Halts } from './halts.ts';
 import { HaltWatch } from './halt-watch.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
@@ -38,7 +40,8 @@ export interface WorkerParts {
   readonly halts: Pick<HaltBook, 'read'>;
   /** Stores that copies can go to. */
   readonly targets: readonly StoreName[];
-  readonly readers: readonly StoreReader[];
+  readonly readers: Readonly<Record<StoreName, StoreReader>>;
+  readonly failing: FailingStores;
   readonly ledger: Pick<Ledger, 'nowMs' | 'read'>;
   readonly log: Log;
   readonly pollMs: number;
@@ -50,8 +53,6 @@ const recordConcurrency = 8;
 const scanConcurrency = 4;
 const longWaitMs = 1_000;
 const scanQuicklyMs = { lockDuration: 6_000, stalledInterval: 2_000 } as const;
-/** After a store said that it does not let us in, it is asked again only this often. */
-const deniedPauseMs = 30_000;
 const outagePauseMs = 2_000;
 const closeWithinMs = 5_000;
 const longestRestMs = 30_000;
@@ -67,18 +68,20 @@ export class SyncWorkers {
   readonly #stopping = new AbortController();
   readonly #workers: Worker[] = [];
   readonly #halts: HaltWatch;
+  readonly #breaker: Breaker;
   #timer: NodeJS.Timeout | undefined;
   /** Workers that take no jobs while nothing may be copied. */
   #resting: readonly Worker[] = [];
-  #deniedUntilMs = 0;
   #restUntilMs = 0;
   #pollFailure = '';
 
   constructor(parts: WorkerParts) {
     this.#parts = parts;
     const { halts: book, targets, log } = parts;
-    const onLook = (allHalted: boolean): void => this.#rest(allHalted);
+    const onLook = (halts: Halts, allHalted: boolean): void => this.#looked(halts, allHalted);
     this.#halts = new HaltWatch({ book, targets, log, onLook, stopping: this.#stopping.signal });
+    const { failing: stores, readers } = parts;
+    this.#breaker = new Breaker({ stores, readers, log, onChange: () => this.#halts.look() });
   }
 
   async start(): Promise<void> {
@@ -132,7 +135,10 @@ export class SyncWorkers {
   }
 
   /** Of this process only: who is told by a queue to rest would have to be told to wake, too, by somebody who lives. */
-  #rest(rest: boolean): void {
+  #looked(halts: Halts, rest: boolean): void {
+    this.#breaker.tryAgain(halts, this.#stopping.signal).catch((error: unknown) => {
+      this.#parts.log('warn', 'sync.not-tried-again', { detail: sentenceOf(error) });
+    });
     for (const worker of this.#resting) {
       if (rest && !worker.isPaused()) void worker.pause(true);
       else if (!rest && worker.isPaused()) void worker.resume();
@@ -161,19 +167,19 @@ export class SyncWorkers {
 
   async #poll(): Promise<void> {
     const { poller, log } = this.#parts;
-    if (Date.now() < this.#deniedUntilMs || performance.now() < this.#restUntilMs) return;
-    if (this.#halts.allHalted) return;
+    if (this.#halts.allHalted || performance.now() < this.#restUntilMs) return;
     const { signal } = this.#halts;
     const startedMs = performance.now();
     try {
       await poller.poll(signal, (to) => !this.#halts.isHalted(to));
+      await this.#breaker.succeeded(this.#halts.now, 'poll');
       await this.#askForSegments();
       if (this.#pollFailure !== '') log('info', 'sync.poll-recovered', {});
       this.#pollFailure = '';
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof StoreFailure && error.kind === 'denied') this.#pauseForDenied(error);
-      else if (sentenceOf(error) !== this.#pollFailure) {
+      if (error instanceof StoreFailure && (await this.#breaker.doubt(error, signal))) return;
+      if (sentenceOf(error) !== this.#pollFailure) {
         this.#pollFailure = sentenceOf(error);
         log('warn', 'sync.poll-failed', { detail: this.#pollFailure });
       }
@@ -198,7 +204,6 @@ export class SyncWorkers {
 
   async #scan(job: Job, token: string | undefined): Promise<void> {
     const { name } = scanSchema.parse(job.data);
-    if (Date.now() < this.#deniedUntilMs) await later(job, token, this.#deniedUntilMs - Date.now());
     // One segment after the other under one job: a job that comes again at once can lose its lock in BullMQ (6.7),
     // whose slots stop renewing by the job's id.
     for (;;) {
@@ -223,10 +228,7 @@ export class SyncWorkers {
       if (error instanceof StoreFailure && error.kind === 'rate-limited') {
         return Math.max(50, error.retryAfterMs ?? 1_000);
       }
-      if (error instanceof StoreFailure && error.kind === 'denied') {
-        this.#pauseForDenied(error);
-        return deniedPauseMs;
-      }
+      if (error instanceof StoreFailure && (await this.#breaker.doubt(error, signal))) return haltedWaitMs;
       log('warn', 'sync.backfill-interrupted', { backfill: name, detail: sentenceOf(error) });
       return outagePauseMs;
     }
@@ -240,7 +242,6 @@ export class SyncWorkers {
       return;
     }
     const { data } = parsed;
-    if (Date.now() < this.#deniedUntilMs) await later(job, token, this.#deniedUntilMs - Date.now());
     if (await this.#mayNotCopy(data.partition)) await later(job, token, haltedWaitMs);
     const { signal } = this.#halts;
     const startedMs = await ledger.nowMs();
@@ -248,9 +249,10 @@ export class SyncWorkers {
     try {
       const outcome = await lookAt(copier, data, signal);
       if (!outcome.done) laterMs = outcome.laterMs;
+      else if (outcome.failed !== true) await this.#breaker.succeeded(this.#halts.now, 'job');
     } catch (error) {
       // Cut off, by the end of the process or by a halt: that is no fault of the record.
-      laterMs = signal.aborted ? 0 : await this.#waitAfter(error, job, data, startedMs);
+      laterMs = signal.aborted ? 0 : await this.#waitAfter(error, job, data, startedMs, signal);
     }
     if (laterMs !== undefined) await later(job, token, laterMs);
     await backlog.settle(data, startedMs);
@@ -260,18 +262,19 @@ export class SyncWorkers {
    * How long to wait where the failure is no fault of the record, ms, without using up an attempt. Else
    * throws, so that the queue counts the attempt; the last one leaves a dead letter.
    */
-  async #waitAfter(error: unknown, job: Job, data: CopyJob, startedMs: number): Promise<number | undefined> {
+  async #waitAfter(
+    error: unknown,
+    job: Job,
+    data: CopyJob,
+    startedMs: number,
+    signal: AbortSignal,
+  ): Promise<number | undefined> {
     if (!(error instanceof StoreFailure)) throw error;
     if (error.kind === 'rate-limited') return Math.max(50, error.retryAfterMs ?? 1_000);
-    if (error.kind === 'denied') {
-      this.#pauseForDenied(error);
-      return deniedPauseMs;
-    }
+    if (await this.#breaker.failed(letterOf(data), error, this.#halts.now)) return haltedWaitMs;
     if (job.attemptsMade + 1 < this.#parts.attempts) throw error;
-    if (error.kind === 'unavailable' && (await this.#isOutage())) {
-      this.#parts.log('warn', 'sync.outage', { detail: error.message, pausedMs: outagePauseMs });
-      return outagePauseMs;
-    }
+    // When a store does not answer its cheapest read either, no record is to blame.
+    if (error.kind === 'unavailable' && (await this.#breaker.doubt(error, signal))) return haltedWaitMs;
     await this.#bury(data, error, startedMs);
     throw error;
   }
@@ -282,21 +285,6 @@ export class SyncWorkers {
     await this.#parts.letters.add(key, error.message);
     await this.#parts.backlog.settle(key, startedMs);
     this.#parts.log('error', 'sync.dead-letter', { partition, kind, id, reason: error.message });
-  }
-
-  /** When a store does not answer its cheapest read either, no record is to blame. */
-  async #isOutage(): Promise<boolean> {
-    const probes = await Promise.allSettled(
-      this.#parts.readers.map((reader) => reader.probe(this.#stopping.signal)),
-    );
-    return probes.some((probe) => probe.status === 'rejected');
-  }
-
-  #pauseForDenied(error: StoreFailure): void {
-    if (Date.now() >= this.#deniedUntilMs) {
-      this.#parts.log('error', 'sync.denied', { detail: error.message, pausedMs: deniedPauseMs });
-    }
-    this.#deniedUntilMs = Date.now() + deniedPauseMs;
   }
 }
 

@@ -2,6 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { FailingStores } from '../../src/sync/failing-stores.ts';
 import { type AdminRig, startAdmin, tokens } from '../support/admin.ts';
 import { runCli, startCli } from '../support/cli.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
@@ -85,6 +86,10 @@ describe('sync pause and resume', () => {
     expect(paused.stdout).toMatch(/PAUSED to app +by olga since 20.*: the app moves/);
     expect((await cli('sync', 'status')).stdout).toMatch(/PAUSED to app +by olga since 20.*: the app moves/);
     expect((await rig.call('GET', '/metrics')).text).toContain('onewriter_sync_paused{store="app"} 1');
+    await new FailingStores(rig.redis).failed('legacy', 'denied', 'legacy answered with 401');
+    expect((await cli('sync', 'status')).stdout).toMatch(
+      /FAILING: legacy +since 20.*, tried again at 20.*: legacy answered with 401/,
+    );
     expect((await cli('sync', 'resume', '--reason', 'it has moved')).stdout).toContain(
       'Copies are made again',
     );

@@ -28,11 +28,15 @@ const status: Command = {
     if (!listed.ok) return listed.refusal;
     const { deadLetters } = listed.value;
     const { output } = context;
-    const { backfills, lagMs, pauses } = sync.value;
-    output.event('sync', { lagMs, pauses, deadLetters, backfills });
+    const { backfills, failing, lagMs, pauses } = sync.value;
+    output.event('sync', { lagMs, pauses, failing, deadLetters, backfills });
     output.table([
       ['copies', lagMs === null ? 'no complete poll yet' : `${lagMs} ms behind`],
       ...pauseRows(pauses),
+      ...failing.map(({ store, detail, sinceMs, nextTryMs }) => [
+        `FAILING: ${store}`,
+        plain(`since ${isoOf(sinceMs)}, tried again at ${isoOf(nextTryMs)}: ${detail}`),
+      ]),
       ...backfills.map((backfill) => [`first copy of ${plain(backfill.kind)}`, sentenceOf(backfill)]),
       ['dead letters', String(sync.value.deadLetters)],
     ]);
@@ -98,10 +102,14 @@ const retry: Command = {
   },
 };
 
+function isoOf(ms: number): string {
+  return new Date(ms).toISOString();
+}
+
 function pauseRows(pauses: PausesAnswer['pauses']): string[][] {
   return pauses.map(({ to, by, reason, sinceMs }) => [
     to === null ? 'PAUSED' : `PAUSED to ${to}`,
-    plain(`by ${by} since ${new Date(sinceMs).toISOString()}: ${reason}`),
+    plain(`by ${by} since ${isoOf(sinceMs)}: ${reason}`),
   ]);
 }
 
