@@ -149,6 +149,13 @@ export interface Doorbell {
   ring(record: RecordKey): void;
 }
 
+/** What users' requests take of a store's rate limit. Never in the request's way. */
+export interface UserCalls {
+  sent(store: StoreName): void;
+  /** The store answered 429, or 503 with Retry-After: the text of that field, where there is one. */
+  limited(store: StoreName, retryAfter: string | undefined): void;
+}
+
 export interface RecordKey {
   readonly partition: string;
   readonly kind: string;

@@ -3,7 +3,15 @@ import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
 import type { Config } from '../config/schema.ts';
 import { type Ownership, type StoreName, storeNames } from '../core/ownership.ts';
-import type { CopyDesk, Doorbell, GuardCalls, Ledger, Registry, StoreReader } from '../core/ports.ts';
+import type {
+  CopyDesk,
+  Doorbell,
+  GuardCalls,
+  Ledger,
+  Registry,
+  StoreReader,
+  UserCalls,
+} from '../core/ports.ts';
 import { connectRedis, type RedisAddress } from '../ledger/connection.ts';
 import { unlimited } from '../stores/budget.ts';
 import type { RestClient } from '../stores/rest/client.ts';
@@ -23,6 +31,7 @@ import { FailingStores } from './failing-stores.ts';
 import { HaltBook } from './halts.ts';
 import { Poller } from './poll.ts';
 import { Progress } from './progress.ts';
+import { BatchingUserCalls } from './user-calls.ts';
 import { queueOptions, SyncWorkers } from './worker.ts';
 import { makeWriters } from './writers.ts';
 
@@ -53,6 +62,8 @@ export interface Sync {
   readonly desk: CopyDesk;
   readonly guardCalls: GuardCalls;
   readonly doorbell: Doorbell;
+  /** What users' requests take of the stores' rate limits. */
+  readonly userCalls: UserCalls;
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
   readonly deadLetters: DeadLetterDesk;
   /** Pauses of all copying, or of copies to one store. */
@@ -76,7 +87,8 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const { config, ledger, log, ownershipOf } = settings;
   const redis = await connectRedis(settings.redis);
   redis.on('error', () => undefined); // it reconnects; whoever needs it meanwhile gets the error
-  const stores = eachStore((store) => createRestStore(store, config, budgetOf(redis, store, config)));
+  const budgets = eachStore((store) => budgetOf(redis, store, config));
+  const stores = eachStore((store) => createRestStore(store, config, budgets[store]));
   const readers = eachStore((store) => stores[store].reader);
   const queues = makeQueues(redis, log);
   const attempts = config.sync.attempts;
@@ -102,6 +114,10 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     ringRecords: (records) => backlog.ring(records),
     onFailure: (error, records) => log('warn', 'sync.doorbell-failed', { records, detail: String(error) }),
   });
+  const userCalls = new BatchingUserCalls({
+    budgets: limitedStores(budgets),
+    onFailure: (error) => log('warn', 'sync.user-calls-not-counted', { detail: String(error) }),
+  });
   const targets = [...copies.writers.keys()];
   const backfills = new Backfills({
     ...{ redis, copies, ledger, backlog, log },
@@ -117,6 +133,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     await doorbell.close();
+    await userCalls.close();
     await workers?.stop();
     // Without Redis they fail to close; what is open behind them must be closed all the same.
     await Promise.allSettled(Object.values(queues).map((queue) => queue.close()));
@@ -128,6 +145,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     desk,
     guardCalls: new RestGuardCalls(guardedClients(stores, config)),
     doorbell,
+    userCalls,
     readers,
     deadLetters: deadLetterDesk(letters, backlog),
     halts,
@@ -161,6 +179,17 @@ function eachStore<T>(make: (store: StoreName) => T): Readonly<Record<StoreName,
 function budgetOf(redis: Redis, store: StoreName, config: Config) {
   const limit = restConnectorOf(config.stores[store].connector)?.rateLimit;
   return limit === undefined ? unlimited : new RedisBudget(redis, store, limit);
+}
+
+function limitedStores(
+  budgets: Readonly<Record<StoreName, ReturnType<typeof budgetOf>>>,
+): ReadonlyMap<StoreName, RedisBudget> {
+  const limited = new Map<StoreName, RedisBudget>();
+  for (const store of storeNames) {
+    const budget = budgets[store];
+    if (budget instanceof RedisBudget) limited.set(store, budget);
+  }
+  return limited;
 }
 
 function guardedClients(

@@ -1,5 +1,8 @@
 /** A store that fails for every record: the copying halts with the reason, and goes on by itself. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { StoreFailure } from '../../src/core/ports.ts';
+import { Breaker } from '../../src/sync/breaker.ts';
+import { FailingStores } from '../../src/sync/failing-stores.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
 import { until } from '../support/until.ts';
@@ -64,6 +67,25 @@ describe('a store that refuses every record', () => {
     expect(rig.app.records.size).toBe(records.length - poison.size);
     expect(await failing()).toEqual([]);
   });
+});
+
+test('a trial of what may be written is passed by a job, never by a poll, which only reads', async () => {
+  await start();
+  const stores = new FailingStores(rig.redis);
+  const { readers } = rig.sync;
+  const log = () => undefined;
+  const breaker = new Breaker({ stores, readers, log, onChange: () => Promise.resolve() });
+  const now = () => rig.sync.halts.read();
+  const refused = new StoreFailure('rejected', 'app answered with 422').of('app');
+  for (let at = 0; at < 20; at += 1) await breaker.failed(`r${at}`, refused, await now());
+  await stores.beginTrial('app');
+  await breaker.succeeded(await now(), 'poll');
+  expect(await failing()).toEqual([{ store: 'app', kind: 'rejected', phase: 'trial', tries: 1 }]);
+  expect(await breaker.failed('r1', refused, await now())).toBe(true);
+  expect(await failing()).toEqual([{ store: 'app', kind: 'rejected', phase: 'open', tries: 2 }]);
+  await stores.beginTrial('app');
+  await breaker.succeeded(await now(), 'job');
+  expect(await failing()).toEqual([{ store: 'app', kind: 'rejected', phase: 'closed', tries: 2 }]);
 });
 
 test('a store that does not let us in is asked again, and work goes on without anybody', async () => {

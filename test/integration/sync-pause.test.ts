@@ -67,22 +67,23 @@ describe('a pause', () => {
     await copied('1', '2');
   });
 
-  test('cuts off a pass that is under way, without an attempt or a dead letter', async () => {
-    await start({ legacy: { records: [appointment('1', 'ann')] }, sync: { attempts: 1 } });
+  test('cuts off calls that are under way, without an attempt or a dead letter', async () => {
+    await start({
+      legacy: { records: [appointment('1', 'ann')] },
+      legacyConnector: { timeoutMs: 60_000 },
+      // One poll and one attempt: whatever is lost here is lost for longer than this test waits.
+      sync: { attempts: 1, pollMs: 3_600_000 },
+    });
     let asked = 0;
-    let open = (): void => undefined;
-    const closed = new Promise<void>((resolve) => (open = resolve));
-    rig.legacy.intercept = async () => {
+    rig.legacy.intercept = () => {
       asked += 1;
-      await closed;
-      return undefined;
+      return new Promise(() => undefined);
     };
     rig.sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: '1' });
     await rig.sync.startWorkers();
     await until('poll and job read', () => asked >= 2);
     await rig.sync.halts.pause(null, 'olga', 'too slow');
     await logged('sync.halted');
-    open();
     rig.legacy.intercept = undefined;
     await rig.sync.halts.resume(null);
     await copied('1');

@@ -77,7 +77,11 @@ export class RestClient {
       const answer = await this.#exchange(call, signal);
       const failure = failureOf(this.store, call, answer, this.#nowMs());
       if (failure === undefined) return this.#parsed(call, answer);
-      if (failure.kind === 'rate-limited') await this.#settings.budget.pause(failure.retryAfterMs ?? 1_000);
+      const { kind, retryAfterMs } = failure;
+      // Also a 503 that says when to come again (RFC 9110, 10.2.3).
+      if (kind === 'rate-limited' || retryAfterMs !== undefined) {
+        await this.#settings.budget.pause(retryAfterMs ?? 1_000);
+      }
       throw failure;
     } catch (error) {
       throw error instanceof StoreFailure ? error.of(this.store) : error;
