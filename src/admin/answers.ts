@@ -192,8 +192,11 @@ export const deadLetterAnswer = z.object({
   kind: z.string(),
   id: z.string(),
   reason: z.string(),
-  atMs: milliseconds,
+  atMs: milliseconds.describe('When it last could not be copied.'),
+  firstMs: milliseconds.optional().describe('When it first could not.'),
+  times: count.describe('How often all attempts were used up.'),
 });
+export type DeadLetterAnswer = z.output<typeof deadLetterAnswer>;
 export const deadLettersAnswer = z.object({ deadLetters: z.array(deadLetterAnswer) });
 
 export const verificationAnswer = z.object({

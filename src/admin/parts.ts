@@ -22,6 +22,8 @@ export interface DeadLetterEntry {
   readonly id: string;
   readonly reason: string;
   readonly atMs: number;
+  readonly firstMs?: number | undefined;
+  readonly times: number;
 }
 
 /** Cohorts made through the API; those of the file are not in it. */
@@ -55,6 +57,7 @@ export interface AdminParts {
   readonly letters?: {
     list(): Promise<DeadLetterEntry[]>;
     retry(letter: string): Promise<DeadLetterEntry | undefined>;
+    discard(letter: string): Promise<DeadLetterEntry | undefined>;
   };
   /** The transition that made a version; without it `explain` cannot name who and why. */
   readonly transition?: (version: number) => Promise<Transition | undefined>;

@@ -2,22 +2,15 @@
 import { z } from 'zod';
 import type { BackfillProgress } from '../sync/backfill.ts';
 import { endOf } from '../sync/backfill-state.ts';
-import {
-  auditAnswer,
-  type BackfillAnswer,
-  deadLetterAnswer,
-  deadLettersAnswer,
-  statusAnswer,
-  syncAnswer,
-} from './answers.ts';
+import { auditAnswer, type BackfillAnswer, statusAnswer, syncAnswer } from './answers.ts';
 import { auditId } from './audit.ts';
 import { takeCensus } from './census.ts';
 import { noSuchCohort } from './cohorts.ts';
 import { newestFirst } from './flips.ts';
+import { letterOperations } from './letters.ts';
 import { newcomersOf } from './newcomers.ts';
 import { type Operation, operation, type Reply } from './operation.ts';
 import { pageQuery } from './pages.ts';
-import { reason } from './terms.ts';
 import { type AdminParts, censusParts, countDeadLetters } from './parts.ts';
 import { registryState } from './registry.ts';
 
@@ -62,40 +55,7 @@ export function stateOperations(parts: AdminParts): Operation[] {
         };
       },
     }),
-    operation({
-      method: 'get',
-      path: '/dead-letters',
-      role: 'viewer',
-      summary: 'Records that could not be copied after all attempts, oldest first.',
-      answer: deadLettersAnswer,
-      run: async () => ({ answer: { deadLetters: (await parts.letters?.list()) ?? [] } }),
-    }),
-    operation({
-      method: 'post',
-      path: '/dead-letters/:id/retry',
-      role: 'operator',
-      summary: 'Looks at the record again, under the epoch of now. Copies nothing against the ledger.',
-      changes: true,
-      body: z.strictObject({ reason }),
-      answer: deadLetterAnswer,
-      run: async ({ parameters, body }) => {
-        const letter = parameters['id'] ?? '';
-        const found = await parts.letters?.retry(letter);
-        if (found === undefined) {
-          const detail = `There is no dead letter ${letter}; GET /v1/dead-letters lists them. Nothing was done.`;
-          return { problem: { code: 'no-such-dead-letter', detail } };
-        }
-        const target = `${found.partition} ${found.kind} ${found.id}`;
-        const change = {
-          action: 'dead-letter.retry',
-          target,
-          reason: body.reason,
-          before: found.reason,
-          after: 'rung',
-        };
-        return { answer: found, change };
-      },
-    }),
+    ...letterOperations(parts),
     operation({
       method: 'get',
       path: '/audit',

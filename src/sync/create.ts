@@ -56,6 +56,8 @@ export interface DeadLetterDesk {
   list(): Promise<DeadLetter[]>;
   /** Rings for the record again; its letter stays until it was copied. Undefined when there is no such letter. */
   retry(letter: string): Promise<DeadLetter | undefined>;
+  /** Takes it off the list, copied or not. */
+  discard(letter: string): Promise<DeadLetter | undefined>;
 }
 
 export interface Sync {
@@ -231,6 +233,7 @@ function deadLetterDesk(letters: DeadLetters, backlog: Backlog): DeadLetterDesk 
   return {
     total: () => letters.total(),
     list: () => letters.list(),
+    discard: (letter) => letters.discard(letter),
     retry: async (name) => {
       const found = await letters.find(name);
       if (found === undefined) return undefined;

@@ -19,6 +19,7 @@ import { DirectoryMoves } from '../../src/handoff/directory.ts';
 import { MemberWatch } from '../../src/handoff/members.ts';
 import { RedisDirectory } from '../../src/ledger/directory.ts';
 import { RedisLedger } from '../../src/ledger/ledger.ts';
+import { DeadLetters } from '../../src/sync/dead-letters.ts';
 import { HaltBook } from '../../src/sync/halts.ts';
 import { loadedWith } from './config.ts';
 import { openLedger, type TestLedger } from './ledger.ts';
@@ -87,6 +88,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     cohorts: { pilot: { partitions: ['u1', 'u2'] }, large: { where: { seats: { gt: 100 } } } },
   });
   const logged: string[] = [];
+  const letters = new DeadLetters(redis);
   const copies: CopyDesk = {
     bringUp: () => Promise.reject(new Error('not part of this test')),
     catchUp: () => Promise.reject(new Error('not part of this test')),
@@ -113,6 +115,11 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     log: (_level, event, fields) => logged.push(`${event} ${JSON.stringify(fields)}`),
     backfills: async () => rig.backfills,
     halts: new HaltBook(redis),
+    letters: {
+      list: () => letters.list(),
+      retry: (letter) => letters.find(letter),
+      discard: (letter) => letters.discard(letter),
+    },
     recheckMs: 1,
   });
   const { host, port } = await admin.listen();

@@ -72,18 +72,25 @@ const retry: Command = {
   name: 'sync retry',
   summary: 'Look again at records that could not be copied',
   positionals: ['[LETTER]'],
-  options: { all: { type: 'boolean', summary: 'All dead letters.' } },
+  options: {
+    all: { type: 'boolean', summary: 'All dead letters.' },
+    partition: { type: 'string', value: 'NAME', summary: 'All dead letters of this partition.' },
+  },
   changes: true,
   async run(context, given) {
     const [named] = given.positionals;
-    if ((named === undefined) !== given.flag('all')) {
-      return refusal('usage', 'Name one dead letter (onewriter sync status lists them), or --all.');
+    const partition = given.text('partition');
+    if ([named !== undefined, given.flag('all'), partition !== undefined].filter(Boolean).length !== 1) {
+      const detail =
+        'Name one dead letter (onewriter sync status lists them), or --partition NAME, or --all.';
+      return refusal('usage', detail);
     }
     const admin = context.admin();
     if (!admin.ok) return admin.refusal;
     let letters = named === undefined ? [] : [named];
     if (named === undefined) {
-      const listed = await admin.value.get('/dead-letters', deadLettersAnswer);
+      const query = partition === undefined ? '' : `?partition=${encodeURIComponent(partition)}`;
+      const listed = await admin.value.get(`/dead-letters${query}`, deadLettersAnswer);
       if (!listed.ok) return listed.refusal;
       letters = listed.value.deadLetters.map(({ letter }) => letter);
     }
@@ -143,4 +150,51 @@ const steering: readonly Command[] = (['pause', 'resume'] as const).map((action)
   },
 }));
 
-export const syncCommands: readonly Command[] = [status, ...steering, retry];
+const show: Command = {
+  name: 'sync show',
+  summary: 'Show one record that could not be copied',
+  positionals: ['<LETTER>'],
+  options: {},
+  changes: false,
+  async run(context, given) {
+    const admin = context.admin();
+    if (!admin.ok) return admin.refusal;
+    const listed = await admin.value.get('/dead-letters', deadLettersAnswer);
+    if (!listed.ok) return listed.refusal;
+    const [named = ''] = given.positionals;
+    const found = listed.value.deadLetters.find(({ letter }) => letter === named);
+    if (found === undefined)
+      return refusal('no-such-dead-letter', `There is no dead letter ${plain(named)}.`);
+    context.output.event('letter', found);
+    context.output.table([
+      ['record', plain(`${found.kind} ${found.id}`)],
+      ['partition', plain(found.partition)],
+      ['reason', plain(found.reason)],
+      ['given up', `${found.times} times, last at ${isoOf(found.atMs)}`],
+      ['first at', isoOf(found.firstMs ?? found.atMs)],
+    ]);
+    return exitCodes.done;
+  },
+};
+
+const discard: Command = {
+  name: 'sync discard',
+  summary: 'Forget that a record could not be copied, without copying it',
+  positionals: ['<LETTER>'],
+  options: {},
+  changes: true,
+  async run(context, given) {
+    const admin = context.admin();
+    if (!admin.ok) return admin.refusal;
+    const [named = ''] = given.positionals;
+    const path = `/dead-letters/${encodeURIComponent(named)}/discard`;
+    const done = await admin.value.post(path, { reason: context.reason }, deadLetterAnswer);
+    if (!done.ok) return done.refusal;
+    const { kind, id, partition } = done.value;
+    context.output.event('letter', done.value);
+    context.output.line(plain(`${kind} ${id} of ${partition} is forgotten; its copy was not changed.`));
+    return exitCodes.done;
+  },
+};
+
+export const syncCommands: readonly Command[] = [status, ...steering, retry, show, discard];
