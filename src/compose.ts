@@ -1,8 +1,17 @@
 /** The only place where the parts are put together: one function per role of a process. */
 import { RedisAuditLog } from './admin/audit.ts';
 import { createAdmin } from './admin/server.ts';
-import { auditStray } from './admin/strays.ts';
 import { sayCompleteness } from './core/homes.ts';
+import {
+  type Base,
+  openBase,
+  openRedis,
+  type Role,
+  type RoleRequest,
+  several,
+  type Stops,
+  takesTraffic,
+} from './base.ts';
 import type { RuleSet } from './config/reload.ts';
 import { pinnedRoutesIn } from './config/route-words.ts';
 import type { Config } from './config/schema.ts';
@@ -13,16 +22,9 @@ import { HandoffDesk } from './handoff/desk.ts';
 import { DirectoryMoves, placeWithoutEntry } from './handoff/directory.ts';
 import { MemberWatch } from './handoff/members.ts';
 import { Book, RedisRegistry, type StoredCohort } from './ledger/books.ts';
-import { connectRedis, type RedisAddress } from './ledger/connection.ts';
-import { RedisDirectory } from './ledger/directory.ts';
-import { RedisDoubts } from './ledger/doubts.ts';
-import { attachEmbeddedRedis, startEmbeddedRedis } from './ledger/embedded.ts';
-import { feedBlockMs, StreamFeed, transitionAt } from './ledger/feed.ts';
+import type { RedisAddress } from './ledger/connection.ts';
+import { transitionAt } from './ledger/feed.ts';
 import { FlipBook } from './ledger/flips.ts';
-import { RedisLedger } from './ledger/ledger.ts';
-import { RedisLinks } from './ledger/links.ts';
-import { Rounds } from './ledger/rounds.ts';
-import { type Lookout, openLookout } from './ledger/lookout.ts';
 import { LedgerRecovery } from './ledger/restore.ts';
 import type { Log } from './log.ts';
 import { startObserving } from './observe-role.ts';
@@ -31,10 +33,7 @@ import { ProxyProcesses } from './processes/processes.ts';
 import { openKeys, ProxyRole } from './proxy-role.ts';
 import { watchReach } from './stores/reach.ts';
 import { restConnectorOf } from './stores/rest/store.ts';
-import { createSync, type Sync } from './sync/create.ts';
 import { copyTargets } from './sync/writers.ts';
-
-export type Role = 'up' | 'proxy' | 'admin' | 'worker';
 
 export interface Running {
   /** What listens where, by part. */
@@ -51,17 +50,6 @@ export interface Running {
   readonly failed: Promise<Error>;
   /** The proxy, where there is one in this very process. */
   readonly proxy?: ProxyRole;
-}
-
-export interface RoleRequest {
-  readonly config: Config;
-  readonly configHash: string;
-  readonly env: NodeJS.ProcessEnv;
-  readonly log: Log;
-  /** The Redis of the process that started this one as one proxy of several. */
-  readonly redis?: RedisAddress;
-  /** From when this process ends. */
-  readonly ending?: AbortSignal;
 }
 
 const guardWithinMs = 10_000;
@@ -138,15 +126,6 @@ interface Listening {
   readonly warnings: readonly string[];
 }
 
-function takesTraffic(role: Role): boolean {
-  return role === 'proxy' || role === 'up';
-}
-
-/** Is this the process that starts the proxies, instead of being one? */
-function several({ config, redis }: RoleRequest): boolean {
-  return config.proxy.processes > 1 && redis === undefined;
-}
-
 async function startProxy(request: RoleRequest, base: Base, stops: Stops): Promise<Listening> {
   if (several(request)) return startProxies(request, base.address, stops);
   const { role, host, port } = await ProxyRole.start(request, base, request.log, stops);
@@ -182,7 +161,6 @@ class LiveRules {
   }
 }
 
-type Stops = (() => Promise<void>)[];
 type Started = Omit<Running, 'stop' | 'failed'>;
 
 function longestWriteMs({ stores }: Config): number {
@@ -193,79 +171,6 @@ function longestWriteMs({ stores }: Config): number {
 function stepWithinMs({ stores }: Config): number {
   const [legacy, app] = [stores.legacy, stores.app].map((store) => store.writeTimeoutMs + store.settleMs);
   return Math.max(legacy ?? 0, app ?? 0) + stopMarginMs;
-}
-
-async function openRedis(
-  role: Role,
-  { config, env, redis: given }: RoleRequest,
-  stops: Stops,
-): Promise<{ address: RedisAddress; died: Promise<Error> }> {
-  const never = new Promise<Error>(() => undefined);
-  if (given !== undefined) return { address: given, died: never };
-  if (config.redis.url !== 'embedded') return { address: { url: config.redis.url }, died: never };
-  if (role !== 'up') return { address: await attachEmbeddedRedis(config.dataDir), died: never };
-  const redis = await startEmbeddedRedis(config.dataDir, env);
-  stops.push(() => redis.stop());
-  return { address: redis.address, died: redis.died };
-}
-
-interface Base {
-  readonly address: RedisAddress;
-  readonly redis: Awaited<ReturnType<typeof connectRedis>>;
-  readonly ledger: RedisLedger;
-  readonly registry: RedisRegistry;
-  readonly directory: RedisDirectory;
-  readonly links: RedisLinks;
-  readonly doubts: RedisDoubts;
-  readonly feed: StreamFeed;
-  readonly sync: Sync;
-  readonly lookout: Lookout;
-  readonly openFeed: (version: number, acknowledgements?: boolean) => Promise<StreamFeed>;
-}
-
-/** What every role needs: the ledger, its feed, the registry and the sync's desk. */
-async function openBase(
-  role: Role,
-  request: RoleRequest,
-  address: RedisAddress,
-  stops: Stops,
-): Promise<Base> {
-  const { config, log } = request;
-  const redis = await connectRedis(address);
-  stops.push(async () => redis.disconnect());
-  const { minReplicas, leaseMs } = config.ledger;
-  const writing = minReplicas === 0 ? redis : await connectRedis(address);
-  stops.push(async () => writing.disconnect());
-  const ledger = new RedisLedger(redis, { defaultOwner: 'legacy', minReplicas }, writing);
-  const registry = new RedisRegistry(redis);
-  const openFeed = async (version: number, acknowledgements = false): Promise<StreamFeed> => {
-    const blocking = await connectRedis(address, { blockingMs: feedBlockMs });
-    return StreamFeed.open(blocking, { version, acknowledgements }, (error) =>
-      log('warn', 'ledger.feed', { error: String(error) }),
-    );
-  };
-  const lookout = await openLookout({
-    ...{ redis, ledger, defaultOwner: 'legacy', role, leaseMs, log },
-    ...{ redisUrl: config.redis.url, dataDir: config.dataDir },
-    isMember: takesTraffic(role) && !several(request),
-    // Only who runs flips waits for acknowledgements.
-    openFeed: (version) => openFeed(version, role === 'admin' || role === 'up'),
-  });
-  stops.push(() => lookout.stop());
-  const { feed } = lookout;
-  // Every copy asks; those that ask at about the same time share one answer, which is younger than each question.
-  const lost = new Rounds(() => lookout.witness.lost());
-  const sync = await createSync({
-    ...{ config, redis: address, ledger, registry, log },
-    ownershipOf: (partition) => lookout.witness.ownershipOf(partition),
-    lost: () => lost.answer(),
-    onStray: (stray) => void auditStray(new RedisAuditLog(redis), stray, log),
-  });
-  stops.push(() => sync.stop());
-  const doubts = new RedisDoubts(redis);
-  const directory = new RedisDirectory(redis, ledger.writes);
-  const links = new RedisLinks(redis, ledger.writes);
-  return { address, redis, ledger, registry, directory, links, doubts, feed, sync, lookout, openFeed };
 }
 
 async function startAdmin(
@@ -299,7 +204,7 @@ async function startAdmin(
     directory: directoryMoves(request, base, live, watch),
     ...(counters === undefined ? {} : { counters }),
     ...{ rules: () => live.now.config, readers: Object.values(sync.readers), brakes: sync.brakes },
-    ...{ deadLetters: () => sync.deadLetters.total(), letters: sync.deadLetters },
+    ...{ deadLetters: () => sync.deadLetters.total(), letters: sync.deadLetters, halts: sync.halts },
     ...{ backfills: () => sync.backfills(), pollFailure: () => sync.pollFailure() },
     webhooks: () => sync.webhooks(),
     ...{ verifications: sync.verifications, strays: sync.strays },

@@ -87,7 +87,7 @@ export class ProxyRole {
     const { terms } = role.#now;
     role.#proxy = createProxy({
       ...terms,
-      ...{ doorbell: base.sync.doorbell, log, hooks },
+      ...{ doorbell: base.sync.doorbell, userCalls: base.sync.userCalls, log, hooks },
       ...(keys === undefined ? {} : { keys }),
     });
     return { role, ...(await role.#proxy.listen()) };

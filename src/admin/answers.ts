@@ -195,9 +195,24 @@ export const deadLetterAnswer = z.object({
   kind: z.string(),
   id: z.string(),
   reason: z.string(),
-  atMs: milliseconds,
+  atMs: milliseconds.describe('When it last could not be copied.'),
+  firstMs: milliseconds.optional().describe('When it first could not.'),
+  times: count.describe('How often all attempts were used up.'),
 });
+export type DeadLetterAnswer = z.output<typeof deadLetterAnswer>;
 export const deadLettersAnswer = z.object({ deadLetters: z.array(deadLetterAnswer) });
+
+export const pausesAnswer = z.object({
+  pauses: z.array(
+    z.object({
+      to: store.nullable().describe('Copies to this store; null: all.'),
+      by: z.string(),
+      reason: z.string(),
+      sinceMs: milliseconds,
+    }),
+  ),
+});
+export type PausesAnswer = z.output<typeof pausesAnswer>;
 
 export const backfillAnswer = z.object({
   owner: store,
@@ -242,6 +257,18 @@ export const syncAnswer = z.object({
   ...troubles,
   deadLetters: count,
   deleteBrakes: count.describe('Partitions whose deletes are held back.'),
+  ...pausesAnswer.shape,
+  failing: z
+    .array(
+      z.object({
+        store,
+        kind: z.enum(['denied', 'unavailable', 'bad-answer', 'rejected']),
+        detail: z.string(),
+        sinceMs: milliseconds,
+        nextTryMs: milliseconds,
+      }),
+    )
+    .describe('Stores that fail whatever is asked of them: nothing is copied until they answer again.'),
   backfills: z
     .array(backfillAnswer)
     .describe('First copies under way, and the last that ended of each kind.'),

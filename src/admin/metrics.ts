@@ -1,4 +1,5 @@
 /** The Prometheus text format (version 0.0.4) of what the admin process knows. Names no partition. */
+import { storeNames } from '../core/ownership.ts';
 import { takeCensus } from './census.ts';
 import { type AdminParts, censusParts, countDeadLetters } from './parts.ts';
 
@@ -37,6 +38,7 @@ async function measure(parts: AdminParts): Promise<string> {
     webhooks,
     brakes = [],
     strays,
+    halts,
   ] = await Promise.all([
     takeCensus(censusParts(parts)),
     parts.ledger.members(),
@@ -48,6 +50,7 @@ async function measure(parts: AdminParts): Promise<string> {
     parts.webhooks?.(),
     parts.brakes?.list(),
     parts.strays?.list('open'),
+    parts.halts?.read(),
   ]);
   const partitions = new Map<string, { labels: Record<string, string>; value: number }>();
   for (const name of census.names()) {
@@ -92,6 +95,22 @@ async function measure(parts: AdminParts): Promise<string> {
       name: 'copy_lag_seconds',
       help: 'How late the copies are; absent before the first complete poll.',
       samples: lagMs === undefined ? [] : [{ value: lagMs / 1_000 }],
+    },
+    {
+      name: 'sync_paused',
+      help: '1 while an operator has paused copies to the store.',
+      samples: storeNames.map((store) => ({
+        labels: { store },
+        value: halts?.pauses.some(({ to }) => to === null || to === store) === true ? 1 : 0,
+      })),
+    },
+    {
+      name: 'store_failing',
+      help: '1 while nothing is copied because the store fails whatever is asked of it.',
+      samples: storeNames.map((store) => ({
+        labels: { store },
+        value: halts?.failingNow.some((one) => one.store === store) === true ? 1 : 0,
+      })),
     },
     {
       name: 'backfill_running',

@@ -15,6 +15,7 @@ import type { RestoreOrder, RestoreRefusal, RestoreReport } from '../ledger/rest
 import type { Log } from '../log.ts';
 import type { StoreTrouble } from '../stores/reach.ts';
 import type { BackfillProgress } from '../sync/backfill.ts';
+import type { HaltBook } from '../sync/halts.ts';
 import type { PollFailure } from '../sync/progress.ts';
 import type { WebhookState } from '../sync/webhooks/open.ts';
 import type { AuditLog } from './audit.ts';
@@ -26,6 +27,8 @@ export interface DeadLetterEntry {
   readonly id: string;
   readonly reason: string;
   readonly atMs: number;
+  readonly firstMs?: number | undefined;
+  readonly times: number;
 }
 
 export interface BrakeEntry {
@@ -76,10 +79,13 @@ export interface AdminParts {
   };
   /** What webhooks have brought. */
   readonly webhooks?: () => Promise<WebhookState>;
+  /** Pauses of the copying. */
+  readonly halts?: Pick<HaltBook, 'read' | 'pause' | 'resume'>;
   /** Records that could not be copied, oldest first; `retry` rings for one again, undefined if it is not there. */
   readonly letters?: {
     list(): Promise<DeadLetterEntry[]>;
     retry(letter: string): Promise<DeadLetterEntry | undefined>;
+    discard(letter: string): Promise<DeadLetterEntry | undefined>;
   };
   /** The transition that made a version; without it `explain` cannot name who and why. */
   readonly transition?: (version: number) => Promise<Transition | undefined>;

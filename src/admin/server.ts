@@ -22,6 +22,7 @@ import { frontPage } from './front-page.ts';
 import { registryOperations } from './registry.ts';
 import { stateOperations } from './state.ts';
 import { strayOperations } from './strays.ts';
+import { syncSteeringOperations } from './sync-steering.ts';
 import { verificationOperations } from './verifications.ts';
 
 const readyMs = 2_000;
@@ -47,6 +48,7 @@ export function createAdmin(parts: AdminParts): Admin {
     ...strayOperations(parts),
     ...stateOperations(parts),
     ...brakeOperations(parts),
+    ...syncSteeringOperations(parts),
     ...memberOperations(parts),
     ...recoveryOperations(parts),
   ];

@@ -2,23 +2,15 @@
 import { z } from 'zod';
 import type { BackfillProgress } from '../sync/backfill.ts';
 import { endOf } from '../sync/backfill-state.ts';
-import {
-  auditAnswer,
-  type BackfillAnswer,
-  deadLetterAnswer,
-  deadLettersAnswer,
-  type StatusAnswer,
-  statusAnswer,
-  syncAnswer,
-} from './answers.ts';
+import { auditAnswer, type BackfillAnswer, type StatusAnswer, statusAnswer, syncAnswer } from './answers.ts';
 import { auditId } from './audit.ts';
 import { takeCensus } from './census.ts';
 import { noSuchCohort } from './cohorts.ts';
 import { newestFirst } from './flips.ts';
+import { letterOperations } from './letters.ts';
 import { newcomersOf } from './newcomers.ts';
 import { type Operation, operation, type Reply } from './operation.ts';
 import { pageQuery } from './pages.ts';
-import { reason } from './terms.ts';
 import { type AdminParts, censusParts, countDeadLetters } from './parts.ts';
 import { registryState } from './registry.ts';
 
@@ -43,61 +35,33 @@ export function stateOperations(parts: AdminParts): Operation[] {
       summary: 'How late the copies are, what could not be copied, what the connectors can do.',
       answer: syncAnswer,
       run: async () => {
-        const [troubles, lagMs, deadLetters, backfills = [], webhooks, brakes = []] = await Promise.all([
-          troublesOf(parts),
-          parts.copies.lagMs(),
-          countDeadLetters(parts),
-          parts.backfills?.(),
-          parts.webhooks?.(),
-          parts.brakes?.list(),
-        ]);
+        const [halts, troubles, lagMs, deadLetters, backfills = [], webhooks, brakes = []] =
+          await Promise.all([
+            parts.halts?.read(),
+            troublesOf(parts),
+            parts.copies.lagMs(),
+            countDeadLetters(parts),
+            parts.backfills?.(),
+            parts.webhooks?.(),
+            parts.brakes?.list(),
+          ]);
         const capabilities = (parts.readers ?? []).flatMap((reader) =>
           reader.capabilities.map((capability) => ({ store: reader.store, ...capability })),
         );
         return {
           answer: {
             ...{ lagMs: lagMs ?? null, ...troubles, deadLetters, capabilities },
-            backfills: backfills.map(backfillAnswerOf),
+            ...{ backfills: backfills.map(backfillAnswerOf), pauses: [...(halts?.pauses ?? [])] },
+            failing: (halts?.failingNow ?? []).map(({ store, kind, detail, sinceMs, nextTryMs }) => ({
+              ...{ store, kind, detail, sinceMs, nextTryMs },
+            })),
             deleteBrakes: brakes.length,
             webhooks: webhooks ?? { waiting: 0, deliveries: [] },
           },
         };
       },
     }),
-    operation({
-      method: 'get',
-      path: '/dead-letters',
-      role: 'viewer',
-      summary: 'Records that could not be copied after all attempts, oldest first.',
-      answer: deadLettersAnswer,
-      run: async () => ({ answer: { deadLetters: (await parts.letters?.list()) ?? [] } }),
-    }),
-    operation({
-      method: 'post',
-      path: '/dead-letters/:id/retry',
-      role: 'operator',
-      summary: 'Looks at the record again, under the epoch of now. Copies nothing against the ledger.',
-      changes: true,
-      body: z.strictObject({ reason }),
-      answer: deadLetterAnswer,
-      run: async ({ parameters, body }) => {
-        const letter = parameters['id'] ?? '';
-        const found = await parts.letters?.retry(letter);
-        if (found === undefined) {
-          const detail = `There is no dead letter ${letter}; "onewriter sync status" lists them (GET /v1/dead-letters). Nothing was done.`;
-          return { problem: { code: 'no-such-dead-letter', detail } };
-        }
-        const target = `${found.partition} ${found.kind} ${found.id}`;
-        const change = {
-          action: 'dead-letter.retry',
-          target,
-          reason: body.reason,
-          before: found.reason,
-          after: 'rung',
-        };
-        return { answer: found, change };
-      },
-    }),
+    ...letterOperations(parts),
     operation({
       method: 'get',
       path: '/audit',

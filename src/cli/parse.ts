@@ -23,8 +23,6 @@ export const commandsNotAvailableYet = [
   'cohort',
   'partitions show',
   'partitions merge',
-  'sync pause',
-  'sync resume',
   'audit',
   'completion',
 ];

@@ -3,6 +3,7 @@
  * the others' faces. Those of one subject stand with its words: FlipDesk in flip.ts, LinkNotes in links.ts, Doubts in
  * doubt.ts, IdempotencyKeys in idempotency.ts, Registry, Homes and Directory in homes.ts. Here are the rest.
  */
+import type { Blocker } from './flip.ts';
 import type { CaughtUpProof } from './handoff.ts';
 import type { Acknowledgement, WriteOutcome } from './member.ts';
 import type { Ownership, StoreName, TransitionOrder, TransitionRefusal } from './ownership.ts';
@@ -148,6 +149,13 @@ export interface Doorbell {
   ring(record: RecordKey): void;
 }
 
+/** What users' requests take of a store's rate limit. Never in the request's way. */
+export interface UserCalls {
+  sent(store: StoreName): void;
+  /** The store answered 429, or 503 with Retry-After: the text of that field, where there is one. */
+  limited(store: StoreName, retryAfter: string | undefined): void;
+}
+
 export interface RecordKey {
   readonly partition: string;
   readonly kind: string;
@@ -202,6 +210,7 @@ export type StoreFailureKind =
 export class StoreFailure extends Error {
   readonly kind: StoreFailureKind;
   readonly retryAfterMs: number | undefined;
+  #store: StoreName | undefined;
   constructor(
     kind: StoreFailureKind,
     message: string,
@@ -211,6 +220,17 @@ export class StoreFailure extends Error {
     this.name = 'StoreFailure';
     this.kind = kind;
     this.retryAfterMs = options.retryAfterMs;
+  }
+
+  /** Undefined where it was no call to a store that failed. */
+  get store(): StoreName | undefined {
+    return this.#store;
+  }
+
+  /** Says which store it was that failed. */
+  of(store: StoreName): this {
+    this.#store = store;
+    return this;
   }
 }
 
@@ -337,4 +357,6 @@ export interface CopyDesk {
   deadLetters(partition: string): Promise<number>;
   /** Partitions whose deletes are held back until an operator agrees, each with a sentence. */
   deleteBrakes(): Promise<ReadonlyMap<string, string>>;
+  /** Why nothing is copied to this store now; no handoff to it may begin meanwhile. */
+  halted(to: StoreName): Promise<readonly Blocker[]>;
 }

@@ -171,6 +171,8 @@ async function bringUp(
   partition: string,
 ): Promise<HandoffTrouble | undefined> {
   const { maxLagMs } = settings;
+  const [halt] = await copies.halted(course.head.to);
+  if (halt !== undefined) return halt;
   const report = await copies.bringUp(partition, course.halt);
   const problem = report.problems[0];
   const brake = problem && (await copies.deleteBrakes()).get(partition);

@@ -211,6 +211,7 @@ async function globalBlockers(parts: PlanParts, to: StoreName): Promise<Blocker[
     );
   }
   for (const store of [from, to]) await checkStore(parts, store, add);
+  if (!byGuard) blockers.push(...(await parts.copies.halted(to)));
   for (const { notWritable, kind } of byGuard ? [] : (parts.readers[to]?.capabilities ?? [])) {
     if (notWritable !== undefined) add('not-writable', `${to} cannot take copies of ${kind}: ${notWritable}`);
   }

@@ -6,7 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Failure } from '../core/failure.ts';
 import type { WriteOutcome } from '../core/member.ts';
 import type { StoreName } from '../core/ownership.ts';
-import type { Doorbell, RecordKey, WriteGate } from '../core/ports.ts';
+import type { Doorbell, RecordKey, WriteGate, UserCalls } from '../core/ports.ts';
 import type { Passage } from './admit.ts';
 import { answerAgain, answerInterim, breakOff, leaveBehind } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
@@ -40,6 +40,7 @@ export interface ForwardOrder {
   readonly keyed: KeyedWrite | undefined;
   readonly gate: WriteGate;
   readonly doorbell: Doorbell;
+  readonly userCalls: UserCalls | undefined;
   readonly eventStreams: EventStreams;
   /** Answers in the store's place. */
   readonly answer: (failure: Failure) => void;
@@ -201,6 +202,7 @@ class Forwarding implements UpstreamListener {
   onSending(): boolean {
     if (!this.#mayContinue()) return false;
     this.#sending = true;
+    this.#order.userCalls?.sent(this.#order.passage.store);
     if (this.#write && this.#upload !== undefined) bodyIsBeingSent(this.#order.request);
     return true;
   }
@@ -215,6 +217,7 @@ class Forwarding implements UpstreamListener {
   onHead(status: number, reason: string, rawHeaders: string[]): void {
     this.#status = status;
     const { response, answerFields, passage, matched, keyed } = this.#order;
+    if (status === 429 || status === 503) this.#tellLimited(status, rawHeaders);
     this.#finder?.head(status, rawHeaders);
     keyed?.answer.head(status, rawHeaders, matched.method === 'HEAD');
     if (this.#clientGone) return;
@@ -232,6 +235,13 @@ class Forwarding implements UpstreamListener {
       const { eventStreams, gate } = this.#order;
       this.#stopWatching = eventStreams.watch(gate, passage, this.#endStream);
     }
+  }
+
+  #tellLimited(status: number, rawHeaders: readonly string[]): void {
+    const at = rawHeaders.findIndex((name, index) => index % 2 === 0 && name.toLowerCase() === 'retry-after');
+    const retryAfter = at === -1 ? undefined : rawHeaders[at + 1];
+    if (status === 503 && retryAfter === undefined) return;
+    this.#order.userCalls?.limited(this.#order.passage.store, retryAfter);
   }
 
   /** Between two events or not: what is unfinished at the end of a stream is no event. */

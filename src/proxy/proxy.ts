@@ -6,7 +6,7 @@ import { type StoreName, storeNames } from '../core/ownership.ts';
 import type { DoubtNotes } from '../core/doubt.ts';
 import type { IdempotencyKeys } from '../core/idempotency.ts';
 import type { LinkNotes } from '../core/links.ts';
-import type { Doorbell, WriteGate } from '../core/ports.ts';
+import type { Doorbell, WriteGate, UserCalls } from '../core/ports.ts';
 import type { Log } from '../log.ts';
 import { storeTlsOf } from '../stores/connect.ts';
 import { Bodies } from './body.ts';
@@ -41,6 +41,8 @@ export interface Terms {
 
 export interface ProxyParts extends Terms {
   readonly doorbell: Doorbell;
+  /** Left out: nobody counts what users take of a store's rate limit. */
+  readonly userCalls?: UserCalls | undefined;
   /** Left out: an Idempotency-Key is only passed on. */
   readonly keys?: IdempotencyKeys;
   readonly log: Log;
@@ -100,8 +102,8 @@ export function createProxy(parts: ProxyParts): Proxy {
       holdMs: terms.config.flip.holdMs,
     });
     const shared = {
-      ...{ doorbell: parts.doorbell, log, nowMs, bodies, keyedWrites, counters, upstreams, hooked },
-      ...{ eventStreams: new EventStreams(), outages },
+      ...{ doorbell: parts.doorbell, userCalls: parts.userCalls, log, nowMs, bodies, keyedWrites },
+      ...{ counters, upstreams, hooked, eventStreams: new EventStreams(), outages },
     };
     return createContext({ ...terms, ...shared, homes, directory, links, holds });
   };

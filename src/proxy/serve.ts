@@ -11,7 +11,7 @@ import { type StoreName, storeNames } from '../core/ownership.ts';
 import { isReadMethod } from '../core/route.ts';
 import type { DoubtNotes } from '../core/doubt.ts';
 import type { LinkNotes } from '../core/links.ts';
-import type { Doorbell, WriteGate } from '../core/ports.ts';
+import type { Doorbell, WriteGate, UserCalls } from '../core/ports.ts';
 import { guardKey } from '../guard/signature.ts';
 import type { Log } from '../log.ts';
 import { admit, type Client, type Decision, type Passage, type RulesState } from './admit.ts';
@@ -52,6 +52,7 @@ export interface ProxyContext {
   readonly directory: Directory;
   readonly links: LinkNotes;
   readonly doorbell: Doorbell;
+  readonly userCalls?: UserCalls | undefined;
   readonly doubts: DoubtNotes;
   readonly log: Log;
   readonly nowMs: () => number;
@@ -92,6 +93,7 @@ export function createContext(
     | 'directory'
     | 'links'
     | 'doorbell'
+    | 'userCalls'
     | 'doubts'
     | 'log'
     | 'nowMs'
@@ -303,6 +305,7 @@ function admitAndForward(
       keyed: context.keyedWrites?.of(request, matched, passage, identity),
       gate: context.gate,
       doorbell: context.doorbell,
+      userCalls: context.userCalls,
       eventStreams: context.eventStreams,
       answer: (failure) => refuse(context, request, response, failure),
       bug: (error) => endOnBug(context, request, error),

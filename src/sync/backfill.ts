@@ -323,6 +323,11 @@ export class Backfills {
   }
 }
 
+/** Where a first copy of that name writes. */
+export function targetOf(name: string): StoreName {
+  return otherStore(partsOf(name).owner);
+}
+
 function partsOf(name: string): { readonly owner: StoreName; readonly kind: string } {
   const [owner = '', ...kind] = name.split(' ');
   return { owner: owner === 'app' ? 'app' : 'legacy', kind: kind.join(' ') };

@@ -1,6 +1,7 @@
 /**
  * A store's rate limit, shared by all processes: one cell in Redis, by the generic cell rate algorithm
- * (GCRA, ITU-T I.371), on Redis's clock.
+ * (GCRA, ITU-T I.371), on Redis's clock. It holds the sync to its share; where users take more than what is reserved
+ * for them, the sync gets what they leave of the whole, down to nothing.
  */
 import type { Redis } from 'ioredis';
 import type { StoreName } from '../core/ownership.ts';
@@ -31,48 +32,114 @@ export function syncRate(limit: RateLimit): GcraRate {
   return { intervalMs: limit.perMs / Math.max(1, Math.floor(share) - burst + 1), burst };
 }
 
-// KEYS: 1 the cell. ARGV: 1 interval in ms, 2 burst.
-// Returns {0, 0}: go; {1, ms}: wait for the rate; {2, ms}: the platform asked everybody to wait.
-const takeScript = `
+/** Calls of everybody are counted in slices of the period, this long at least, ms: users' are reported a little late. */
+const sliceMsMin = 100;
+const slices = 10;
+/** After a 429 the rate is halved, down to this; it rises again by a sixteenth in each period. */
+const slowest = 1 / 64;
+const recoveryStep = 1 / 16;
+const recoveryMsMin = 1_000;
+/** What users took at most is forgotten little by little, over ten periods: who pauses for a moment comes back. */
+const peakMsMax = 60_000;
+
+// Common to all. KEYS: 1 the cell. ARGV: 1 length of a slice, ms, 2 slices in a period, 3 ms in which the rate rises a step.
+// The cell has two rings of slices, each "number calls": of the sync and of users.
+const common = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
-local cell = redis.call('HMGET', KEYS[1], 'next', 'paused')
-local paused = tonumber(cell[2] or '0')
-if paused > now then return {2, math.ceil(paused - now)} end
-local interval = tonumber(ARGV[1])
-local next = math.max(tonumber(cell[1] or '0'), now)
-local early = next - interval * (tonumber(ARGV[2]) - 1)
-if early > now then return {1, math.ceil(early - now)} end
-redis.call('HSET', KEYS[1], 'next', string.format('%.3f', next + interval))
-redis.call('PEXPIRE', KEYS[1], 86400000)
-return {0, 0}`;
-
-// KEYS: 1 the cell. ARGV: 1 how long to wait, ms. Keeps the longer wait.
-const pauseScript = `
-local time = redis.call('TIME')
-local til = time[1] * 1000 + time[2] / 1000 + tonumber(ARGV[1])
-if til > tonumber(redis.call('HGET', KEYS[1], 'paused') or '0') then
-  redis.call('HSET', KEYS[1], 'paused', string.format('%.0f', til))
+local sliceMs, slices, recoveryMs = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local slice = math.floor(now / sliceMs)
+local function slot(who, number) return who .. ' ' .. number % (slices + 1) end
+local function count(text, number)
+  local at, calls = string.match(text or '', '^(%d+) (%d+)$')
+  return at and tonumber(at) == number and tonumber(calls) or 0
+end
+local function add(who, calls)
+  local name = slot(who, slice)
+  local before = count(redis.call('HGET', KEYS[1], name), slice)
+  redis.call('HSET', KEYS[1], name, string.format('%.0f %.0f', slice, before + calls))
   redis.call('PEXPIRE', KEYS[1], 86400000)
 end
-return 0`;
+local function used(who)
+  local sum = 0
+  for number = slice - slices, slice do sum = sum + count(redis.call('HGET', KEYS[1], slot(who, number)), number) end
+  return sum
+end
+local cell = redis.call('HMGET', KEYS[1], 'next', 'paused', 'factor', 'factorAt', 'slowed', 'peak', 'peakAt')
+local function peak()
+  local age = (now - tonumber(cell[7] or '0')) / math.min(${peakMsMax}, 10 * recoveryMs)
+  return tonumber(cell[6] or '0') * math.max(0, 1 - age)
+end
+local paused = tonumber(cell[2] or '0')
+local risen = math.max(0, math.floor((now - tonumber(cell[4] or '0')) / recoveryMs))
+local factor = math.min(1, tonumber(cell[3] or '1') + risen * ${recoveryStep})
+`;
+
+// ARGV: 4 interval in ms, 5 burst, 6 calls that the store allows everybody in a period, 7 of these, reserved for users.
+// Users who are beyond their reserve are likely to want still more: as much again is left to them. A twentieth of the whole is left to nobody: the platform may count otherwise.
+// Returns {0, 0}: go; {1, ms}: wait for the rate; {2, ms}: the platform asked everybody to wait.
+const takeScript = `${common}
+if paused > now then return {2, math.ceil(paused - now)} end
+local interval = tonumber(ARGV[4]) / factor
+local burst = math.max(1, math.floor(tonumber(ARGV[5]) * factor))
+local next = math.max(tonumber(cell[1] or '0'), now)
+local early = next - interval * (burst - 1)
+if early > now then return {1, math.ceil(early - now)} end
+local users = math.max(used('users'), peak())
+users = users + math.max(0, users - tonumber(ARGV[7]))
+local limit = tonumber(ARGV[6])
+if users + used('sync') + 1 > limit - math.floor(limit / 20) then return {1, math.ceil((slice + 1) * sliceMs - now)} end
+redis.call('HSET', KEYS[1], 'next', string.format('%.3f', next + interval))
+add('sync', 1)
+return {0, 0}`;
+
+// ARGV: 4 calls that users have made.
+const usersScript = `${common}
+add('users', tonumber(ARGV[4]))
+local users = used('users')
+if users >= peak() then redis.call('HSET', KEYS[1], 'peak', users, 'peakAt', string.format('%.0f', now)) end
+return {0, 0}`;
+
+// ARGV: 4 how long to wait, ms. Keeps the longer wait. Answers to calls that were under way together slow down once.
+const pauseScript = `${common}
+local til = now + tonumber(ARGV[4])
+if til > paused then redis.call('HSET', KEYS[1], 'paused', string.format('%.0f', til)) end
+if now - tonumber(cell[5] or '0') >= 1000 then
+  redis.call('HSET', KEYS[1], 'factor', math.max(${slowest}, factor / 2), 'slowed', string.format('%.0f', now),
+    'factorAt', string.format('%.0f', math.max(til, paused)))
+end
+redis.call('PEXPIRE', KEYS[1], 86400000)
+return {0, 0}`;
 
 export class RedisBudget implements CallBudget {
   readonly #redis: Redis;
   readonly #store: StoreName;
   readonly #rate: GcraRate;
+  readonly #requests: number;
+  readonly #reserved: number;
+  readonly #window: readonly number[];
 
   constructor(redis: Redis, store: StoreName, limit: RateLimit) {
     this.#redis = redis;
     this.#store = store;
     this.#rate = syncRate(limit);
+    this.#requests = limit.requests;
+    this.#reserved = limit.requests * limit.reserveForUsers;
+    const sliceMs = Math.max(sliceMsMin, limit.perMs / slices);
+    this.#window = [sliceMs, Math.ceil(limit.perMs / sliceMs), Math.max(recoveryMsMin, limit.perMs)];
   }
 
   async take(signal: AbortSignal): Promise<void> {
     const { intervalMs, burst } = this.#rate;
     for (;;) {
       signal.throwIfAborted();
-      const [verdict = 0, waitMs = 0] = await this.#eval(takeScript, intervalMs, burst);
+      const [verdict = 0, waitMs = 0] = await this.#eval(
+        takeScript,
+        intervalMs,
+        burst,
+        this.#requests,
+        this.#reserved,
+      );
       if (verdict === 0) return;
       if (verdict === 2) {
         throw new StoreFailure('rate-limited', `${this.#store} asked everybody to wait ${waitMs} ms`, {
@@ -89,12 +156,18 @@ export class RedisBudget implements CallBudget {
   }
 
   async pause(retryAfterMs: number): Promise<void> {
-    await this.#eval(pauseScript, retryAfterMs, 0);
+    await this.#eval(pauseScript, retryAfterMs);
   }
 
-  async #eval(script: string, first: number, second: number): Promise<number[]> {
+  /** Users have made so many calls: they are neither delayed nor refused, but leave less to the sync. */
+  async noteUsers(calls: number): Promise<void> {
+    await this.#eval(usersScript, calls);
+  }
+
+  async #eval(script: string, ...given: readonly number[]): Promise<number[]> {
     try {
-      return (await this.#redis.eval(script, 1, budgetKey(this.#store), first, second)) as number[];
+      const key = budgetKey(this.#store);
+      return (await this.#redis.eval(script, 1, key, ...this.#window, ...given)) as number[];
     } catch (error) {
       throw new StoreFailure('unavailable', `the rate budget of ${this.#store} cannot be read from Redis`, {
         cause: error,

@@ -17,7 +17,9 @@ export interface CopierParts {
   readonly log: Log;
 }
 
-export type JobOutcome = { readonly done: true } | { readonly done: false; readonly laterMs: number };
+export type JobOutcome =
+  /** `failed`: some of its records are rung on their own, because they could not be copied. */
+  { readonly done: true; readonly failed?: boolean } | { readonly done: false; readonly laterMs: number };
 
 const done: JobOutcome = { done: true };
 /** A fence lasts seconds at most, and so does another hand's copying. */
@@ -96,7 +98,7 @@ async function lookAtPartition(
   }
   // Each gets its own attempts, and its own dead letter when they are used up.
   await parts.backlog.ringEach(report.failed.map(({ kind, id }) => ({ partition, kind, id })));
-  return done;
+  return { done: true, failed: report.failed.length > 0 };
 }
 
 function afterRefusal(refused: CopyRefused): JobOutcome {

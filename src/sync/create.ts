@@ -12,6 +12,7 @@ import {
   type Registry,
   StoreFailure,
   type StoreReader,
+  type UserCalls,
 } from '../core/ports.ts';
 import { RedisDoubts } from '../ledger/doubts.ts';
 import { connectRedis, type RedisAddress } from '../ledger/connection.ts';
@@ -29,6 +30,8 @@ import { CopyLocks } from './copy-locks.ts';
 import { type DeadLetter, DeadLetters } from './dead-letters.ts';
 import { type HandedOver, SyncDesk } from './desk.ts';
 import { BatchingDoorbell } from './doorbell.ts';
+import { FailingStores } from './failing-stores.ts';
+import { HaltBook } from './halts.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { Poller } from './poll.ts';
 import { type PollFailure, Progress } from './progress.ts';
@@ -36,6 +39,7 @@ import { Receipts } from './receipts.ts';
 import { snapshotOf, Snapshots } from './snapshots.ts';
 import { StrayBook } from './stray-book.ts';
 import { StrayWatch } from './stray-watch.ts';
+import { BatchingUserCalls } from './user-calls.ts';
 import { VerificationBook } from './verification-book.ts';
 import { Verifications } from './verifications.ts';
 import { planSteps, type RangeParts, runStep } from './verify-range.ts';
@@ -66,6 +70,8 @@ export interface DeadLetterDesk {
   list(): Promise<DeadLetter[]>;
   /** Rings for the record again; its letter stays until it was copied. Undefined when there is no such letter. */
   retry(letter: string): Promise<DeadLetter | undefined>;
+  /** Takes it off the list, copied or not. */
+  discard(letter: string): Promise<DeadLetter | undefined>;
 }
 
 export interface BrakeDesk {
@@ -79,12 +85,16 @@ export interface Sync {
   readonly desk: CopyDesk;
   readonly guardCalls: GuardCalls;
   readonly doorbell: Doorbell;
+  /** What users' requests take of the stores' rate limits. */
+  readonly userCalls: UserCalls;
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
   readonly deadLetters: DeadLetterDesk;
   readonly brakes: BrakeDesk;
   readonly verifications: Verifications;
   readonly strays: StrayDesk;
   readonly strayWatch: Pick<StrayWatch, 'look' | 'follow'>;
+  /** Pauses of all copying, or of copies to one store. */
+  readonly halts: HaltBook;
   /** Records and partitions rung and not looked at yet. */
   backlog(): Promise<number>;
   /** First copies under way, and the last that ended of each kind. */
@@ -113,7 +123,8 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const { config, ledger, log, ownershipOf } = settings;
   const redis = await connectRedis(settings.redis);
   redis.on('error', () => undefined); // it reconnects; whoever needs it meanwhile gets the error
-  const stores = eachStore((store) => createRestStore(store, config, budgetOf(redis, store, config)));
+  const budgets = eachStore((store) => budgetOf(redis, store, config));
+  const stores = eachStore((store) => createRestStore(store, config, budgets[store]));
   const bareReaders = eachStore((store) => stores[store].reader);
   const queues = makeQueues(redis, log);
   const attempts = config.sync.attempts;
@@ -125,6 +136,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const progress = new Progress(redis);
   const receipts = new Receipts(redis);
   const brakes = new Brakes(redis, receipts, log);
+  const halts = new HaltBook(redis);
   const lockMs = Math.max(stores.legacy.timeoutMs, stores.app.timeoutMs) + lockMarginMs;
   const copies: BatchParts = {
     ledger,
@@ -141,7 +153,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const snapshots = new Snapshots(redis);
   const handedOver = takeSnapshots(snapshots, ledger, readers);
   const lag = (): Promise<number | undefined> => lagMs(ledger, [backlog, webhooks], progress);
-  const desk = new SyncDesk(copies, letters, brakes, lag, handedOver);
+  const desk = new SyncDesk(copies, letters, { brakes, halts }, lag, handedOver);
   const doorbell = new BatchingDoorbell({
     ringRecords: async (records) => {
       // Before the ring: a worker that removes a copy asks whether there is a receipt.
@@ -149,6 +161,10 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
       await backlog.ring(records);
     },
     onFailure: (error, records) => log('warn', 'sync.doorbell-failed', { records, detail: String(error) }),
+  });
+  const userCalls = new BatchingUserCalls({
+    budgets: limitedStores(budgets),
+    onFailure: (error) => log('warn', 'sync.user-calls-not-counted', { detail: String(error) }),
   });
   const targets = [...copies.writers.keys()];
   const backfills = new Backfills({
@@ -184,6 +200,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     await Promise.all([verifications.stop(), strayWatch.stop()]);
     await doorbell.close();
     await webhooks.stop();
+    await userCalls.close();
     await workers?.stop();
     // Without Redis they fail to close; what is open behind them must be closed all the same.
     await Promise.allSettled(Object.values(queues).map((queue) => queue.close()));
@@ -195,10 +212,12 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     desk,
     guardCalls: new RestGuardCalls(guardedClients(stores, config)),
     doorbell,
+    userCalls,
     readers,
     ...{ verifications, strays, strayWatch },
     deadLetters: deadLetterDesk(letters, backlog),
     brakes: brakeDesk(brakes, backlog),
+    halts,
     backlog: () => backlog.count(),
     backfills: () => backfills.progress(),
     pollFailure: () => progress.pollFailure(),
@@ -207,11 +226,11 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
       if (workers !== undefined) return {};
       blocking = connectForWorkers(settings.redis, log);
       workers = new SyncWorkers({
-        ...{ poller, progress, backfills, backlog, letters, ledger, log, attempts },
+        ...{ poller, progress, backfills, backlog, letters, halts, targets, ledger, log, attempts },
         connection: blocking,
         ...{ control: queues.control, scan: queues.scan },
         copier: { copies, desk, backlog, letters, log },
-        readers: Object.values(readers),
+        ...{ readers, failing: new FailingStores(redis) },
         pollMs: config.sync.pollMs,
       });
       await workers.start();
@@ -235,6 +254,17 @@ function eachStore<T>(make: (store: StoreName) => T): Readonly<Record<StoreName,
 function budgetOf(redis: Redis, store: StoreName, config: Config) {
   const limit = restConnectorOf(config.stores[store].connector)?.rateLimit;
   return limit === undefined ? unlimited : new RedisBudget(redis, store, limit);
+}
+
+function limitedStores(
+  budgets: Readonly<Record<StoreName, ReturnType<typeof budgetOf>>>,
+): ReadonlyMap<StoreName, RedisBudget> {
+  const limited = new Map<StoreName, RedisBudget>();
+  for (const store of storeNames) {
+    const budget = budgets[store];
+    if (budget instanceof RedisBudget) limited.set(store, budget);
+  }
+  return limited;
 }
 
 function guardedClients(
@@ -310,6 +340,7 @@ function deadLetterDesk(letters: DeadLetters, backlog: Backlog): DeadLetterDesk 
   return {
     total: () => letters.total(),
     list: () => letters.list(),
+    discard: (letter) => letters.discard(letter),
     retry: async (name) => {
       const found = await letters.find(name);
       if (found === undefined) return undefined;

@@ -13,13 +13,21 @@ const letterSchema = z.object({
   kind: z.string(),
   id: z.string(),
   reason: z.string(),
+  /** The last time. */
   atMs: z.number(),
+  /** When it first became one, without being copied since; Redis may hold letters of before that say neither. */
+  firstMs: z.number().optional(),
+  times: z.number().default(1),
 });
 
 export interface DeadLetter extends RecordKey {
   readonly letter: string;
   readonly reason: string;
+  /** When it last could not be copied. */
   readonly atMs: number;
+  readonly firstMs?: number | undefined;
+  /** How often all attempts were used up. */
+  readonly times: number;
 }
 
 /** With more than these, the oldest are forgotten; the next full pass finds their records again. */
@@ -36,8 +44,15 @@ local function drop(id)
   local partition = cjson.decode(old).partition
   if redis.call('HINCRBY', KEYS[3], partition, -1) <= 0 then redis.call('HDEL', KEYS[3], partition) end
 end
+local known = redis.call('HGET', KEYS[1], ARGV[1])
 drop(ARGV[1])
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+local letter = cjson.decode(ARGV[2])
+letter.firstMs, letter.times = letter.atMs, 1
+if known then
+  local old = cjson.decode(known)
+  letter.firstMs, letter.times = old.firstMs or old.atMs, (old.times or 1) + 1
+end
+redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(letter))
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
 redis.call('HINCRBY', KEYS[3], cjson.decode(ARGV[2]).partition, 1)
 while redis.call('ZCARD', KEYS[2]) > tonumber(ARGV[4]) do
@@ -84,6 +99,14 @@ export class DeadLetters {
   /** The record was copied after all. */
   async resolve(record: RecordKey): Promise<void> {
     await this.#redis.eval(removeScript, 3, ...letterKeys, letterOf(record));
+  }
+
+  /** An operator wants to hear no more of it. Undefined where it is not there. */
+  async discard(letter: string): Promise<DeadLetter | undefined> {
+    const found = await this.find(letter);
+    if (found === undefined) return undefined;
+    const removed = await this.#redis.eval(removeScript, 3, ...letterKeys, letter);
+    return removed === 1 ? found : undefined;
   }
 
   /** A whole pass over the partition found everything copied. */

@@ -1,6 +1,7 @@
 /** The sync as the handoff and the operators see it: bring up, catch up under a fence, compare. */
 import type { CaughtUpProof } from '../core/handoff.ts';
-import { otherStore } from '../core/ownership.ts';
+import type { Blocker } from '../core/flip.ts';
+import { otherStore, type StoreName } from '../core/ownership.ts';
 import {
   type CopyDesk,
   type CopyReport,
@@ -24,6 +25,7 @@ import { type Brakes, type DeleteBrake, sentenceOfBrake } from './brakes.ts';
 import { pause } from '../pause.ts';
 import { unlimited } from '../stores/budget.ts';
 import type { DeadLetters } from './dead-letters.ts';
+import type { HaltBook } from './halts.ts';
 import {
   type Comparison,
   compareSides,
@@ -56,23 +58,29 @@ export interface BroughtUp extends CopyReport {
 /** Hears of every record that the old owner held when a partition's copy was proven under a fence. */
 export type HandedOver = (partition: string, records: Iterable<StoreRecord>) => Promise<void>;
 
+/** What keeps copies from being made, until somebody agrees to go on. */
+interface Holding {
+  readonly brakes: Pick<Brakes, 'list'>;
+  readonly halts: Pick<HaltBook, 'read'>;
+}
+
 export class SyncDesk implements CopyDesk {
   readonly #parts: CopyParts;
   readonly #letters: DeadLetters;
-  readonly #brakes: Pick<Brakes, 'list'>;
+  readonly #holding: Holding;
   readonly #lagMs: () => Promise<number | undefined>;
   readonly #handedOver: HandedOver | undefined;
 
   constructor(
     parts: CopyParts,
     letters: DeadLetters,
-    brakes: Pick<Brakes, 'list'>,
+    holding: Holding,
     lagMs: () => Promise<number | undefined>,
     handedOver?: HandedOver,
   ) {
-    this.#handedOver = handedOver;
     this.#parts = parts;
-    this.#brakes = brakes;
+    this.#holding = holding;
+    this.#handedOver = handedOver;
     this.#letters = letters;
     this.#lagMs = lagMs;
   }
@@ -241,12 +249,16 @@ export class SyncDesk implements CopyDesk {
     return this.#lagMs();
   }
 
+  async halted(to: StoreName): Promise<readonly Blocker[]> {
+    return (await this.#holding.halts.read()).to(to);
+  }
+
   deadLetters(partition: string): Promise<number> {
     return this.#letters.count(partition);
   }
 
   async deleteBrakes(): Promise<ReadonlyMap<string, string>> {
-    const all = await this.#brakes.list();
+    const all = await this.#holding.brakes.list();
     return new Map(all.map((brake) => [brake.partition, sentenceOfBrake(brake)]));
   }
 

@@ -23,6 +23,9 @@ export const syncKeys = {
   deadLetterCounts: `${keyPrefix}:sync:dead-letters:counts`,
 } as const;
 
+/** Pauses that operators have ordered. */
+export const haltsKey = `${keyPrefix}:sync:halts`;
+
 /** First copies under way: which run of each may write. */
 export const backfillKey = `${keyPrefix}:sync:backfill`;
 /** How far each first copy is, or was when it ended. */

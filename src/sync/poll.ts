@@ -72,8 +72,11 @@ export class Poller {
     this.#parts = parts;
   }
 
-  /** Throws StoreFailure; what was rung until then stays rung, and no position moves past what was seen. */
-  async poll(signal: AbortSignal): Promise<void> {
+  /**
+   * Throws StoreFailure; what was rung until then stays rung, and no position moves past what was seen. What is
+   * `wanted` nowhere, because copies there are halted, is not looked for.
+   */
+  async poll(signal: AbortSignal, wanted: (to: StoreName) => boolean = () => true): Promise<void> {
     const { backlog, ledger, progress, readers, targets, log } = this.#parts;
     const startedMs = await ledger.nowMs();
     await this.#missLost();
@@ -86,9 +89,14 @@ export class Poller {
     }
     let reachedMs: number | undefined = startedMs;
     for (const target of targets) {
+      if (!wanted(target)) {
+        reachedMs = undefined;
+        continue;
+      }
       const sides = { owner: readers[otherStore(target)], copy: readers[target] };
       const reached = await this.#pollStore(sides, startedMs, signal);
-      reachedMs = reached === undefined ? undefined : Math.min(reachedMs ?? reached, reached);
+      if (reached === undefined || reachedMs === undefined) reachedMs = undefined;
+      else reachedMs = Math.min(reachedMs, reached);
     }
     if (reachedMs !== undefined) await progress.saveReached(reachedMs);
   }

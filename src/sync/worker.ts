@@ -5,9 +5,10 @@
 import { DelayedError, type Job, Queue, Worker } from 'bullmq';
 import type { Redis } from 'ioredis';
 import { z } from 'zod';
+import { otherStore, type StoreName } from '../core/ownership.ts';
 import { type Ledger, type RecordKey, StoreFailure, type StoreReader } from '../core/ports.ts';
 import { keyPrefix } from '../ledger/connection.ts';
-import type { Backfills } from './backfill.ts';
+import { type Backfills, targetOf } from './backfill.ts';
 import {
   type Backlog,
   controlQueueName,
@@ -17,7 +18,11 @@ import {
   scanQueueName,
 } from './backlog.ts';
 import { type CopierParts, lookAt } from './copier.ts';
-import type { DeadLetters } from './dead-letters.ts';
+import { type DeadLetters, letterOf } from './dead-letters.ts';
+import { Breaker } from './breaker.ts';
+import type { FailingStores } from './failing-stores.ts';
+import type { HaltBook, Halts } from './halts.ts';
+import { HaltWatch } from './halt-watch.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import type { Poller } from './poll.ts';
@@ -34,8 +39,12 @@ export interface WorkerParts {
   readonly progress: Pick<Progress, 'pollFailed' | 'pollSucceeded'>;
   readonly backlog: Backlog;
   readonly letters: DeadLetters;
-  readonly readers: readonly StoreReader[];
-  readonly ledger: Pick<Ledger, 'nowMs'>;
+  readonly halts: Pick<HaltBook, 'read'>;
+  /** Stores that copies can go to. */
+  readonly targets: readonly StoreName[];
+  readonly readers: Readonly<Record<StoreName, StoreReader>>;
+  readonly failing: FailingStores;
+  readonly ledger: Pick<Ledger, 'nowMs' | 'read'>;
   readonly log: Log;
   readonly pollMs: number;
   readonly attempts: number;
@@ -46,11 +55,10 @@ const recordConcurrency = 8;
 const scanConcurrency = 4;
 const longWaitMs = 1_000;
 const scanQuicklyMs = { lockDuration: 6_000, stalledInterval: 2_000 } as const;
-/** After a store said that it does not let us in, it is asked again only this often. */
-const deniedPauseMs = 30_000;
 const outagePauseMs = 2_000;
 const closeWithinMs = 5_000;
 const longestRestMs = 30_000;
+const haltedWaitMs = 1_000;
 
 const scanSchema = z.object({ name: z.string() });
 
@@ -61,17 +69,26 @@ export class SyncWorkers {
   readonly #parts: WorkerParts;
   readonly #stopping = new AbortController();
   readonly #workers: Worker[] = [];
+  readonly #halts: HaltWatch;
+  readonly #breaker: Breaker;
   #timer: NodeJS.Timeout | undefined;
-  #deniedUntilMs = 0;
+  /** Workers that take no jobs while nothing may be copied. */
+  #resting: readonly Worker[] = [];
   #restUntilMs = 0;
   #pollFailure = '';
 
   constructor(parts: WorkerParts) {
     this.#parts = parts;
+    const { halts: book, targets, log } = parts;
+    const onLook = (halts: Halts, allHalted: boolean): void => this.#looked(halts, allHalted);
+    this.#halts = new HaltWatch({ book, targets, log, onLook, stopping: this.#stopping.signal });
+    const { failing: stores, readers } = parts;
+    this.#breaker = new Breaker({ stores, readers, log, onChange: () => this.#halts.look() });
   }
 
   async start(): Promise<void> {
     const { connection, pollMs, log } = this.#parts;
+    await this.#halts.start();
     // A worker that was killed in the middle of a job only delays it; the job is never given up for that.
     const options = {
       connection,
@@ -90,6 +107,7 @@ export class SyncWorkers {
       ...{ ...options, ...scanQuicklyMs },
       concurrency: scanConcurrency,
     });
+    this.#resting = [records, scan];
     for (const worker of [records, control, scan]) {
       worker.on('error', (error) => log('warn', 'sync.worker-error', { detail: error.message }));
       this.#workers.push(worker);
@@ -103,6 +121,7 @@ export class SyncWorkers {
   /** Ends within a few seconds; jobs under way are cut off and come again. */
   async stop(): Promise<void> {
     clearInterval(this.#timer);
+    this.#halts.stop();
     this.#stopping.abort(new Error('the sync is stopping'));
     await Promise.all(
       this.#workers.map(async (worker) => {
@@ -115,6 +134,24 @@ export class SyncWorkers {
         deadline.abort();
       }),
     );
+  }
+
+  /** Of this process only: who is told by a queue to rest would have to be told to wake, too, by somebody who lives. */
+  #looked(halts: Halts, rest: boolean): void {
+    this.#breaker.tryAgain(halts, this.#stopping.signal).catch((error: unknown) => {
+      this.#parts.log('warn', 'sync.not-tried-again', { detail: sentenceOf(error) });
+    });
+    for (const worker of this.#resting) {
+      if (rest && !worker.isPaused()) void worker.pause(true);
+      else if (!rest && worker.isPaused()) void worker.resume();
+    }
+  }
+
+  async #mayNotCopy(partition: string): Promise<boolean> {
+    if (!this.#halts.anyHalted) return false;
+    if (this.#halts.allHalted) return true;
+    const { ownership } = await this.#parts.ledger.read(partition);
+    return this.#halts.isHalted(otherStore(ownership.owner));
   }
 
   async #askForPoll(): Promise<void> {
@@ -132,19 +169,21 @@ export class SyncWorkers {
 
   async #poll(): Promise<void> {
     const { poller, log } = this.#parts;
-    if (Date.now() < this.#deniedUntilMs || performance.now() < this.#restUntilMs) return;
+    if (this.#halts.allHalted || performance.now() < this.#restUntilMs) return;
+    const { signal } = this.#halts;
     const startedMs = performance.now();
     try {
-      await poller.poll(this.#stopping.signal);
+      await poller.poll(signal, (to) => !this.#halts.isHalted(to));
       await this.#parts.progress.pollSucceeded();
+      await this.#breaker.succeeded(this.#halts.now, 'poll');
       await this.#askForSegments();
       if (this.#pollFailure !== '') log('info', 'sync.poll-recovered', {});
       this.#pollFailure = '';
     } catch (error) {
-      if (this.#stopping.signal.aborted) return;
+      if (signal.aborted) return;
       await this.#notePollFailure(error);
-      if (error instanceof StoreFailure && error.kind === 'denied') this.#pauseForDenied(error);
-      else if (sentenceOf(error) !== this.#pollFailure) {
+      if (error instanceof StoreFailure && (await this.#breaker.doubt(error, signal))) return;
+      if (sentenceOf(error) !== this.#pollFailure) {
         this.#pollFailure = sentenceOf(error);
         log('warn', 'sync.poll-failed', { detail: this.#pollFailure });
       }
@@ -179,7 +218,6 @@ export class SyncWorkers {
 
   async #scan(job: Job, token: string | undefined): Promise<void> {
     const { name } = scanSchema.parse(job.data);
-    if (Date.now() < this.#deniedUntilMs) await later(job, token, this.#deniedUntilMs - Date.now());
     // One segment after the other under one job: a job that comes again at once can lose its lock in BullMQ (6.7),
     // whose slots stop renewing by the job's id.
     for (;;) {
@@ -194,7 +232,8 @@ export class SyncWorkers {
   /** How long to wait before the next segment, ms; undefined where there is none. */
   async #segment(name: string): Promise<number | undefined> {
     const { backfills, log } = this.#parts;
-    const { signal } = this.#stopping;
+    if (this.#halts.isHalted(targetOf(name))) return haltedWaitMs;
+    const { signal } = this.#halts;
     try {
       const outcome = await backfills.segment(name, signal);
       return outcome.segment === 'ended' ? undefined : outcome.waitMs;
@@ -203,10 +242,7 @@ export class SyncWorkers {
       if (error instanceof StoreFailure && error.kind === 'rate-limited') {
         return Math.max(50, error.retryAfterMs ?? 1_000);
       }
-      if (error instanceof StoreFailure && error.kind === 'denied') {
-        this.#pauseForDenied(error);
-        return deniedPauseMs;
-      }
+      if (error instanceof StoreFailure && (await this.#breaker.doubt(error, signal))) return haltedWaitMs;
       log('warn', 'sync.backfill-interrupted', { backfill: name, detail: sentenceOf(error) });
       return outagePauseMs;
     }
@@ -220,14 +256,17 @@ export class SyncWorkers {
       return;
     }
     const { data } = parsed;
-    if (Date.now() < this.#deniedUntilMs) await later(job, token, this.#deniedUntilMs - Date.now());
+    if (await this.#mayNotCopy(data.partition)) await later(job, token, haltedWaitMs);
+    const { signal } = this.#halts;
     const startedMs = await ledger.nowMs();
     let laterMs: number | undefined;
     try {
-      const outcome = await lookAt(copier, data, this.#stopping.signal);
+      const outcome = await lookAt(copier, data, signal);
       if (!outcome.done) laterMs = outcome.laterMs;
+      else if (outcome.failed !== true) await this.#breaker.succeeded(this.#halts.now, 'job');
     } catch (error) {
-      laterMs = await this.#waitAfter(error, job, data, startedMs);
+      // Cut off, by the end of the process or by a halt: that is no fault of the record.
+      laterMs = signal.aborted ? 0 : await this.#waitAfter(error, job, data, startedMs, signal);
     }
     if (laterMs !== undefined) await later(job, token, laterMs);
     await backlog.settle(data, startedMs);
@@ -237,19 +276,19 @@ export class SyncWorkers {
    * How long to wait where the failure is no fault of the record, ms, without using up an attempt. Else
    * throws, so that the queue counts the attempt; the last one leaves a dead letter.
    */
-  async #waitAfter(error: unknown, job: Job, data: CopyJob, startedMs: number): Promise<number | undefined> {
-    if (this.#stopping.signal.aborted) return 0;
+  async #waitAfter(
+    error: unknown,
+    job: Job,
+    data: CopyJob,
+    startedMs: number,
+    signal: AbortSignal,
+  ): Promise<number | undefined> {
     if (!(error instanceof StoreFailure)) throw error;
     if (error.kind === 'rate-limited') return Math.max(50, error.retryAfterMs ?? 1_000);
-    if (error.kind === 'denied') {
-      this.#pauseForDenied(error);
-      return deniedPauseMs;
-    }
+    if (await this.#breaker.failed(letterOf(data), error, this.#halts.now)) return haltedWaitMs;
     if (job.attemptsMade + 1 < this.#parts.attempts) throw error;
-    if (error.kind === 'unavailable' && (await this.#isOutage())) {
-      this.#parts.log('warn', 'sync.outage', { detail: error.message, pausedMs: outagePauseMs });
-      return outagePauseMs;
-    }
+    // When a store does not answer its cheapest read either, no record is to blame.
+    if (error.kind === 'unavailable' && (await this.#breaker.doubt(error, signal))) return haltedWaitMs;
     await this.#bury(data, error, startedMs);
     throw error;
   }
@@ -260,21 +299,6 @@ export class SyncWorkers {
     await this.#parts.letters.add(key, error.message);
     await this.#parts.backlog.settle(key, startedMs);
     this.#parts.log('error', 'sync.dead-letter', { partition, kind, id, reason: error.message });
-  }
-
-  /** When a store does not answer its cheapest read either, no record is to blame. */
-  async #isOutage(): Promise<boolean> {
-    const probes = await Promise.allSettled(
-      this.#parts.readers.map((reader) => reader.probe(this.#stopping.signal)),
-    );
-    return probes.some((probe) => probe.status === 'rejected');
-  }
-
-  #pauseForDenied(error: StoreFailure): void {
-    if (Date.now() >= this.#deniedUntilMs) {
-      this.#parts.log('error', 'sync.denied', { detail: error.message, pausedMs: deniedPauseMs });
-    }
-    this.#deniedUntilMs = Date.now() + deniedPauseMs;
   }
 }
 

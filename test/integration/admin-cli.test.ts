@@ -2,6 +2,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { DeadLetters, letterOf } from '../../src/sync/dead-letters.ts';
+import { FailingStores } from '../../src/sync/failing-stores.ts';
 import { type AdminRig, startAdmin, tokens } from '../support/admin.ts';
 import { runCli, startCli } from '../support/cli.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
@@ -107,6 +109,68 @@ describe('sync status', () => {
     expect(stdout).toMatch(
       /first copy of note +1000 of 4000 records, 100\/s, expected to end at 1970-01-01T00:00:41.000Z/,
     );
+  });
+});
+
+describe('sync pause and resume', () => {
+  test('say who paused what and why, write the audit log, and refuse a resume of nothing', async () => {
+    const nothing = await cli('sync', 'resume', '--reason', 'test');
+    expect(nothing).toMatchObject({ exit: 1 });
+    expect(nothing.stderr).toContain('No copies are paused; nothing was changed.');
+    expect((await cli('sync', 'pause')).exit).toBe(1);
+    expect((await cli('sync', 'pause', 'elsewhere', '--reason', 'test')).stderr).toContain('legacy or app');
+    const paused = await cli('sync', 'pause', 'app', '--reason', 'the app moves');
+    expect(paused).toMatchObject({ exit: 0 });
+    expect(paused.stdout).toMatch(/PAUSED to app +by olga since 20.*: the app moves/);
+    expect((await cli('sync', 'status')).stdout).toMatch(/PAUSED to app +by olga since 20.*: the app moves/);
+    expect((await rig.call('GET', '/metrics')).text).toContain('onewriter_sync_paused{store="app"} 1');
+    await new FailingStores(rig.redis).failed('legacy', 'denied', 'legacy answered with 401');
+    expect((await cli('sync', 'status')).stdout).toMatch(
+      /FAILING: legacy +since 20.*, tried again at 20.*: legacy answered with 401/,
+    );
+    expect((await cli('sync', 'resume', '--reason', 'it has moved')).stdout).toContain(
+      'Copies are made again',
+    );
+    expect((await rig.call('GET', '/v1/sync')).body['pauses']).toEqual([]);
+    const { body } = await rig.call('GET', '/v1/audit');
+    expect(body['entries']).toMatchObject([
+      { action: 'sync.resume', target: 'all copies', reason: 'it has moved', actor: 'olga' },
+      { action: 'sync.pause', target: 'copies to app', reason: 'the app moves', actor: 'olga' },
+    ]);
+  });
+});
+
+describe('dead letters', () => {
+  test('are shown, retried by partition, and discarded by an admin with a reason', async () => {
+    const letters = new DeadLetters(rig.redis);
+    for (const [partition, id] of [
+      ['u1', '1'],
+      ['u1', '2'],
+      ['u2', '3'],
+    ] as const) {
+      await letters.add({ partition, kind: 'note', id }, 'the app answered with 422');
+    }
+    const named = letterOf({ partition: 'u2', kind: 'note', id: '3' });
+    const shown = await cli('sync', 'show', named);
+    expect(shown.stdout).toMatch(/record +note 3\n.*partition +u2\n.*reason +the app answered with 422/s);
+    expect((await cli('sync', 'show', 'nothing')).stderr).toContain('There is no dead letter nothing');
+    const retried = await cli('sync', 'retry', '--partition', 'u1', '--reason', 'mended');
+    expect(retried.stdout).toContain('2 records are looked at again');
+    expect((await cli('sync', 'retry', named, '--all', '--reason', 'mended')).exit).toBe(1);
+    const denied = await cli('sync', 'discard', named, '--reason', 'not needed');
+    expect(denied.exit).toBe(7);
+    expect(await letters.total()).toBe(3);
+    const path = `/v1/dead-letters/${named}/discard`;
+    const order = { token: tokens.admin, body: { reason: 'not needed' } };
+    expect(await rig.call('POST', path, order)).toMatchObject({ status: 200, body: { id: '3' } });
+    expect((await rig.call('POST', path, order)).status).toBe(404);
+    expect(await letters.total()).toBe(2);
+    const { body } = await rig.call('GET', '/v1/audit');
+    const [entry] = body['entries'] as unknown[];
+    expect(entry).toMatchObject({
+      ...{ action: 'dead-letter.discard', target: 'u2 note 3', reason: 'not needed', actor: 'anna' },
+      before: 'the app answered with 422',
+    });
   });
 });
 

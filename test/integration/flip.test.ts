@@ -274,6 +274,23 @@ describe('a plan', () => {
     expect(started).toMatchObject({ refused: 'nothing-can-move' });
   });
 
+  test('is blocked while copies are paused, and so is what a flip under way has not fenced', async () => {
+    await rig.ledger.join({ leaseMs });
+    const desk = await rig.openDesk();
+    const { id } = await rig.start(desk);
+    rig.halts = [{ code: 'sync-paused', detail: 'olga paused all copies' }];
+    const flip = await until('it gives partitions up', async () => {
+      const found = (await desk.flips()).find((one) => one.id === id);
+      return found?.state === 'paused' && found;
+    });
+    expect(new Set(flip.blocked.map(({ code }) => code))).toEqual(new Set(['sync-paused']));
+    await desk.abort(id, 'ops', 'test');
+    const plan = (await desk.plan({ cohort: 'pilot', to: 'app', by: 'ops' })) as Plan;
+    expect(plan.blockers).toEqual(rig.halts);
+    const started = await desk.start({ cohort: 'pilot', to: 'app', reason: 'x', by: 'ops' });
+    expect(started).toMatchObject({ refused: 'nothing-can-move' });
+  });
+
   test('may accept by name that a failover could lose a step', async () => {
     await rig.redis.config('SET', 'appendfsync', 'everysec');
     await rig.ledger.join({ leaseMs });

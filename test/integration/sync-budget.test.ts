@@ -5,6 +5,7 @@ import { connectRedis } from '../../src/ledger/connection.ts';
 import { RedisBudget, syncRate } from '../../src/sync/budget.ts';
 import { CopyLock } from '../../src/sync/copy-lock.ts';
 import { budgetKey, copyLockKey } from '../../src/sync/keys.ts';
+import { BatchingUserCalls } from '../../src/sync/user-calls.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { connectorFor } from '../support/rest-store.ts';
 import { appointment, startSyncRig, type SyncRig } from '../support/sync.ts';
@@ -55,6 +56,78 @@ describe('the rate budget', () => {
     expect((failure as StoreFailure).kind).toBe('rate-limited');
     expect((failure as StoreFailure).retryAfterMs).toBeGreaterThan(50_000);
   });
+});
+
+describe('users', () => {
+  const limit = { requests: 10, perMs: 3_600_000, reserveForUsers: 0.5 };
+  const taken = async (budget: RedisBudget): Promise<number> => {
+    for (let calls = 0; ; calls += 1) {
+      const late = new AbortController();
+      const take = budget.take(late.signal).then(() => true);
+      // Whoever must wait here would wait for minutes.
+      const timer = setTimeout(() => late.abort(new Error('it waits')), 500);
+      const went = await take.catch(() => false);
+      clearTimeout(timer);
+      if (!went) return calls;
+    }
+  };
+
+  test('get what they use beyond their reserve out of the share of the sync, down to nothing', async () => {
+    const every = { ...limit, requests: 1_000 };
+    const { burst } = syncRate(every);
+    expect(burst).toBe(100);
+    const budget = new RedisBudget(redis, 'legacy', every);
+    await budget.noteUsers(500);
+    expect(await taken(budget)).toBe(burst);
+    await redis.flushall();
+    await budget.noteUsers(640);
+    // As much again as they are beyond their reserve is left to them in advance, and a twentieth to nobody.
+    expect(await taken(budget)).toBe(100);
+    await redis.flushall();
+    await budget.noteUsers(700);
+    expect(await taken(budget)).toBe(50);
+    await redis.flushall();
+    await budget.noteUsers(5_000);
+    expect(await taken(budget)).toBe(0);
+  });
+
+  test('that are told to wait make the sync wait', async () => {
+    const budgets = new Map([['legacy', new RedisBudget(redis, 'legacy', limit)]] as const);
+    const calls = new BatchingUserCalls({ budgets, onFailure: () => undefined });
+    calls.limited('legacy', '60');
+    calls.limited('app', '60');
+    calls.sent('legacy');
+    await calls.close();
+    const failure = await budgets
+      .get('legacy')
+      ?.take(never)
+      .catch((error: unknown) => error);
+    expect((failure as StoreFailure).retryAfterMs).toBeGreaterThan(50_000);
+    await new RedisBudget(redis, 'app', limit).take(never);
+  });
+});
+
+test('a 429 halves the rate once for all answers that were under way, and it rises again', async () => {
+  const limit = { requests: 1_000, perMs: 1_000, reserveForUsers: 0 };
+  const budget = new RedisBudget(redis, 'legacy', limit);
+  await Promise.all([budget.pause(1), budget.pause(1), budget.pause(1)]);
+  const factor = async () => Number(await redis.hget(budgetKey('legacy'), 'factor'));
+  expect(await factor()).toBe(0.5);
+  // As after so long: 429s that are further apart than a second halve again, less what it has risen since.
+  const back = async (ms: number): Promise<void> => {
+    for (const field of ['slowed', 'factorAt']) await redis.hincrby(budgetKey('legacy'), field, -ms);
+  };
+  await back(1_500);
+  await budget.pause(1);
+  expect(await factor()).toBe((0.5 + 1 / 16) / 2);
+  for (let storm = 0; storm < 20; storm += 1) {
+    await back(1_000);
+    await budget.pause(0);
+  }
+  expect(await factor()).toBeGreaterThan(0);
+  await back(20_000);
+  await budget.pause(0);
+  expect(await factor()).toBe(0.5);
 });
 
 describe('what a handoff reads under its fence', () => {

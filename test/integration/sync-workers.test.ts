@@ -300,7 +300,9 @@ describe('a ring', () => {
     rig.app.intercept = () => ({ status: 503 });
     rig.sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: '1' });
     await rig.sync.startWorkers();
-    await until('the outage was noticed', () => rig.events.some(({ event }) => event === 'sync.outage'));
+    await until('the outage was noticed', () =>
+      rig.events.some(({ event }) => event === 'sync.store-failing'),
+    );
     rig.app.intercept = undefined;
     await copied('1');
     expect(await rig.sync.deadLetters.total()).toBe(0);

@@ -20,6 +20,8 @@ import { DirectoryMoves } from '../../src/handoff/directory.ts';
 import { MemberWatch } from '../../src/handoff/members.ts';
 import { RedisDirectory } from '../../src/ledger/directory.ts';
 import { RedisLedger } from '../../src/ledger/ledger.ts';
+import { DeadLetters } from '../../src/sync/dead-letters.ts';
+import { HaltBook } from '../../src/sync/halts.ts';
 import type { StoreTrouble } from '../../src/stores/reach.ts';
 import type { PollFailure } from '../../src/sync/progress.ts';
 import { type DifferenceExample, shownValue } from '../../src/core/verification.ts';
@@ -100,6 +102,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     cohorts: { pilot: { partitions: ['u1', 'u2'] }, large: { where: { seats: { gt: 100 } } } },
   });
   const logged: string[] = [];
+  const letters = new DeadLetters(redis);
   const copies: CopyDesk = {
     bringUp: () => Promise.reject(new Error('not part of this test')),
     catchUp: () => Promise.reject(new Error('not part of this test')),
@@ -107,6 +110,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     lagMs: async () => 120,
     deadLetters: async (partition) => (partition === 'u2' ? 3 : 0),
     deleteBrakes: async () => new Map(),
+    halted: async () => [],
   };
   const strays = new StrayBook(redis, new Snapshots(redis));
   const verifications = new Verifications({
@@ -165,6 +169,12 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
       deliveries: [{ store: 'legacy', outcome: 'double', deliveries: 3 }],
     }),
     ...{ verifications, strays },
+    halts: new HaltBook(redis),
+    letters: {
+      list: () => letters.list(),
+      retry: (letter) => letters.find(letter),
+      discard: (letter) => letters.discard(letter),
+    },
   });
   const { host, port } = await admin.listen();
   const url = `http://${host}:${port}`;

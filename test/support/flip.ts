@@ -1,6 +1,6 @@
 /** Coordinators on a real ledger with real members, in one process; what stores, copies and guards answer is the test's. */
 import { createServer, connect, type Server, type Socket } from 'node:net';
-import type { FlipStatus, NamedCohort, Plan } from '../../src/core/flip.ts';
+import type { Blocker, FlipStatus, NamedCohort, Plan } from '../../src/core/flip.ts';
 import {
   type CopyDesk,
   type GuardCalls,
@@ -56,6 +56,8 @@ export class FlipRig {
   readonly #cutters: Cutter[] = [];
   /** Partitions whose copy cannot be completed. */
   hopeless = new Set<string>();
+  /** Why nothing is copied now. */
+  halts: Blocker[] = [];
   /** How long comparing both sides takes, as the sync says. */
   passMs = 1;
   /** Partitions whose deletes are held back, with a sentence. */
@@ -199,6 +201,7 @@ export class FlipRig {
     lagMs: async () => 0,
     deadLetters: async () => 0,
     deleteBrakes: async () => this.brakes,
+    halted: async () => this.halts,
   };
 
   #reader(store: 'legacy' | 'app'): StoreReader {

@@ -22,7 +22,8 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   admin: operators,
   processes: parts,
   // Parts are put together in compose; only what starts a process uses it.
-  'compose.ts': [...operators, 'admin', 'processes', 'proxy-role.ts', 'observe-role.ts'],
+  'base.ts': [...operators, 'admin'],
+  'compose.ts': [...operators, 'admin', 'processes', 'base.ts', 'proxy-role.ts', 'observe-role.ts'],
   'proxy-role.ts': operators,
   'observe-role.ts': operators,
   'proxy-process.ts': ['compose.ts', 'log.ts', 'processes'],

@@ -1,10 +1,12 @@
-/** `sync …`: how late the copies are, what could not be copied, and which deletes are held back. */
+/** `sync …`: how late the copies are, pausing them, what could not be copied, and which deletes are held back. */
 import {
   type BackfillAnswer,
   brakeAnswer,
   brakesAnswer,
   deadLetterAnswer,
   deadLettersAnswer,
+  type PausesAnswer,
+  pausesAnswer,
   type SyncAnswer,
   syncAnswer,
 } from '../../admin/answers.ts';
@@ -30,10 +32,16 @@ const status: Command = {
     if (!listed.ok) return listed.refusal;
     const { deadLetters } = listed.value;
     const { output } = context;
-    const { backfills, lagMs, unreachable, pollFailure, webhooks } = sync.value;
-    output.event('sync', { lagMs, unreachable, pollFailure, deadLetters, backfills, webhooks });
+    const { backfills, failing, lagMs, pauses, unreachable, pollFailure, webhooks } = sync.value;
+    const troubles = { unreachable, pollFailure, failing };
+    output.event('sync', { lagMs, pauses, ...troubles, deadLetters, backfills, webhooks });
     output.table([
       ['copies', lagMs === null ? 'no complete poll yet' : `${Math.round(lagMs)} ms behind`],
+      ...pauseRows(pauses),
+      ...failing.map(({ store, detail, sinceMs, nextTryMs }) => [
+        `FAILING: ${store}`,
+        plain(`since ${isoOf(sinceMs)}, tried again at ${isoOf(nextTryMs)}: ${detail}`),
+      ]),
       ...troubleRows(sync.value),
       ...backfills.map((backfill) => [`first copy of ${plain(backfill.kind)}`, sentenceOf(backfill)]),
       ['dead letters', String(sync.value.deadLetters)],
@@ -79,18 +87,25 @@ const retry: Command = {
   name: 'sync retry',
   summary: 'Look again at records that could not be copied',
   positionals: ['[LETTER]'],
-  options: { all: { type: 'boolean', summary: 'All dead letters.' } },
+  options: {
+    all: { type: 'boolean', summary: 'All dead letters.' },
+    partition: { type: 'string', value: 'NAME', summary: 'All dead letters of this partition.' },
+  },
   changes: true,
   async run(context, given) {
     const [named] = given.positionals;
-    if ((named === undefined) !== given.flag('all')) {
-      return refusal('usage', 'Name one dead letter (onewriter sync status lists them), or --all.');
+    const partition = given.text('partition');
+    if ([named !== undefined, given.flag('all'), partition !== undefined].filter(Boolean).length !== 1) {
+      const detail =
+        'Name one dead letter (onewriter sync status lists them), or --partition NAME, or --all.';
+      return refusal('usage', detail);
     }
     const admin = context.admin();
     if (!admin.ok) return admin.refusal;
     let letters = named === undefined ? [] : [named];
     if (named === undefined) {
-      const listed = await admin.value.get('/dead-letters', deadLettersAnswer);
+      const query = partition === undefined ? '' : `?partition=${encodeURIComponent(partition)}`;
+      const listed = await admin.value.get(`/dead-letters${query}`, deadLettersAnswer);
       if (!listed.ok) return listed.refusal;
       letters = listed.value.deadLetters.map(({ letter }) => letter);
     }
@@ -160,4 +175,92 @@ const release: Command = {
   },
 };
 
-export const syncCommands: readonly Command[] = [status, retry, brakes, release];
+function isoOf(ms: number): string {
+  return new Date(ms).toISOString();
+}
+
+function pauseRows(pauses: PausesAnswer['pauses']): string[][] {
+  return pauses.map(({ to, by, reason, sinceMs }) => [
+    to === null ? 'PAUSED' : `PAUSED to ${to}`,
+    plain(`by ${by} since ${isoOf(sinceMs)}: ${reason}`),
+  ]);
+}
+
+const summaries = {
+  pause: 'Stop the copying, at all or to one store',
+  resume: 'Go on with copying that was paused; without a store, lifts every pause',
+} as const;
+
+const steering: readonly Command[] = (['pause', 'resume'] as const).map((action) => ({
+  name: `sync ${action}`,
+  summary: summaries[action],
+  positionals: ['[STORE]'],
+  options: {},
+  changes: true,
+  async run(context, given) {
+    const [to] = given.positionals;
+    if (to !== undefined && to !== 'legacy' && to !== 'app') {
+      return refusal('usage', `There is no store "${to}"; it is legacy or app, or left out for both.`);
+    }
+    const admin = context.admin();
+    if (!admin.ok) return admin.refusal;
+    const order = { reason: context.reason, ...(to === undefined ? {} : { to }) };
+    const done = await admin.value.post(`/sync/${action}`, order, pausesAnswer);
+    if (!done.ok) return done.refusal;
+    const { pauses } = done.value;
+    context.output.event('sync', { pauses });
+    if (pauses.length === 0)
+      context.output.line('Copies are made again; what has changed meanwhile is found.');
+    else context.output.table(pauseRows(pauses));
+    return exitCodes.done;
+  },
+}));
+
+const show: Command = {
+  name: 'sync show',
+  summary: 'Show one record that could not be copied',
+  positionals: ['<LETTER>'],
+  options: {},
+  changes: false,
+  async run(context, given) {
+    const admin = context.admin();
+    if (!admin.ok) return admin.refusal;
+    const listed = await admin.value.get('/dead-letters', deadLettersAnswer);
+    if (!listed.ok) return listed.refusal;
+    const [named = ''] = given.positionals;
+    const found = listed.value.deadLetters.find(({ letter }) => letter === named);
+    if (found === undefined)
+      return refusal('no-such-dead-letter', `There is no dead letter ${plain(named)}.`);
+    context.output.event('letter', found);
+    context.output.table([
+      ['record', plain(`${found.kind} ${found.id}`)],
+      ['partition', plain(found.partition)],
+      ['reason', plain(found.reason)],
+      ['given up', `${found.times} times, last at ${isoOf(found.atMs)}`],
+      ['first at', isoOf(found.firstMs ?? found.atMs)],
+    ]);
+    return exitCodes.done;
+  },
+};
+
+const discard: Command = {
+  name: 'sync discard',
+  summary: 'Forget that a record could not be copied, without copying it',
+  positionals: ['<LETTER>'],
+  options: {},
+  changes: true,
+  async run(context, given) {
+    const admin = context.admin();
+    if (!admin.ok) return admin.refusal;
+    const [named = ''] = given.positionals;
+    const path = `/dead-letters/${encodeURIComponent(named)}/discard`;
+    const done = await admin.value.post(path, { reason: context.reason }, deadLetterAnswer);
+    if (!done.ok) return done.refusal;
+    const { kind, id, partition } = done.value;
+    context.output.event('letter', done.value);
+    context.output.line(plain(`${kind} ${id} of ${partition} is forgotten; its copy was not changed.`));
+    return exitCodes.done;
+  },
+};
+
+export const syncCommands: readonly Command[] = [status, ...steering, retry, show, discard, brakes, release];

@@ -67,7 +67,8 @@ export function failureOf(
     );
   }
   if (status === 429) {
-    const retryAfterMs = retryAfterOf(answer.headers['retry-after'], nowMs) ?? 1_000;
+    const { headers } = answer;
+    const retryAfterMs = retryAfterOf(headers['retry-after'], nowMs) ?? resetOf(headers) ?? 1_000;
     return new StoreFailure('rate-limited', `${where}: its rate limit is used up for ${retryAfterMs} ms`, {
       retryAfterMs,
     });
@@ -96,6 +97,13 @@ function problemIn(text: string): z.output<typeof problemSchema> | undefined {
 }
 
 const longestWaitMs = 3_600_000;
+
+/** When the limit is renewed, ms: `RateLimit-Reset: 30`, or `RateLimit: "default";r=0;t=30` (drafts of the IETF, HTTPAPI). */
+function resetOf(headers: RawAnswer['headers']): number | undefined {
+  const [reset, limit] = [headers['ratelimit-reset'], headers['ratelimit']].map(String);
+  const seconds = /^\d{1,9}$/.exec(reset ?? '')?.[0] ?? /;\s*t=(\d{1,9})\b/.exec(limit ?? '')?.[1];
+  return seconds === undefined ? undefined : Math.min(longestWaitMs, Number(seconds) * 1_000);
+}
 
 /** Retry-After in ms (RFC 9110, 10.2.3: seconds or an HTTP date); undefined when absent or not understood. */
 export function retryAfterOf(header: string | string[] | undefined, nowMs: number): number | undefined {

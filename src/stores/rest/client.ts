@@ -73,11 +73,19 @@ export class RestClient {
     // A copy is paid for before the ledger is asked whether it may go, so that nothing waits in between.
     if (call.access !== 'copy' && call.prepaid !== true) await this.#settings.budget.take(signal);
     signal.throwIfAborted();
-    const answer = await this.#exchange(call, signal);
-    const failure = failureOf(this.store, call, answer, this.#nowMs());
-    if (failure === undefined) return this.#parsed(call, answer);
-    if (failure.kind === 'rate-limited') await this.#settings.budget.pause(failure.retryAfterMs ?? 1_000);
-    throw failure;
+    try {
+      const answer = await this.#exchange(call, signal);
+      const failure = failureOf(this.store, call, answer, this.#nowMs());
+      if (failure === undefined) return this.#parsed(call, answer);
+      const { kind, retryAfterMs } = failure;
+      // Also a 503 that says when to come again (RFC 9110, 10.2.3).
+      if (kind === 'rate-limited' || retryAfterMs !== undefined) {
+        await this.#settings.budget.pause(retryAfterMs ?? 1_000);
+      }
+      throw failure;
+    } catch (error) {
+      throw error instanceof StoreFailure ? error.of(this.store) : error;
+    }
   }
 
   close(): Promise<void> {

@@ -1,0 +1,45 @@
+/** Dead letters: what they say, and what an operator can do about them. */
+import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
+import { startRedis, type TestRedis } from '../support/redis.ts';
+import { appointment, startSyncRig, type SyncRig } from '../support/sync.ts';
+import { until } from '../support/until.ts';
+
+let server: TestRedis;
+let rig: SyncRig;
+
+beforeAll(async () => {
+  server = await startRedis();
+});
+afterEach(() => rig.stop());
+afterAll(() => server.stop());
+
+test('a letter says when first and last and how often, and can be retried and discarded', async () => {
+  const records = [appointment('1', 'ann'), appointment('2', 'bob')];
+  rig = await startSyncRig(server, { legacy: { records }, sync: { pollMs: 3_600_000, attempts: 1 } });
+  rig.app.intercept = ({ method }) => (method === 'GET' ? undefined : { status: 422 });
+  await rig.sync.startWorkers();
+  const { deadLetters } = rig.sync;
+  await until('two letters', async () => (await deadLetters.total()) === 2);
+  const [first] = (await deadLetters.list()).filter(({ partition }) => partition === 'ann');
+  const letter = first?.letter ?? '';
+  expect(first).toMatchObject({ id: '1', times: 1, firstMs: first?.atMs });
+  expect(await deadLetters.retry(letter)).toMatchObject({ id: '1' });
+  const again = await until('it failed again', async () =>
+    (await deadLetters.list()).find((one) => one.letter === letter && one.times === 2),
+  );
+  expect(again.firstMs).toBe(first?.firstMs);
+  expect(again.atMs).toBeGreaterThan(first?.atMs ?? 0);
+
+  expect(await deadLetters.discard(letter)).toMatchObject({ id: '1', times: 2 });
+  expect(await deadLetters.discard(letter)).toBeUndefined();
+  expect(await rig.sync.desk.deadLetters('ann')).toBe(0);
+  expect(await rig.sync.desk.deadLetters('bob')).toBe(1);
+  expect(rig.app.records.size).toBe(0);
+
+  // Copied after all: then it is a new story, should it fail once more.
+  rig.app.intercept = undefined;
+  const [other] = await deadLetters.list();
+  await deadLetters.retry(other?.letter ?? '');
+  await until('it is copied', () => rig.app.records.has('2'));
+  await until('the letter is gone', async () => (await deadLetters.total()) === 0);
+});
