@@ -5,9 +5,10 @@
 export interface CallBudget {
   /**
    * Resolves when one call may be made. Throws StoreFailure `rate-limited` at once while the platform has
-   * asked everybody to wait, and the signal's reason when it ends first.
+   * asked everybody to wait, and the signal's reason when it ends first. `at-once` is for the rare single call that
+   * somebody waits for, such as whether the store answers at all: it is counted, but not against the sync's share.
    */
-  take(signal: AbortSignal): Promise<void>;
+  take(signal: AbortSignal, haste?: 'at-once'): Promise<void>;
   /**
    * Waits for `calls` calls at once, ahead of their time. A fence must not wait for a rate (gh-ost #314), so
    * what will be read under it is paid for before it begins.

@@ -41,6 +41,7 @@ const recoveryStep = 1 / 16;
 const recoveryMsMin = 1_000;
 /** What users took at most is forgotten little by little, over ten periods: who pauses for a moment comes back. */
 const peakMsMax = 60_000;
+const unbounded = 1e12;
 
 // Common to all. KEYS: 1 the cell. ARGV: 1 length of a slice, ms, 2 slices in a period, 3 ms in which the rate rises a step.
 // The cell has two rings of slices, each "number calls": of the sync and of users.
@@ -76,7 +77,7 @@ local factor = math.min(1, tonumber(cell[3] or '1') + risen * ${recoveryStep})
 `;
 
 // ARGV: 4 interval in ms, 5 burst, 6 calls that the store allows everybody in a period, 7 of these, reserved for users.
-// Users who are beyond their reserve are likely to want still more: as much again is left to them. A twentieth of the whole is left to nobody: the platform may count otherwise.
+// Users who are beyond their reserve are likely to want still more: a quarter as much again is left to them. A twentieth of the whole is left to nobody: the platform may count otherwise.
 // Returns {0, 0}: go; {1, ms}: wait for the rate; {2, ms}: the platform asked everybody to wait.
 const takeScript = `${common}
 if paused > now then return {2, math.ceil(paused - now)} end
@@ -86,7 +87,7 @@ local next = math.max(tonumber(cell[1] or '0'), now)
 local early = next - interval * (burst - 1)
 if early > now then return {1, math.ceil(early - now)} end
 local users = math.max(used('users'), peak())
-users = users + math.max(0, users - tonumber(ARGV[7]))
+users = users + math.max(0, users - tonumber(ARGV[7])) / 4
 local limit = tonumber(ARGV[6])
 if users + used('sync') + 1 > limit - math.floor(limit / 20) then return {1, math.ceil((slice + 1) * sliceMs - now)} end
 redis.call('HSET', KEYS[1], 'next', string.format('%.3f', next + interval))
@@ -129,17 +130,13 @@ export class RedisBudget implements CallBudget {
     this.#window = [sliceMs, Math.ceil(limit.perMs / sliceMs), Math.max(recoveryMsMin, limit.perMs)];
   }
 
-  async take(signal: AbortSignal): Promise<void> {
+  async take(signal: AbortSignal, haste?: 'at-once'): Promise<void> {
     const { intervalMs, burst } = this.#rate;
+    const [atOnce, calls] = haste === 'at-once' ? [unbounded, unbounded] : [burst, this.#requests];
     for (;;) {
       signal.throwIfAborted();
-      const [verdict = 0, waitMs = 0] = await this.#eval(
-        takeScript,
-        intervalMs,
-        burst,
-        this.#requests,
-        this.#reserved,
-      );
+      const verdicts = await this.#eval(takeScript, intervalMs, atOnce, calls, this.#reserved);
+      const [verdict = 0, waitMs = 0] = verdicts;
       if (verdict === 0) return;
       if (verdict === 2) {
         throw new StoreFailure('rate-limited', `${this.#store} asked everybody to wait ${waitMs} ms`, {

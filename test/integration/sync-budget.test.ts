@@ -80,15 +80,25 @@ describe('users', () => {
     await budget.noteUsers(500);
     expect(await taken(budget)).toBe(burst);
     await redis.flushall();
-    await budget.noteUsers(640);
-    // As much again as they are beyond their reserve is left to them in advance, and a twentieth to nobody.
-    expect(await taken(budget)).toBe(100);
+    await budget.noteUsers(800);
+    // A quarter of what they are beyond their reserve is left to them in advance, and a twentieth of all to nobody.
+    expect(await taken(budget)).toBe(75);
     await redis.flushall();
-    await budget.noteUsers(700);
-    expect(await taken(budget)).toBe(50);
+    await budget.noteUsers(840);
+    expect(await taken(budget)).toBe(25);
     await redis.flushall();
     await budget.noteUsers(5_000);
     expect(await taken(budget)).toBe(0);
+  });
+
+  test('who leave nothing to the sync do not keep anybody from asking whether the store answers', async () => {
+    const budget = new RedisBudget(redis, 'legacy', limit);
+    await budget.noteUsers(50);
+    await budget.take(never, 'at-once');
+    expect(await taken(budget)).toBe(0);
+    await budget.pause(60_000);
+    const refused = await budget.take(never, 'at-once').catch((error: unknown) => error);
+    expect((refused as StoreFailure).kind).toBe('rate-limited');
   });
 
   test('that are told to wait make the sync wait', async () => {

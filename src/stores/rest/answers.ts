@@ -14,6 +14,8 @@ export interface RestCall {
   readonly stamp: CopyStamp;
   /** The budget was charged before (CallBudget.prepay). */
   readonly prepaid?: boolean;
+  /** Does not wait for the sync's share of a rate limit. */
+  readonly haste?: 'at-once';
 }
 
 export interface RestAnswer {

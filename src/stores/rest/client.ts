@@ -71,7 +71,7 @@ export class RestClient {
    */
   async call(call: RestCall, signal: AbortSignal): Promise<RestAnswer> {
     // A copy is paid for before the ledger is asked whether it may go, so that nothing waits in between.
-    if (call.access !== 'copy' && call.prepaid !== true) await this.#settings.budget.take(signal);
+    if (call.access !== 'copy' && call.prepaid !== true) await this.#settings.budget.take(signal, call.haste);
     signal.throwIfAborted();
     try {
       const answer = await this.#exchange(call, signal);

@@ -127,7 +127,8 @@ export class RestReader implements StoreReader {
     const listed = this.#pathFor(config, values);
     // A list that wants a partition is asked for one that nobody has; 404 is a fine answer to that.
     const path = listed ?? this.#pathFor(config, { ...values, partition: 'onewriter-probe' });
-    const answer = await this.#client.call(readCall(path ?? config.list.path, ''), signal);
+    const call = { ...readCall(path ?? config.list.path, ''), haste: 'at-once' } as const;
+    const answer = await this.#client.call(call, signal);
     if (listed !== undefined) itemsOf(kind, config, answer);
   }
 
