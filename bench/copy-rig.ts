@@ -18,8 +18,9 @@ export interface CopyRig {
   /** For a worker, or anything else that reads the configuration. */
   readonly configFile: string;
   readonly stores: readonly ChildProcess[];
-  /** Ends when the worker says that it runs. */
   startWorker(): Promise<ChildProcess>;
+  /** The last that workers and stores wrote to their standard errors. */
+  complaints(): string;
   stop(): Promise<void>;
 }
 
@@ -37,12 +38,19 @@ const kind = {
   partition: 'owner',
 };
 
+const complaintsKept = 4_000;
+
 export async function startCopyRig(settings: RigSettings): Promise<CopyRig> {
   const { directory, redisUrl, records, partitions, bulkMax, guard = false } = settings;
   const children: ChildProcess[] = [];
+  let complaints = '';
   const start = async (script: string, args: readonly string[], ready: RegExp) => {
     const child = spawn(process.execPath, [resolve(import.meta.dirname, script), ...args], {
-      stdio: ['ignore', 'pipe', process.env['BENCH_LOG'] === undefined ? 'ignore' : 'inherit', 'ipc'],
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    });
+    child.stderr.on('data', (chunk: Buffer) => {
+      if (process.env['BENCH_LOG'] !== undefined) process.stderr.write(chunk);
+      complaints = (complaints + chunk.toString()).slice(-complaintsKept);
     });
     children.push(child);
     return { child, said: await waitFor(child, ready) };
@@ -70,6 +78,7 @@ export async function startCopyRig(settings: RigSettings): Promise<CopyRig> {
     ...{ legacy: legacy.said, app: app.said, configFile, stores: [legacy.child, app.child] },
     startWorker: async () =>
       (await start('../src/cli/main.ts', ['worker', '--config', configFile], /()/)).child,
+    complaints: () => complaints,
     stop: async () => {
       for (const child of children) child.kill('SIGKILL');
       await Promise.all(children.map(ended));

@@ -43,7 +43,13 @@ test('ten times SIGKILL on the way, and a source that changes: the copy is compl
   for (let kill = 0; kill < kills; kill += 1) {
     const worker = await rig.startWorker();
     const from = await done();
-    await until('it goes on', async () => (await done()) > Math.max(from, kill * 4_000), 120_000);
+    const goesOn = async (): Promise<boolean> => {
+      if (worker.exitCode !== null) throw new Error(`a worker ended by itself: ${rig.complaints()}`);
+      return (await done()) > Math.max(from, kill * 4_000);
+    };
+    await until('it goes on', goesOn, 120_000).catch((error: unknown) => {
+      throw new Error(`${String(error)}; the workers said: ${rig.complaints()}`, { cause: error });
+    });
     worker.kill('SIGKILL');
     await ended(worker);
     places.push(await done());
