@@ -48,7 +48,7 @@ export async function startCopyRig(settings: RigSettings): Promise<CopyRig> {
     const child = spawn(process.execPath, [resolve(import.meta.dirname, script), ...args], {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });
-    child.stderr.on('data', (chunk: Buffer) => {
+    child.stderr?.on('data', (chunk: Buffer) => {
       if (process.env['BENCH_LOG'] !== undefined) process.stderr.write(chunk);
       complaints = (complaints + chunk.toString()).slice(-complaintsKept);
     });
