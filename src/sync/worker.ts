@@ -50,7 +50,7 @@ export interface WorkerParts {
   readonly attempts: number;
 }
 
-const recordConcurrency = 8;
+const recordConcurrency = 32;
 /** First copies that one process works on at a time: at most one for each kind is under way. */
 const scanConcurrency = 4;
 const longWaitMs = 1_000;
