@@ -51,6 +51,8 @@ export interface WorkerParts {
 }
 
 const recordConcurrency = 32;
+/** While a store that failed is on trial. */
+const trialConcurrency = 2;
 /** First copies that one process works on at a time: at most one for each kind is under way. */
 const scanConcurrency = 4;
 const longWaitMs = 1_000;
@@ -141,6 +143,9 @@ export class SyncWorkers {
     this.#breaker.tryAgain(halts, this.#stopping.signal).catch((error: unknown) => {
       this.#parts.log('warn', 'sync.not-tried-again', { detail: sentenceOf(error) });
     });
+    const [records] = this.#resting;
+    const onTrial = halts.failing.some(({ phase }) => phase === 'trial');
+    if (records) records.concurrency = onTrial ? trialConcurrency : recordConcurrency;
     for (const worker of this.#resting) {
       if (rest && !worker.isPaused()) void worker.pause(true);
       else if (!rest && worker.isPaused()) void worker.resume();
