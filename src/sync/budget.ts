@@ -77,7 +77,7 @@ local factor = math.min(1, tonumber(cell[3] or '1') + risen * ${recoveryStep})
 `;
 
 // ARGV: 4 interval in ms, 5 burst, 6 calls that the store allows everybody in a period, 7 of these, reserved for users.
-// Users who are beyond their reserve are likely to want still more: a quarter as much again is left to them. A twentieth of the whole is left to nobody: the platform may count otherwise.
+// Users who are beyond their reserve are likely to want still more: as much again is left to them. A twentieth of the whole is left to nobody: the platform may count otherwise.
 // Returns {0, 0}: go; {1, ms}: wait for the rate; {2, ms}: the platform asked everybody to wait.
 const takeScript = `${common}
 if paused > now then return {2, math.ceil(paused - now)} end
@@ -87,7 +87,7 @@ local next = math.max(tonumber(cell[1] or '0'), now)
 local early = next - interval * (burst - 1)
 if early > now then return {1, math.ceil(early - now)} end
 local users = math.max(used('users'), peak())
-users = users + math.max(0, users - tonumber(ARGV[7])) / 4
+users = users + math.max(0, users - tonumber(ARGV[7]))
 local limit = tonumber(ARGV[6])
 if users + used('sync') + 1 > limit - math.floor(limit / 20) then return {1, math.ceil((slice + 1) * sliceMs - now)} end
 redis.call('HSET', KEYS[1], 'next', string.format('%.3f', next + interval))

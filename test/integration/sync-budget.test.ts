@@ -80,12 +80,12 @@ describe('users', () => {
     await budget.noteUsers(500);
     expect(await taken(budget)).toBe(burst);
     await redis.flushall();
-    await budget.noteUsers(800);
-    // A quarter of what they are beyond their reserve is left to them in advance, and a twentieth of all to nobody.
-    expect(await taken(budget)).toBe(75);
+    await budget.noteUsers(640);
+    // As much again as they are beyond their reserve is left to them in advance, and a twentieth to nobody.
+    expect(await taken(budget)).toBe(100);
     await redis.flushall();
-    await budget.noteUsers(840);
-    expect(await taken(budget)).toBe(25);
+    await budget.noteUsers(700);
+    expect(await taken(budget)).toBe(50);
     await redis.flushall();
     await budget.noteUsers(5_000);
     expect(await taken(budget)).toBe(0);
