@@ -31,6 +31,10 @@ export function readDestination(
   if (values.length === 0) return undefined;
   const [value = ''] = values;
   if (values.length > 1) return { refused: 'there is more than one' };
+  // Some stores read such bytes as UTF-8, others as Latin-1: two names of one place (RFC 3986, 2: a URI is ASCII).
+  if (/[^\u0000-\u007e]/.test(value)) {
+    return { refused: 'it holds bytes that are not ASCII; percent-encode them' };
+  }
   const [whole, scheme = '', authority = '', rest = ''] = /^(https?):\/\/([^/?#]*)(.*)$/is.exec(value) ?? [];
   if (whole !== undefined) {
     const host = plainAuthority(scheme, authority);

@@ -271,6 +271,24 @@ describe('a MOVE or COPY', () => {
     expect(to('', { headers: [] })).toEqual(['u1']);
   });
 
+  test('to bytes that are no ASCII is refused, and says so', () => {
+    for (const name of ['é.ics', '\u0080', 'u\u00ff'].map((text) => Buffer.from(text).toString('latin1'))) {
+      for (const destination of [
+        `/calendars/u2/${name}`,
+        `/calendars/${name}/a`,
+        `http://h.example/notes/${name}`,
+      ]) {
+        const place = placeOf(calendars, {
+          ...{ method: 'MOVE', url: '/calendars/u1/a.ics', headers: ['Destination', destination] },
+        });
+        expect(place).toMatchObject({
+          failure: { code: 'bad-target', detail: expect.stringContaining('not ASCII; percent-encode them') },
+        });
+      }
+    }
+    expect(to('/calendars/z%C3%B6/a.ics')).toEqual(['u1', 'zö']);
+  });
+
   test('between pinned paths goes to their store, if it is one', () => {
     const inbox = { url: '/inbox/a' };
     expect(to('/outbox/a', inbox)).toBe('store');
