@@ -1,13 +1,14 @@
 /**
  * A credential in a field of a JSON body. A field that is there twice is refused: which of the two counts,
- * readers of JSON decide differently (RFC 8259, 4), and the store must not see another user than the proxy.
+ * readers of JSON decide differently (RFC 8259, 4), and the store must not see another user than the proxy. So is one
+ * in other letter case, which only some readers find (encoding/json of Go, Newtonsoft.Json, options of Jackson).
  * For the same reason a body that says it is JSON, and that only a more tolerant reader could read, is refused, and so
  * is JSON under another type that holds one.
  */
 import type { IncomingMessage } from 'node:http';
 import { type BodySource, type Found, isOpaque } from './credential.ts';
 import { valuesOf } from './field.ts';
-import { jsonTextOf, membersNamed, opensJson } from './json-text.ts';
+import { fieldNamed, jsonTextOf, opensJson } from './json-text.ts';
 import { bodyKindOf } from './upload.ts';
 import type { Failure } from '../core/failure.ts';
 
@@ -65,10 +66,10 @@ export function credentialIn(bytes: Buffer, path: readonly string[]): Found {
   let value = jsonTextOf(bytes);
   if (value === undefined) return { wrong: 'the body is not JSON in UTF-8' };
   for (const name of path) {
-    const values = membersNamed(value, name);
-    if (values.length > 1) return { wrong: 'the field is there more than once' };
-    [value] = values;
-    if (value === undefined) return undefined;
+    const found = fieldNamed(value, name);
+    if (found === undefined) return undefined;
+    if ('wrong' in found) return found;
+    ({ value } = found);
   }
   const credential: unknown = JSON.parse(value);
   if (credential === null) return undefined;

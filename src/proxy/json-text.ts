@@ -49,9 +49,14 @@ function fold(name: string): string {
   return name.toUpperCase().toLowerCase();
 }
 
-/** Texts of the members of exactly that name; none where the text is no object. */
-export function membersNamed(text: string, name: string): string[] {
-  return membersWhere(text, (key) => key === name).map(({ value }) => value);
+/** The one member that every reader finds under the name. Undefined: none finds any, also where the text is no object. */
+export function fieldNamed(text: string, name: string): Member | { readonly wrong: string } | undefined {
+  const folded = fold(name);
+  const [found, ...others] = membersWhere(text, (key) => fold(key) === folded);
+  if (others.length > 0) return { wrong: 'the field is there more than once' };
+  return found === undefined || found.key === name
+    ? found
+    : { wrong: 'the field is there in other letter case' };
 }
 
 export interface Member {

@@ -229,6 +229,28 @@ describe('a field of a body', () => {
     expect(isWrong(field('{"t":"a","u":{"t":"b"},"v":"\\"t\\":\\"c\\""}', 't'))).toBe(false);
   });
 
+  test('in other letter case is refused, alone and beside the right one, at any depth', () => {
+    const why = (body: string, ...path: string[]): unknown => {
+      const found = field(body, ...path);
+      return found !== undefined && 'wrong' in found ? found.wrong : found;
+    };
+    for (const other of ['Session', 'SESSION', '\u017fession', '\\u0053ession']) {
+      expect(why(`{"${other}":"evil"}`, 'session')).toBe('the field is there in other letter case');
+      expect(why(`{"${other}":null}`, 'session')).toBe('the field is there in other letter case');
+      for (const both of [`"session":"a","${other}":"evil"`, `"${other}":"evil","session":"a"`]) {
+        expect(why(`{${both}}`, 'session')).toBe('the field is there more than once');
+        expect(why(`{"user":{${both}}}`, 'user', 'session')).toBe('the field is there more than once');
+      }
+      expect(why(`{"a":{"session":"a"},"A":{"session":"evil"}}`, 'a', 'session')).toBe(
+        'the field is there more than once',
+      );
+    }
+    expect(why('{"to\u212aen":"evil"}', 'token')).toBe('the field is there in other letter case');
+    expect(field('{"session":"a","x":{"Session":"b"},"session_":"c"}', 'session')).toEqual({
+      ...{ text: 'a', asSent: 'a' },
+    });
+  });
+
   test('that is no session is refused', () => {
     for (const value of ['7', 'true', '{}', '[]', '""', '"a b"', '"a\\n"', '"\\u00e9"']) {
       expect(isWrong(field(`{"t":${value}}`, 't'))).toBe(true);
