@@ -32,8 +32,7 @@ const pairsReadByAll = 500;
 export function valuesInPairs(text: string, name: string): PairValues {
   const want = looseName(name);
   // Some servers read %u0041, or pass over bytes that are no UTF-8: such a name may be any.
-  const isPerhaps = (found: string | undefined): boolean =>
-    found === undefined || looseName(found) === want || mangledName(found) === want;
+  const isPerhaps = (found: string | undefined): boolean => found === undefined || couldMean(found, want);
   return {
     exact: valuesOf(text.split('&').slice(0, pairsReadByAll), (found) => found === name),
     loose: valuesOf(text.split(/[&;]/), isPerhaps, () => ''),
@@ -110,6 +109,11 @@ function withoutBrackets(name: string): string {
 
 function isBracket(letter: string | undefined): boolean {
   return letter === '[' || letter === ']';
+}
+
+/** Do some servers read `found`, which is decoded, as a name that is loosely `want`? */
+export function couldMean(found: string, want: string): boolean {
+  return looseName(found) === want || mangledName(found) === want;
 }
 
 /** PHP reads a bracket that nothing closes as "_". */

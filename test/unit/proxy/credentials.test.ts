@@ -34,7 +34,7 @@ describe('a cookie', () => {
   });
 
   test('of another name is not it', () => {
-    for (const other of ['xsession=abc', 'sessionx=abc', 'Session=abc', 'a=session', 'session', '']) {
+    for (const other of ['xsession=abc', 'sessionx=abc', 'a=session', 'session', '', 'a=b, c=session d']) {
       expect(session(other)).toBeUndefined();
     }
     expect(session()).toBeUndefined();
@@ -50,6 +50,81 @@ describe('a cookie', () => {
       ['session=abc; \tsession\t=def'],
     ];
     for (const headers of twice) expect(isWrong(session(...headers))).toBe(true);
+  });
+
+  const spellings = [
+    'Session',
+    'SESSION',
+    'session ',
+    'session\t',
+    'session[]',
+    'session[a]',
+    's%65ssion',
+    'session%00x',
+  ];
+  test.each(spellings)('in the spelling "%s" is refused, alone and beside the right one', (other) => {
+    for (const header of [`${other}=evil`, `session=abc; ${other}=evil`, `${other}=evil;session=abc`]) {
+      expect([header, isWrong(session(header))]).toEqual([header, true]);
+    }
+  });
+
+  test('whose name has dots or underscores is refused in the spelling that PHP takes for it', () => {
+    const named = (name: string, header: string): Found => cookieIn(requestOf(['Cookie', header]), name);
+    for (const other of [
+      'my.session',
+      'my session',
+      'my[session',
+      'MY_SESSION',
+      'my+session',
+      'my%5fsession',
+    ]) {
+      expect([other, isWrong(named('my_session', `${other}=evil`))]).toEqual([other, true]);
+      expect(isWrong(named('my_session', `my_session=abc; ${other}=evil`))).toBe(true);
+    }
+    expect(isWrong(named('connect.sid', 'connect.sid=abc; connect_sid=evil'))).toBe(true);
+    expect(named('connect.sid', 'connect.sid=abc; connect-sid=1')).toEqual({ text: 'abc', asSent: 'abc' });
+  });
+
+  test('that stands alone, without a value, is none, and beside one with a value is refused', () => {
+    expect(session('session; a=b; Session')).toBeUndefined();
+    expect(isWrong(session('session; session=abc'))).toBe(true);
+  });
+
+  const behind = [' ', ', ', ',', '\t', '"', '\u00a0', 'y, '];
+  test.each(behind)(
+    'that stands behind "%s" in another one is refused, alone and beside another',
+    (between) => {
+      for (const name of ['session=', 'Session =', 's%65ssion=']) {
+        for (const other of [
+          `a=x${between}${name}evil`,
+          `a=x${between}${name}evil"`,
+          `a${between}${name}evil`,
+        ]) {
+          for (const header of [other, `session=abc; ${other}`, `${other}; session=abc`]) {
+            expect([header, isWrong(session(header))]).toEqual([header, true]);
+          }
+        }
+      }
+    },
+  );
+
+  const open = ['a="x', 'a="', 'a= "x', 'a="x\\"', 'a="x\\" "', 'a="x" "', 'a=b, c="x', '"', 'a="x; b'];
+  test.each(open)('that stands in the quotes of another one (%s) is refused', (before) => {
+    expect(isWrong(session(`${before}; session=evil; b="`))).toBe(true);
+    expect(isWrong(session(`${before}; c=d; session=evil`))).toBe(true);
+    expect(session(`session=abc; ${before}`)).toEqual({ text: 'abc', asSent: 'abc' });
+  });
+
+  const closed = [
+    'a="x"',
+    'a="x, y"',
+    'a="{\\"a\\": 1\\054 \\"b\\": 2}"',
+    'a={"b":1,"c":"d"}',
+    'a=19" wide',
+    'a=b"',
+  ];
+  test.each(closed)('behind the quotes of another one (%s) is found', (before) => {
+    expect(session(`${before}; session=abc`)).toEqual({ text: 'abc', asSent: 'abc' });
   });
 
   test('with white space where the grammar has none is refused', () => {
@@ -90,12 +165,18 @@ describe('a cookie', () => {
     const value = fc.stringMatching(/^[!#-+\--:<-[\]-~]{1,20}$/);
     const junk = fc
       .string({ unit: 'binary', maxLength: 20 })
-      .map((text) => text.replaceAll(/[;=]|session/g, ''));
+      .map((text) => text.replaceAll(/[;="]|session/gi, ''));
     fc.assert(
       fc.property(value, fc.array(junk), fc.array(junk), (text, before, after) => {
         const header = [...before, `session=${text}`, ...after].join('; ');
         expect(session(header)).toEqual({ text, asSent: text });
         expect(isWrong(session(`${header}; session=${text}`))).toBe(true);
+      }),
+    );
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary' }), value, (other, text) => {
+        const found = session(`${other}; session=${text}`);
+        expect(found !== undefined && ('wrong' in found || found.text === text)).toBe(true);
       }),
     );
     fc.assert(
