@@ -1,6 +1,14 @@
 /** What a request is: which route it matches, whether it reads or writes, and whose record it touches. */
 import { judge, judgeHost, type Reading, readingsInPairs, type Verdict, type Wanted } from './condition.ts';
 import type { StoreName } from './ownership.ts';
+import {
+  exactReading,
+  foldCase,
+  type LooseReading,
+  looseReadings,
+  looseSegments,
+  type Segments,
+} from './path-readings.ts';
 
 export type Access = 'read' | 'write';
 
@@ -64,7 +72,7 @@ export type RouteMatch =
       readonly unread: boolean;
     }
   /** Servers could take the request for one of another effect. */
-  | { readonly match: 'ambiguous'; readonly by: 'path' | 'conditions' }
+  | { readonly match: 'ambiguous'; readonly by: LooseReading['by'] | 'conditions' }
   | { readonly match: 'needs-body' };
 
 export type RouteTable = (seen: SeenRequest) => RouteMatch;
@@ -88,12 +96,9 @@ export function classifyAccess(
 
 /**
  * Compiles the rules. In a path, `:name` matches one segment, a trailing `/*` everything below (and the
- * path itself). Segments are compared decoded, because every server takes `%6f` for `o` (RFC 3986, 6.2.2.2).
- * Servers disagree about letter case, empty segments, parameters behind `;`, a slash at the end, and slashes that are
- * encoded or the other way round: a path that would match a rule of another effect, or name another partition, only
- * when those are overlooked, or taken for a slash, is `ambiguous`,
- * and must be refused. So is a request with a name twice, where rules of different effect depend on which of the
- * two counts. `partitionParameters`: by which the partition is found where a rule does not say it.
+ * path itself). Segments are compared decoded. A path that would match a rule of another effect, or name another
+ * partition, only to some of its readers (path-readings.ts) is `ambiguous`, and must be refused. So is a request with
+ * a name twice, where rules of different effect depend on which of the two counts.
  */
 export function compileRoutes(
   rules: readonly RouteRule[],
@@ -112,22 +117,20 @@ export function compileRoutes(
   const beginnings = beginningsOf(compiled);
   return (seen) => {
     if (beginnings !== undefined && beginsOtherwise(seen.path, beginnings)) return noRoute;
-    const exactly = seen.path.split('/').map(decodeSegment);
-    const exact = search(compiled, seen, 'exact', exactly, exactly);
+    const segments = exactReading(seen.path);
+    const exact = search(compiled, seen, 'exact', segments);
     if (exact === 'needs-body') return { match: 'needs-body' };
     let { unread, unclear } = exact;
-    let sameEffect = true;
-    for (const path of looseReadings(seen.path)) {
-      const segments = looseSegments(path);
-      const loose = search(compiled, seen, 'loose', segments.map(foldCase), segments);
+    let differs: LooseReading['by'] | undefined;
+    for (const reading of looseReadings(seen.path)) {
+      const loose = search(compiled, seen, 'loose', reading);
       if (loose === 'needs-body') return { match: 'needs-body' };
       unread ||= loose.unread;
       unclear ||= loose.unclear;
-      // Mostly no rule is for the path in any reading.
-      sameEffect &&= exact.found === loose.found || effectOf(exact.found) === effectOf(loose.found);
+      if (!sameEffect(exact.found, loose.found)) differs ??= reading.by;
     }
     if (unclear) return { match: 'ambiguous', by: 'conditions' };
-    if (!sameEffect) return { match: 'ambiguous', by: 'path' };
+    if (differs !== undefined) return { match: 'ambiguous', by: differs };
     return { match: 'route', route: exact.found?.matched, unread };
   };
 }
@@ -179,9 +182,7 @@ function search(
   rules: readonly CompiledRule[],
   seen: SeenRequest,
   how: 'exact' | 'loose',
-  segments: readonly string[],
-  /** The same segments in the letters in which they are parameters. */
-  values: readonly string[],
+  segments: Segments,
 ): Found | 'needs-body' {
   const perhaps: RuleMatch[] = [];
   let unread = false;
@@ -189,7 +190,7 @@ function search(
   for (const compiled of rules) {
     const { rule, methods } = compiled;
     if (methods !== undefined && !methods.has(seen.method)) continue;
-    const parameters = matchSegments(compiled[how], segments, values);
+    const parameters = matchSegments(compiled[how], segments);
     if (parameters === undefined) continue;
     const verdict = verdictOf(compiled, seen);
     if (verdict === 'needs-body') return verdict;
@@ -250,6 +251,16 @@ function differ(one: RuleMatch, other: RuleMatch | undefined): boolean {
   return JSON.stringify(one.matched.parameters) !== JSON.stringify(other?.matched.parameters);
 }
 
+function sameEffect(one: RuleMatch | undefined, other: RuleMatch | undefined): boolean {
+  // Mostly no rule is for the path in any reading.
+  if (one === other) return true;
+  if (one === undefined || one.compiled !== other?.compiled) {
+    return effectOf(one) === effectOf(other);
+  }
+  const { partitionBy } = one.compiled;
+  return partitionBy.every((name) => one.matched.parameters[name] === other.matched.parameters[name]);
+}
+
 /** What a match changes about where a request goes; those that differ in nothing else are interchangeable. */
 function effectOf(match: RuleMatch | undefined): string {
   const rule = match?.matched.rule;
@@ -260,44 +271,9 @@ function effectOf(match: RuleMatch | undefined): string {
   return JSON.stringify([access, store, anonymous, partition, further, graphql, partitions]);
 }
 
-/** What some servers take for a slash, before they look at segments. */
-const otherSlashes = [/%2f/gi, /%5c/gi, /\\/g];
-
-/** As servers could read the path that do not go by its letters. */
-function looseReadings(path: string): readonly string[] {
-  if (!/[%\\]|^\/\//.test(path)) return [path];
-  const readings = slashReadings(path);
-  // Read as a reference, "//x/y" is /y at the host x (RFC 3986, 4.2): so does `new URL(target, base)`.
-  return readings.flatMap((reading) =>
-    reading.startsWith('//') ? [reading, reading.replace(/^\/+[^/]*/, '') || '/'] : [reading],
-  );
-}
-
-function slashReadings(path: string): readonly string[] {
-  return otherSlashes.reduce<readonly string[]>(
-    (readings, slash) =>
-      readings.flatMap((reading) => {
-        const split = reading.replaceAll(slash, '/');
-        return split === reading ? [reading] : [reading, split];
-      }),
-    [path],
-  );
-}
-
-function looseSegments(path: string): string[] {
-  const segments = path.split('/').map((segment) => decodeSegment(segment.split(';', 1)[0] ?? ''));
-  return ['', ...segments.filter((segment) => segment !== '')];
-}
-
-/** Names of parameters keep theirs. */
-function foldCase(segment: string): string {
-  return segment.startsWith(':') ? segment : segment.toLowerCase();
-}
-
 function matchSegments(
   pattern: readonly string[],
-  found: readonly string[],
-  values: readonly string[],
+  { found, values }: Segments,
 ): Record<string, string> | undefined {
   const open = pattern.at(-1) === '*';
   const fixed = open ? pattern.length - 1 : pattern.length;
@@ -312,33 +288,4 @@ function matchSegments(
     } else if (want !== have) return undefined;
   }
   return parameters;
-}
-
-/** A segment with sequences that are no UTF-8 stays as it is. */
-function decodeSegment(segment: string): string {
-  if (!segment.includes('%')) return segment;
-  try {
-    return decodeURIComponent(segment);
-  } catch {
-    return segment;
-  }
-}
-
-/** Without any letter that is looked for below: most paths. */
-const plainPath = /^(?:\/[\w~!$&'()*+,:@=-]*)+$/;
-
-/**
- * Why a target cannot be classified safely, if so. Upstreams disagree about dot segments, also behind slashes that
- * are encoded or the other way round, so a path with them could mean one record here and another one there.
- */
-export function unsafeTarget(path: string): string | undefined {
-  if (plainPath.test(path)) return undefined;
-  if (!path.startsWith('/')) return 'it does not start with a slash';
-  if (/[\u0000-\u0020\u007f#]/.test(path)) return 'it contains a control character, a space or a fragment';
-  for (const segment of path.split(/\/|%2f|%5c|\\/i)) {
-    const name = segment.replaceAll(/%2e/gi, '.').split(';', 1)[0];
-    if (name === '.' || name === '..') return 'it contains a dot segment';
-  }
-  if (/%([01][0-9a-f]|7f)/i.test(path)) return 'it contains an encoded control character';
-  return undefined;
 }

@@ -175,7 +175,7 @@ function matchRequest(
     case 'ambiguous':
       return found.by === 'conditions'
         ? { match: 'refused', failure: failureOf('ambiguous-route', ambiguous) }
-        : badTarget('it is spelled so that a server could take it for a path of another route or partition');
+        : badTarget(ambiguousPath[found.by]);
     case 'route':
       break;
   }
@@ -225,7 +225,12 @@ function matchDestination(
     case 'needs-body':
       return found.match;
     case 'ambiguous':
-      return { refused: 'servers could take it for another route or partition than the proxy does' };
+      return {
+        refused:
+          found.by === 'conditions'
+            ? 'servers could take it for another route or partition than the proxy does'
+            : ambiguousPath[found.by],
+      };
     case 'route':
       break;
   }
@@ -259,6 +264,12 @@ function accessReasonOf(found: {
 const noNames: ReadonlyMap<string, string | undefined> = new Map();
 const ambiguous =
   'A name that decides on the route is there twice, or spelled so that only some servers take it for that name.';
+
+const ambiguousPath = {
+  spelling: 'it is spelled so that a server could take it for a path of another route or partition',
+  encoding:
+    'it holds percent-encoded bytes that are no UTF-8, and servers that read them differently would take it for a path of another route or partition',
+} as const;
 
 /** Whether a request with a body cannot be classified by its head alone, once its route is known. */
 function wantsBody(rules: Rules, method: string, route: MatchedRoute | undefined): boolean {

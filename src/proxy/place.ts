@@ -90,7 +90,10 @@ function firstOf(sources: readonly PartitionSource[], origin: Origin): Place | u
     if (partition === undefined) continue;
     if (typeof partition !== 'string') return { place: 'look-up', user: partition.lookUp };
     if (isGoodName(partition)) return { place: 'partition', partition };
-    return refused('no-partition', 'The partition that the request names is no usable name.');
+    return refused(
+      'no-partition',
+      'The partition that the request names is no usable name, or servers could read another one there.',
+    );
   }
   return undefined;
 }

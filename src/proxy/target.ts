@@ -2,7 +2,7 @@
  * The request target, byte for byte: what is classified here is what is forwarded. Targets that an
  * upstream could read as another path than we do are refused (RFC 9112, 3.2).
  */
-import { unsafeTarget } from '../core/route.ts';
+import { unsafeTarget } from '../core/path-readings.ts';
 
 export type ReadTarget =
   { readonly target: string; readonly path: string; readonly query: string } | { readonly refused: string };

@@ -78,6 +78,8 @@ const refused: readonly (readonly [target: string, why: string])[] = [
   ['/a/..;/admin/x', 'with an empty parameter'],
   ['/a/..;x=y/admin/x', 'with a parameter'],
   ['/a/%2e%2e;x/admin/x', 'encoded, with a parameter'],
+  ['/a/%c0%ae%c0%ae/admin/x', 'in overlong letters'],
+  ['/a%c0%af..%c0%afadmin/x', 'between overlong slashes'],
   ['/a/../b?c', 'before a query'],
   // --- what some take for a slash ---
   ['/admin%2fx', 'an encoded slash in a route'],
@@ -161,6 +163,7 @@ test.each([
   ['/people/mia/x', 'app'],
   ['/people/%6dia/x', 'app'],
   ['/people/mia/%zz', 'app'],
+  ['/people/mia/%FF%C0%AF', 'app'],
   ['/people/bob/mia', 'legacy'],
   ['/people/bob/x?who=mia', 'legacy'],
 ] as const)('row 5: %s is judged and sent as the same bytes, to %s', async (target, store) => {
@@ -177,6 +180,9 @@ test.each([
   '/people//mia/x',
   '/people/mia;x/x',
   '/PEOPLE/mia/x',
+  '/people/mi%FFa/x',
+  '/%FFadmin/x',
+  '/people/mi%C1%A1/x',
 ])(
   'row 5: %s, which only some servers take for a path of that route or partition, is 400',
   async (target) => {

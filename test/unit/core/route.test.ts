@@ -1,7 +1,8 @@
 /** Which route a request matches: tables over every kind of condition, and over what is ambiguous. */
 import { describe, expect, test } from '@jest/globals';
 import type { Reading } from '../../../src/core/condition.ts';
-import { compileRoutes, unsafeTarget, type RouteRule, type SeenRequest } from '../../../src/core/route.ts';
+import { unsafeTarget } from '../../../src/core/path-readings.ts';
+import { compileRoutes, type RouteRule, type SeenRequest } from '../../../src/core/route.ts';
 
 interface Sent {
   readonly path?: string;
@@ -146,7 +147,7 @@ test('a name that is there twice does no harm where the routes treat the request
 
 test('a path that is spelled in another way is ambiguous under conditions, too', () => {
   const table = compileRoutes([{ path: '/a', query: { a: 'x' }, access: 'read' }]);
-  expect(table(seen({ path: '/A', query: 'a=x' }))).toEqual({ match: 'ambiguous', by: 'path' });
+  expect(table(seen({ path: '/A', query: 'a=x' }))).toEqual({ match: 'ambiguous', by: 'spelling' });
   expect(table(seen({ path: '/A', query: 'a=y' }))).toMatchObject({ match: 'route', route: undefined });
 });
 
@@ -181,7 +182,7 @@ describe('a slash that is encoded, or the other way round', () => {
     '/a\\b/c',
     '/calendars/ann\\b%2Fx',
   ])('%s is ambiguous', (path) => {
-    expect(table(seen({ path }))).toEqual({ match: 'ambiguous', by: 'path' });
+    expect(table(seen({ path }))).toEqual({ match: 'ambiguous', by: 'spelling' });
   });
   test.each(['/a%2F..%2Fb', '/a\\..', '/%5c%2e%2E%5cb', '/a/..%2fb', '/..\\', '/.%2Fa'])(
     '%s is refused',
@@ -191,5 +192,71 @@ describe('a slash that is encoded, or the other way round', () => {
   );
   test.each(['/b%2Fc', '/b\\c', '/a..%2F..b', '/%252e%252e%252f'])('%s is no climb', (path) => {
     expect(unsafeTarget(path)).toBeUndefined();
+  });
+});
+
+/** What becomes of a path at rules of two kinds: by a literal, and by partition. */
+const outcomes = (): ((path: string) => string) => {
+  const table = compileRoutes([
+    { path: '/login', store: 'legacy' },
+    { path: '/feeds/all.json', store: 'app' },
+    { path: '/feeds/all', access: 'write' },
+    { path: '/caf\u00e9', store: 'app' },
+    { path: '/a/run', access: 'write' },
+    { path: '/a/:owner', partition: 'path.owner' },
+    { path: '/a/:owner/*', partition: 'path.owner' },
+    { path: '/b/:id', partition: 'user' },
+  ]);
+  return (path) => {
+    const found = table(seen({ path, method: 'GET' }));
+    if (found.match !== 'route') return found.match === 'ambiguous' ? `ambiguous ${found.by}` : found.match;
+    const { rule, parameters } = found.route ?? {};
+    return rule === undefined ? 'none' : (parameters?.['owner'] ?? rule.store ?? rule.access ?? 'user');
+  };
+};
+
+describe('sequences that are no UTF-8', () => {
+  const outcome = outcomes();
+  test.each([
+    ['a byte of Latin-1', 'al%FFce'],
+    ['half of a letter', 'al%C3'],
+    ['a letter without its head', '%A9l'],
+    ['an overlong letter', '%C1%A1l'],
+    ['an overlong letter of three bytes', '%E0%81%A1l'],
+    ['a surrogate', '%ED%A0%80l'],
+    ['a pair of surrogates', '%ED%A0%BD%ED%B8%80'],
+    ['a letter beyond Unicode', '%F5%80%80%80'],
+    ['an overlong slash', 'al%C0%AFce'],
+    ['no sequence', 'al%zz'],
+    ['a percent sign', 'al%'],
+    ['the notation of old scripts', 'al%u0041'],
+  ])('%s in the name of a partition is ambiguous', (_, name) => {
+    expect(outcome(`/a/${name}`)).toBe('ambiguous encoding');
+    expect(outcome(`/a/${name}/notes`)).toBe('ambiguous encoding');
+    expect(outcome(`/a/${name}%2Fnotes`)).toMatch('ambiguous');
+  });
+  test.each([
+    '/login%FF',
+    '/%FFlogin',
+    '/log%C1%A9n',
+    '/%u006Cogin',
+    '/%login',
+    '/caf%E9',
+    '/a%C0%AFrun',
+    '/%c0%aflogin',
+  ])('%s could be the path of a route, and is ambiguous', (path) =>
+    expect(outcome(path)).toBe('ambiguous encoding'),
+  );
+  test.each([
+    ['/a/ann/%FF', 'ann'],
+    ['/a/ann/%zz%C0%AF', 'ann'],
+    ['/b/x%FF', 'user'],
+    ['/%FF%FE', 'none'],
+    ['/%zz', 'none'],
+    ['/a/z%C3%B6', 'z\u00f6'],
+    ['/a/%F0%9F%98%80', '\u{1f600}'],
+    ['/a/%25FF', '%FF'],
+  ])('%s is no question: %s', (path, expected) => {
+    expect(outcome(path)).toBe(expected);
   });
 });

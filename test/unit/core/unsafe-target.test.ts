@@ -1,13 +1,14 @@
 /** Paths that servers read differently are refused, wherever in a path the difference stands. */
 import { expect, test } from '@jest/globals';
 import * as fc from 'fast-check';
-import { unsafeTarget } from '../../../src/core/route.ts';
+import { unsafeTarget } from '../../../src/core/path-readings.ts';
 
 const segment = fc.string({
   unit: fc.constantFrom(..."aZ09_-.~!$&'()*+,;=:@".split(''), '%20', '%C3', '%41', '\xe9'),
   maxLength: 5,
 });
-const safe = segment.filter((text) => !/^\.\.?$/.test(text.split(';', 1)[0] ?? ''));
+// Some servers pass over bytes that are no UTF-8.
+const safe = segment.filter((text) => !/^\.\.?$/.test(text.replaceAll('%C3', '').split(';', 1)[0] ?? ''));
 
 test('a path of safe segments is taken, also with empty ones', () => {
   fc.assert(
@@ -20,9 +21,25 @@ test('a path of safe segments is taken, also with empty ones', () => {
 test.each([
   [
     'a dot segment',
-    ['.', '..', '%2e', '%2E%2e', '.%2e', '..;a', '.;', '%2e;x=1', 'a%2f..', '..%5Cb', 'a\\..'],
+    [
+      ...['.', '..', '%2e', '%2E%2e', '.%2e', '..;a', '.;', '%2e;x=1', 'a%2f..', '..%5Cb', 'a\\..'],
+      // To lenient readers: overlong, in another notation, with bytes that they pass over.
+      ...[
+        '%c0%ae%C0%AE',
+        '.%e0%80%ae',
+        '%f0%80%80%ae.',
+        'a%c0%af..',
+        '..%c1%9cb',
+        '%u002e%U002E',
+        'a%u002f..',
+      ],
+      ...['.%ff.', '%ff.', '.%', '%e2%82..'],
+    ],
   ],
-  ['an encoded control character', ['%00', '%0d', '%1F', '%7f', 'a%0A']],
+  [
+    'an encoded control character',
+    ['%00', '%0d', '%1F', '%7f', 'a%0A', '%c0%80', '%u000a', '%c1%bf', '%e0%80%8d'],
+  ],
   ['a control character, a space or a fragment', ['\0', '\n', 'a b', '\x7f', 'a#']],
 ])('a path with %s is refused', (why, odd) => {
   fc.assert(

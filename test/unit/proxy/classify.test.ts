@@ -264,6 +264,24 @@ describe('a path that is spelled in another way', () => {
     });
   });
 
+  test('names no other partition in bytes that are no UTF-8, and the refusal says so', () => {
+    const byTemplate = classifierOf({ partition: [{ path: '/users/:partition/*' }] });
+    for (const name of ['al%FFce', 'al%C0%AFce', 'al%ED%A0%80ce', 'al%zz']) {
+      expect(classifier.match(requestOf('PUT', `/api/orgs/${name}/x`), false)).toMatchObject({
+        failure: {
+          code: 'bad-target',
+          detail: expect.stringContaining('percent-encoded bytes that are no UTF-8'),
+        },
+      });
+      expect(placeOf(byTemplate, requestOf('PUT', `/users/${name}/x`), 'u7')).toMatchObject({
+        failure: { code: 'no-partition', detail: expect.stringContaining('could read another one there') },
+      });
+      expect(placeOf(classifier, requestOf('PUT', `/api/orgs/o1/${name}`), 'u7')).toMatchObject({
+        partition: 'o1',
+      });
+    }
+  });
+
   test('is let through where no rule would treat it differently', () => {
     expect(placeOf(classifier, requestOf('PUT', '/plain/'), 'u7')).toMatchObject({ partition: 'u7' });
     expect(placeOf(classifier, requestOf('PUT', '/Other//path/'), 'u7')).toMatchObject({ partition: 'u7' });

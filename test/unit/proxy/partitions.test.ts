@@ -258,12 +258,22 @@ describe('a MOVE or COPY', () => {
     ['a fragment', '/calendars/u2/a.ics#x'],
     ['a space', '/calendars/u2/a b.ics'],
     ['another spelling of its route', '/Calendars/u2/a.ics'],
+    ['a name that is no UTF-8', '/calendars/u%FF/a.ics'],
     ['nothing', ''],
     ['the guard\u2019s own paths', '/.well-known/onewriter/guard/seal'],
     ['a path that is pinned to a store', '/inbox/a.ics'],
   ];
   test.each(refused)('to %s is refused', (_, destination) => {
     expect(to(destination)).toBe('bad-target');
+  });
+
+  test('that is ambiguous is refused with the reason', () => {
+    for (const [destination, why] of [['/calendars/u%FF/a', 'no UTF-8']] as const) {
+      const headers = ['Destination', destination];
+      expect(placeOf(calendars, { method: 'MOVE', url: '/calendars/u1/a', headers })).toMatchObject({
+        failure: { code: 'bad-target', detail: expect.stringContaining(why) },
+      });
+    }
   });
 
   test('with two destinations is refused, and without any touches what it names', () => {

@@ -1,0 +1,144 @@
+/**
+ * How servers could read a path. They disagree about letter case, empty segments, parameters, slashes that are encoded
+ * or the other way round, and sequences that are no UTF-8: what a path decides is
+ * compared over all of these readings, and where they differ it is refused.
+ */
+
+/** Decoded segments of a path; the first is empty. */
+export interface Segments {
+  /** As they are compared: in a loose reading without letter case. */
+  readonly found: readonly string[];
+  /** The same in the letters in which they are parameters. */
+  readonly values: readonly string[];
+}
+
+export interface LooseReading extends Segments {
+  /** What it takes to read the path so. */
+  readonly by: 'spelling' | 'encoding';
+}
+
+/** By its letters, decoded, because every server takes `%6f` for `o` (RFC 3986, 6.2.2.2). */
+export function exactReading(path: string): Segments {
+  const found = path.split('/').map(decodeSegment);
+  return { found, values: found };
+}
+
+/** As servers could read it that do not go by its letters. */
+export function looseReadings(path: string): readonly LooseReading[] {
+  const spelled = slashReadings(path).map((spelling) => looseReading(looseSegments(spelling)));
+  // Most paths have one reading.
+  if (isText(path)) return spelled;
+  const encoded = [inLatin1(path), withoutFaults(path)].flatMap(slashReadings);
+  return [...spelled, ...encoded.map((reading) => looseReading(looseSegments(reading), 'encoding'))];
+}
+
+/** Segments of a path or a template as loose readers have them; in their own letters. */
+export function looseSegments(path: string): string[] {
+  const segments = path.split('/').map((segment) => decodeSegment(segment.split(';', 1)[0] ?? ''));
+  return ['', ...segments.filter((segment) => segment !== '')];
+}
+
+/** Names of parameters keep theirs. */
+export function foldCase(segment: string): string {
+  return segment.startsWith(':') ? segment : segment.toLowerCase();
+}
+
+function looseReading(values: readonly string[], by: LooseReading['by'] = 'spelling'): LooseReading {
+  return { found: values.map(foldCase), values, by };
+}
+
+/** What some servers take for a slash, before they look at segments. */
+const otherSlashes = [/%2f/gi, /%5c/gi, /\\/g];
+
+function slashReadings(path: string): readonly string[] {
+  if (!/[%\\]|^\/\//.test(path)) return [path];
+  const readings = otherSlashes.reduce<readonly string[]>(
+    (found, slash) =>
+      found.flatMap((reading) => {
+        const split = reading.replaceAll(slash, '/');
+        return split === reading ? [reading] : [reading, split];
+      }),
+    [path],
+  );
+  // Read as a reference, "//x/y" is /y at the host x (RFC 3986, 4.2): so does `new URL(target, base)`.
+  return readings.flatMap((reading) =>
+    reading.startsWith('//') ? [reading, reading.replace(/^\/+[^/]*/, '') || '/'] : [reading],
+  );
+}
+
+/** Are all of its encoded sequences UTF-8? */
+function isText(path: string): boolean {
+  return decoded(path) !== undefined;
+}
+
+/** A segment with sequences that are no UTF-8 stays as it is. */
+function decodeSegment(segment: string): string {
+  return decoded(segment) ?? segment;
+}
+
+function decoded(text: string): string | undefined {
+  if (!text.includes('%')) return text;
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Still encoded, as servers read it to whom a byte is a letter: each segment that is no UTF-8. */
+function inLatin1(path: string): string {
+  return path.replaceAll(/[^/]+/g, (segment) =>
+    isText(segment)
+      ? segment
+      : segment.replaceAll(/%([89a-f][0-9a-f])/gi, (_, hex: string) => encoded(Number.parseInt(hex, 16))),
+  );
+}
+
+const sequences =
+  /%u[0-9a-f]{4}|%f[0-9a-f](?:%[89ab][0-9a-f]){3}|%e[0-9a-f](?:%[89ab][0-9a-f]){2}|%[cd][0-9a-f]%[89ab][0-9a-f]|%[0-9a-f]{2}|%/gi;
+
+/**
+ * Still encoded, as lenient servers read it: with the letters of overlong sequences (RFC 3629, 3) and of `%u0041`, and
+ * without what is no letter at all.
+ */
+function withoutFaults(path: string): string {
+  return path.replaceAll(sequences, (sequence) => {
+    if (isText(sequence)) return sequence;
+    if (/^%u/i.test(sequence)) return encoded(Number.parseInt(sequence.slice(2), 16));
+    const [first = 0, ...more] = sequence
+      .split('%')
+      .slice(1)
+      .map((hex) => Number.parseInt(hex, 16));
+    if (more.length === 0) return '';
+    const letter = more.reduce((bits, byte) => bits * 64 + (byte % 64), first % 2 ** (6 - more.length));
+    // Longer than it need be: the encoding of a letter that has a shorter one.
+    return letter < ([0, 0x80, 0x800, 0x10000][more.length] ?? 0) ? encoded(letter) : '';
+  });
+}
+
+/** Halves of a letter (surrogates) are none. */
+function encoded(code: number): string {
+  const letter = String.fromCharCode(code);
+  return letter.isWellFormed() ? encodeURIComponent(letter) : '';
+}
+
+/** Without any letter that is looked for below: most paths. */
+const plainPath = /^(?:\/[\w~!$&'()*+,:@=-]*)+$/;
+
+/**
+ * Why a target cannot be classified safely, if so. Upstreams disagree about dot segments, also behind slashes that
+ * are encoded or the other way round, so a path with them could mean one record here and another one there.
+ */
+export function unsafeTarget(path: string): string | undefined {
+  if (plainPath.test(path)) return undefined;
+  if (!path.startsWith('/')) return 'it does not start with a slash';
+  if (/[\u0000-\u0020\u007f#]/.test(path)) return 'it contains a control character, a space or a fragment';
+  for (const reading of isText(path) ? [path] : [path, withoutFaults(path)]) {
+    for (const segment of reading.split(/\/|%2f|%5c|\\/i)) {
+      const name = segment.replaceAll(/%2e/gi, '.').split(';', 1)[0];
+      if (name === '.' || name === '..') return 'it contains a dot segment';
+    }
+    if (/%([01][0-9a-f]|7f)/i.test(reading)) return 'it contains an encoded control character';
+  }
+  return undefined;
+}
