@@ -12,6 +12,7 @@ export function accessHash(config: Config): string {
     identity: config.identity.map(withoutSecrets),
     partition: config.partition,
     routes: config.routes,
+    pathEndings: config.pathEndings,
     anonymousReads: config.anonymousReads,
     newPartitions: config.newPartitions,
     leaseMs: config.ledger.leaseMs,

@@ -11,6 +11,7 @@ const rules: ReadonlySet<string> = new Set<keyof Config>([
   'identity',
   'partition',
   'routes',
+  'pathEndings',
   'anonymousReads',
   'newPartitions',
 ]);

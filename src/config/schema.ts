@@ -9,10 +9,10 @@ import { z } from 'zod';
 import { otherConnector, restConnectorSchema } from './connector.ts';
 import { identityRule } from './identity.ts';
 import { proxyLimits } from './limits.ts';
+import { partitionRule, pathEndings } from './partition.ts';
 import { listeningTls, storeShaping } from './shaping.ts';
 import {
   headerMap,
-  headerName,
   method,
   milliseconds,
   path,
@@ -27,6 +27,7 @@ import { webhooksSchema } from './webhook.ts';
 export { recordSchema, restConnectorSchema } from './connector.ts';
 export type { RecordConfig, RestConnectorConfig } from './connector.ts';
 export { identityRule } from './identity.ts';
+export { partitionRule } from './partition.ts';
 export type { WebhookConfig, WebhookSignature } from './webhook.ts';
 
 export const proxySchema = z.strictObject({
@@ -165,24 +166,6 @@ export const storesSchema = z.strictObject({
     })
     .describe('The application that users move to.'),
 });
-
-export const partitionRule = z.union([
-  z.strictObject({ by: z.literal('user').describe('Every user is a partition.') }),
-  z.strictObject({ header: headerName.describe('Header that names the partition.') }),
-  z.strictObject({ claim: z.string().min(1).describe('Claim of the token that names the partition.') }),
-  z.strictObject({
-    path: z.string().min(1).describe('A path template with :partition, or a parameter name.'),
-  }),
-  z.strictObject({ query: z.string().min(1).describe('Query parameter that names the partition.') }),
-  z.strictObject({ body: z.string().min(1).describe('Field of a JSON body that names the partition.') }),
-  z.strictObject({
-    directory: z
-      .literal(true)
-      .describe(
-        'Look-up in the directory of users (`directory set`, `partitions import`). A user without an entry is left to the next rule; without one, the request is refused.',
-      ),
-  }),
-]);
 
 export const routeSchema = z.strictObject({
   path: path.describe('Path template: ":name" stands for one segment, "/*" at the end for everything below.'),
@@ -374,6 +357,7 @@ export const configSchema = z.strictObject({
     .array(routeSchema)
     .default([])
     .describe('Rules for kinds of requests; the first that matches wins.'),
+  pathEndings,
   cohorts: z
     .record(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_.-]*$/), cohortSchema)
     .default({})

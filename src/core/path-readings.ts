@@ -1,6 +1,6 @@
 /**
  * How servers could read a path. They disagree about letter case, empty segments, parameters, slashes that are encoded
- * or the other way round, and sequences that are no UTF-8: what a path decides is
+ * or the other way round, sequences that are no UTF-8, and endings (`/a.json` for `/a`): what a path decides is
  * compared over all of these readings, and where they differ it is refused.
  */
 
@@ -10,26 +10,43 @@ export interface Segments {
   readonly found: readonly string[];
   /** The same in the letters in which they are parameters. */
   readonly values: readonly string[];
+  /** The last one without its ending, where the stores take that off. */
+  readonly bare: { readonly found: string; readonly value: string } | undefined;
 }
 
 export interface LooseReading extends Segments {
   /** What it takes to read the path so. */
-  readonly by: 'spelling' | 'encoding';
+  readonly by: 'spelling' | 'encoding' | 'ending';
+  /** False: most names with such an ending are names (ann@example.com), so it may be another partition. */
+  readonly naming: boolean;
 }
 
+/** That the stores take off the last segment: in small letters, without the dot; `*`: any. Undefined: nobody knows. */
+export type Endings = readonly string[] | undefined;
+
+/** What servers offer one resource in; nobody's domain ends so. */
+const commonEndings = new Set(
+  'json xml html htm js txt csv yaml yml pdf rss atom ics vcf do action'.split(' '),
+);
+
 /** By its letters, decoded, because every server takes `%6f` for `o` (RFC 3986, 6.2.2.2). */
-export function exactReading(path: string): Segments {
+export function exactReading(path: string, endings: Endings): Segments {
   const found = path.split('/').map(decodeSegment);
-  return { found, values: found };
+  // Behind an encoded dot, or in encoded letters, some servers see no ending: only loose readings are without it.
+  const written = endings && withoutEnding(path.slice(path.lastIndexOf('/') + 1), endings, asIs);
+  const bare = written === undefined ? undefined : decodeSegment(written);
+  return { found, values: found, bare: bare === undefined ? undefined : { found: bare, value: bare } };
 }
 
 /** As servers could read it that do not go by its letters. */
-export function looseReadings(path: string): readonly LooseReading[] {
-  const spelled = slashReadings(path).map((spelling) => looseReading(looseSegments(spelling)));
+export function looseReadings(path: string, endings: Endings): readonly LooseReading[] {
+  const spelled = slashReadings(path).map((spelling) => looseReading(looseSegments(spelling), endings));
   // Most paths have one reading.
-  if (isText(path)) return spelled;
-  const encoded = [inLatin1(path), withoutFaults(path)].flatMap(slashReadings);
-  return [...spelled, ...encoded.map((reading) => looseReading(looseSegments(reading), 'encoding'))];
+  if (!/[%.]/.test(path)) return spelled;
+  const otherwise = isText(path) ? [] : [inLatin1(path), withoutFaults(path)].flatMap(slashReadings);
+  const encoded = otherwise.map((reading) => looseReading(looseSegments(reading), endings, 'encoding'));
+  const readings = [...spelled, ...encoded];
+  return [...readings, ...readings.flatMap(({ values }) => readingsWithoutEnding(values, endings))];
 }
 
 /** Segments of a path or a template as loose readers have them; in their own letters. */
@@ -43,8 +60,39 @@ export function foldCase(segment: string): string {
   return segment.startsWith(':') ? segment : segment.toLowerCase();
 }
 
-function looseReading(values: readonly string[], by: LooseReading['by'] = 'spelling'): LooseReading {
-  return { found: values.map(foldCase), values, by };
+function looseReading(
+  values: readonly string[],
+  endings: Endings,
+  by: LooseReading['by'] = 'spelling',
+  naming = true,
+): LooseReading {
+  const value = endings && withoutEnding(values.at(-1) ?? '', endings);
+  const bare = value === undefined ? undefined : { found: foldCase(value), value };
+  return { found: values.map(foldCase), values, bare, by, naming };
+}
+
+const asIs = (text: string): string => text;
+
+/** Undefined where it has none of them. */
+function withoutEnding(segment: string, endings: readonly string[], fold = foldCase): string | undefined {
+  const dot = segment.lastIndexOf('.');
+  if (dot < 1) return undefined;
+  const known = endings.includes('*') || endings.includes(fold(segment.slice(dot + 1)));
+  return known ? segment.slice(0, dot) : undefined;
+}
+
+/**
+ * For servers that take any ending off what a rule names: Rails what is behind the last dot, older Spring also what is
+ * behind the first.
+ */
+function readingsWithoutEnding(values: readonly string[], endings: Endings): LooseReading[] {
+  const segment = values.at(-1) ?? '';
+  const last = segment.lastIndexOf('.');
+  if (last < 1 || (endings !== undefined && !endings.includes('*'))) return [];
+  const common = endings === undefined && commonEndings.has(segment.slice(last + 1).toLowerCase());
+  return [...new Set([segment.indexOf('.', 1), last])].map((dot) =>
+    looseReading([...values.slice(0, -1), segment.slice(0, dot)], [], 'ending', common && dot === last),
+  );
 }
 
 /** What some servers take for a slash, before they look at segments. */

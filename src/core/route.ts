@@ -2,6 +2,7 @@
 import { judge, judgeHost, type Reading, readingsInPairs, type Verdict, type Wanted } from './condition.ts';
 import type { StoreName } from './ownership.ts';
 import {
+  type Endings,
   exactReading,
   foldCase,
   type LooseReading,
@@ -100,10 +101,8 @@ export function classifyAccess(
  * partition, only to some of its readers (path-readings.ts) is `ambiguous`, and must be refused. So is a request with
  * a name twice, where rules of different effect depend on which of the two counts.
  */
-export function compileRoutes(
-  rules: readonly RouteRule[],
-  partitionParameters: readonly string[] = [],
-): RouteTable {
+export function compileRoutes(rules: readonly RouteRule[], options: RouteOptions = {}): RouteTable {
+  const { partitionParameters = [], endings } = options;
   const compiled = rules.map((rule): CompiledRule => ({
     rule,
     methods:
@@ -117,22 +116,29 @@ export function compileRoutes(
   const beginnings = beginningsOf(compiled);
   return (seen) => {
     if (beginnings !== undefined && beginsOtherwise(seen.path, beginnings)) return noRoute;
-    const segments = exactReading(seen.path);
+    const segments = exactReading(seen.path, endings);
     const exact = search(compiled, seen, 'exact', segments);
     if (exact === 'needs-body') return { match: 'needs-body' };
     let { unread, unclear } = exact;
     let differs: LooseReading['by'] | undefined;
-    for (const reading of looseReadings(seen.path)) {
+    for (const reading of looseReadings(seen.path, endings)) {
+      if (reading.by === 'ending' && namesLast(exact.found, segments)) continue;
       const loose = search(compiled, seen, 'loose', reading);
       if (loose === 'needs-body') return { match: 'needs-body' };
       unread ||= loose.unread;
       unclear ||= loose.unclear;
-      if (!sameEffect(exact.found, loose.found)) differs ??= reading.by;
+      if (!sameEffect(exact.found, loose.found, reading)) differs ??= reading.by;
     }
     if (unclear) return { match: 'ambiguous', by: 'conditions' };
     if (differs !== undefined) return { match: 'ambiguous', by: differs };
     return { match: 'route', route: exact.found?.matched, unread };
   };
+}
+
+export interface RouteOptions {
+  /** By which the partition is found where a rule does not say it. */
+  readonly partitionParameters?: readonly string[];
+  readonly endings?: Endings;
 }
 
 const noRoute: RouteMatch = { match: 'route', route: undefined, unread: false };
@@ -150,7 +156,9 @@ function beginningsOf(rules: readonly CompiledRule[]): ReadonlySet<string> | und
 /** Most paths begin like none of the rules, in any reading: nothing else need be looked at. */
 function beginsOtherwise(path: string, beginnings: ReadonlySet<string>): boolean {
   const beginning = plainBeginning.exec(path)?.[1];
-  return beginning !== undefined && !beginnings.has(beginning.toLowerCase());
+  if (beginning === undefined || beginnings.has(beginning.toLowerCase())) return false;
+  // It may be the last one, and have an ending.
+  return beginning.lastIndexOf('.') < 1;
 }
 
 interface CompiledRule {
@@ -251,29 +259,45 @@ function differ(one: RuleMatch, other: RuleMatch | undefined): boolean {
   return JSON.stringify(one.matched.parameters) !== JSON.stringify(other?.matched.parameters);
 }
 
-function sameEffect(one: RuleMatch | undefined, other: RuleMatch | undefined): boolean {
+function sameEffect(
+  one: RuleMatch | undefined,
+  other: RuleMatch | undefined,
+  { naming }: LooseReading,
+): boolean {
   // Mostly no rule is for the path in any reading.
   if (one === other) return true;
   if (one === undefined || one.compiled !== other?.compiled) {
-    return effectOf(one) === effectOf(other);
+    return effectOf(one, naming) === effectOf(other, naming);
   }
   const { partitionBy } = one.compiled;
-  return partitionBy.every((name) => one.matched.parameters[name] === other.matched.parameters[name]);
+  return (
+    !naming || partitionBy.every((name) => one.matched.parameters[name] === other.matched.parameters[name])
+  );
 }
 
-/** What a match changes about where a request goes; those that differ in nothing else are interchangeable. */
-function effectOf(match: RuleMatch | undefined): string {
+/**
+ * What a match changes about where a request goes; those that differ in nothing else are interchangeable. Without
+ * `naming`, which partition it names does not count.
+ */
+function effectOf(match: RuleMatch | undefined, naming = true): string {
   const rule = match?.matched.rule;
   const named = match?.compiled.partitionBy.map((name) => match.matched.parameters[name] ?? null) ?? [];
   // Without any of them it is as if nothing had matched.
-  const partitions = named.some((name) => name !== null) ? named : [];
+  const some = named.some((name) => name !== null) ? named : [];
+  const partitions = naming ? some : some.map((name) => name !== null);
   const { access, store, anonymous = false, partition, partitions: further, graphql = false } = rule ?? {};
   return JSON.stringify([access, store, anonymous, partition, further, graphql, partitions]);
 }
 
+/** Is there a rule for it that has the ending, too? Then the stores have a resource of that name. */
+function namesLast(match: RuleMatch | undefined, { found }: Segments): boolean {
+  const pattern = match?.compiled.exact;
+  return pattern !== undefined && pattern.length === found.length && pattern.at(-1) === found.at(-1);
+}
+
 function matchSegments(
   pattern: readonly string[],
-  { found, values }: Segments,
+  { found, values, bare }: Segments,
 ): Record<string, string> | undefined {
   const open = pattern.at(-1) === '*';
   const fixed = open ? pattern.length - 1 : pattern.length;
@@ -282,10 +306,11 @@ function matchSegments(
   for (let at = 0; at < fixed; at += 1) {
     const want = pattern[at] ?? '';
     const have = found[at] ?? '';
+    const unended = at === found.length - 1 ? bare : undefined;
     if (want.startsWith(':')) {
       if (have === '') return undefined;
-      parameters[want.slice(1)] = values[at] ?? '';
-    } else if (want !== have) return undefined;
+      parameters[want.slice(1)] = unended?.value ?? values[at] ?? '';
+    } else if (want !== have && want !== unended?.found) return undefined;
   }
   return parameters;
 }

@@ -82,7 +82,7 @@ export interface Classifier {
 const healthPath = '/.well-known/onewriter/health';
 
 export function createClassifier(
-  config: Pick<Config, 'routes' | 'partition' | 'anonymousReads'>,
+  config: Pick<Config, 'routes' | 'partition' | 'anonymousReads' | 'pathEndings'>,
   directory: Pick<Directory, 'cached'> = emptyDirectory,
   /** Whose X-Forwarded-Host is believed. */
   isTrusted: PeerTest = () => false,
@@ -94,10 +94,12 @@ export function createClassifier(
     }),
   );
   const rules: Rules = {
-    routes: compileRoutes(
-      config.routes,
-      config.partition.flatMap((rule) => ('path' in rule && !rule.path.startsWith('/') ? [rule.path] : [])),
-    ),
+    routes: compileRoutes(config.routes, {
+      partitionParameters: config.partition.flatMap((rule) =>
+        'path' in rule && !rule.path.startsWith('/') ? [rule.path] : [],
+      ),
+      endings: config.pathEndings,
+    }),
     partitionInBody: config.partition.some((rule) => 'body' in rule),
     fields: bodyFieldsOf(
       config.partition,
@@ -269,6 +271,8 @@ const ambiguousPath = {
   spelling: 'it is spelled so that a server could take it for a path of another route or partition',
   encoding:
     'it holds percent-encoded bytes that are no UTF-8, and servers that read them differently would take it for a path of another route or partition',
+  ending:
+    'its last segment has an ending, like .json; servers that take endings off would take it for a path of another route or partition. Ask without the ending; which endings the stores take off, the operator says with pathEndings in the configuration',
 } as const;
 
 /** Whether a request with a body cannot be classified by its head alone, once its route is known. */

@@ -2,6 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { PartitionRule } from '../config/schema.ts';
 import type { Directory } from '../core/homes.ts';
+import type { Endings } from '../core/path-readings.ts';
 import { compileRoutes } from '../core/route.ts';
 import type { MatchedRequest } from './classify.ts';
 import { asText, valuesOf } from './field.ts';
@@ -14,14 +15,18 @@ export type Origin = { readonly request: IncomingMessage; readonly matched: Matc
 /** Undefined where the request does not have it; the empty name, where it has it but cannot be read safely. */
 export type PartitionSource = (origin: Origin) => string | undefined | { readonly lookUp: string };
 
-export function sourceOf(rule: PartitionRule, directory: Pick<Directory, 'cached'>): PartitionSource {
+export function sourceOf(
+  rule: PartitionRule,
+  directory: Pick<Directory, 'cached'>,
+  endings: Endings,
+): PartitionSource {
   if ('by' in rule) return fromUser;
   if ('directory' in rule) return fromDirectory(directory);
   if ('header' in rule) return fromHeader(rule.header);
   if ('claim' in rule) return fromClaim(rule.claim);
   if ('query' in rule) return fromQuery(rule.query);
   if ('body' in rule) return fromBody(rule.body);
-  return rule.path.startsWith('/') ? fromTemplate(rule.path) : fromPath(rule.path);
+  return rule.path.startsWith('/') ? fromTemplate(rule.path, endings) : fromPath(rule.path);
 }
 
 /** The rule in the words in which a route would write it. */
@@ -108,8 +113,8 @@ function fromPath(name: string): PartitionSource {
   return ({ matched }) => matched.route?.parameters[name];
 }
 
-function fromTemplate(template: string): PartitionSource {
-  const table = compileRoutes([{ path: template, partition: 'path.partition' }]);
+function fromTemplate(template: string, endings: Endings): PartitionSource {
+  const table = compileRoutes([{ path: template, partition: 'path.partition' }], { endings });
   return ({ matched }) => {
     const found = table(matched);
     return found.match === 'route' ? found.route?.parameters['partition'] : '';

@@ -35,12 +35,12 @@ export const nothingDone = 'Nothing was forwarded and nothing was changed.';
 export const partitionsMax = 100;
 
 export function placerOf(
-  config: Pick<Config, 'routes' | 'partition' | 'anonymousReads'>,
+  config: Pick<Config, 'routes' | 'partition' | 'anonymousReads' | 'pathEndings'>,
   directory: Pick<Directory, 'cached'>,
   lists: ReadonlyMap<RouteRule, PartitionList>,
 ): Placer {
   const rules: PlaceRules = {
-    general: config.partition.map((rule) => sourceOf(rule, directory)),
+    general: config.partition.map((rule) => sourceOf(rule, directory, config.pathEndings)),
     byRoute: new Map(
       config.routes.flatMap(({ partition }) =>
         partition === undefined ? [] : [[partition, routeSourceOf(partition)] as const],

@@ -14,6 +14,7 @@ beforeAll(async () => {
     },
   });
   await rig.moveToApp('mia');
+  await rig.moveToApp('mia@shop.example');
 }, 60_000);
 afterEach(() => rig.tidy());
 afterAll(() => rig.stop(), 60_000);
@@ -163,6 +164,8 @@ test.each([
   ['/people/mia/x', 'app'],
   ['/people/%6dia/x', 'app'],
   ['/people/mia/%zz', 'app'],
+  ['/people/mia/notes.json', 'app'],
+  ['/people/mia@shop.example', 'app'],
   ['/people/mia/%FF%C0%AF', 'app'],
   ['/people/bob/mia', 'legacy'],
   ['/people/bob/x?who=mia', 'legacy'],
@@ -180,6 +183,8 @@ test.each([
   '/people//mia/x',
   '/people/mia;x/x',
   '/PEOPLE/mia/x',
+  '/admin.json',
+  '/people/mia.json',
   '/people/mi%FFa/x',
   '/%FFadmin/x',
   '/people/mi%C1%A1/x',

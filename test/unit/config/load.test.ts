@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { needsRestart } from '../../../src/config/reload.ts';
 import { loadConfig, parseConfig } from '../../../src/config/load.ts';
 import { loadedWith, problemsWith, sound } from '../../support/config.ts';
 
@@ -187,11 +188,19 @@ describe('the result', () => {
     ['partition', { partition: [{ header: 'x-org' }] }],
     ['routes', { routes: [{ path: '/login', store: 'legacy' }] }],
     ['anonymousReads', { anonymousReads: 'refuse' }],
+    ['pathEndings', { pathEndings: [] }],
     ['secret', { secret: 'another secret of the guard' }],
   ];
   test.each(deciding)('has another hash when %s changes', (_, changes) => {
     expect(loadedWith(changes).hash).not.toBe(loadedWith().hash);
   });
+
+  test.each(deciding.filter(([name]) => name !== 'secret'))(
+    'needs no restart when %s changes',
+    (_, changes) => {
+      expect(needsRestart(loadedWith().config, loadedWith(changes).config)).toEqual([]);
+    },
+  );
 
   test('has another hash for every condition of a route and every place of a partition', () => {
     const routes: Record<string, unknown>[] = [

@@ -25,6 +25,12 @@ describe('what one key may be', () => {
     ['an empty list', { identity: [] }, 'identity', 'must have at least 1 entry'],
     ['a missing URL', { 'stores.legacy.url': undefined }, 'stores.legacy.url', 'is missing'],
     ['an FTP URL', { 'stores.app.url': 'ftp://a' }, 'stores.app.url', 'must be an http or https URL'],
+    [
+      'an ending with its dot',
+      { pathEndings: ['json', '.xml'] },
+      'pathEndings[1]',
+      'must be an ending in small letters without its dot, like json, or "*"',
+    ],
     ['a port that is text', { 'proxy.port': 'http' }, 'proxy.port', 'must be a number, not text'],
     ['a port that is too high', { 'proxy.port': 70_000 }, 'proxy.port', 'must be 65535 or less'],
     ['a port below zero', { 'admin.port': -1 }, 'admin.port', 'must be 0 or more'],

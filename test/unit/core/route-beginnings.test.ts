@@ -18,7 +18,18 @@ const segment = fc.constantFrom(
     'notes%5Cx',
     'notes\\x',
   ],
-  ...['\xe9', '%zz', '*', 'logout', '%ffnotes'],
+  ...[
+    '\xe9',
+    '%zz',
+    '*',
+    'logout',
+    'notes.json',
+    'NOTES.x.json',
+    'x.y',
+    '.notes',
+    '%ffnotes',
+    'notes%2ejson',
+  ],
 );
 const rulePath = fc
   .array(fc.constantFrom('notes', 'Notes', 'logout', ':id', 'x', 'no%74es', 'a;b'), { maxLength: 3 })
@@ -31,14 +42,15 @@ const rule: fc.Arbitrary<RouteRule> = fc.record(
   },
   { requiredKeys: ['path'] },
 );
+const endings = fc.constantFrom(undefined, [], ['json'], ['*']);
 const path = fc.array(segment, { minLength: 1, maxLength: 4 }).map((parts) => `/${parts.join('/')}`);
 
 test('a rule for anything, which never matches, changes nothing', () => {
   // With it, no path begins like none of the rules, so that every path is looked at whole.
   const whole: RouteRule = { path: '/:any', methods: ['NEVER'] };
   fc.assert(
-    fc.property(fc.array(rule, { maxLength: 4 }), path, (rules, path) => {
-      const options = ['id'];
+    fc.property(fc.array(rule, { maxLength: 4 }), path, endings, (rules, path, endings) => {
+      const options = { partitionParameters: ['id'], endings };
       const seen = { method: 'GET', path, query: '' };
       expect(compileRoutes(rules, options)(seen)).toEqual(compileRoutes([...rules, whole], options)(seen));
     }),

@@ -196,17 +196,20 @@ describe('a slash that is encoded, or the other way round', () => {
 });
 
 /** What becomes of a path at rules of two kinds: by a literal, and by partition. */
-const outcomes = (): ((path: string) => string) => {
-  const table = compileRoutes([
-    { path: '/login', store: 'legacy' },
-    { path: '/feeds/all.json', store: 'app' },
-    { path: '/feeds/all', access: 'write' },
-    { path: '/caf\u00e9', store: 'app' },
-    { path: '/a/run', access: 'write' },
-    { path: '/a/:owner', partition: 'path.owner' },
-    { path: '/a/:owner/*', partition: 'path.owner' },
-    { path: '/b/:id', partition: 'user' },
-  ]);
+const outcomes = (endings?: readonly string[]): ((path: string) => string) => {
+  const table = compileRoutes(
+    [
+      { path: '/login', store: 'legacy' },
+      { path: '/feeds/all.json', store: 'app' },
+      { path: '/feeds/all', access: 'write' },
+      { path: '/caf\u00e9', store: 'app' },
+      { path: '/a/run', access: 'write' },
+      { path: '/a/:owner', partition: 'path.owner' },
+      { path: '/a/:owner/*', partition: 'path.owner' },
+      { path: '/b/:id', partition: 'user' },
+    ],
+    { endings },
+  );
   return (path) => {
     const found = table(seen({ path, method: 'GET' }));
     if (found.match !== 'route') return found.match === 'ambiguous' ? `ambiguous ${found.by}` : found.match;
@@ -258,5 +261,43 @@ describe('sequences that are no UTF-8', () => {
     ['/a/%25FF', '%FF'],
   ])('%s is no question: %s', (path, expected) => {
     expect(outcome(path)).toBe(expected);
+  });
+});
+
+describe('an ending', () => {
+  const rows: [path: string, unknown_: string, none: string, json: string, any: string][] = [
+    ['/login.json', 'ambiguous ending', 'none', 'legacy', 'legacy'],
+    ['/login.JSON', 'ambiguous ending', 'none', 'ambiguous spelling', 'legacy'],
+    ['/LOGIN.json', 'ambiguous ending', 'none', 'ambiguous spelling', 'ambiguous spelling'],
+    ['/login%2Ejson', 'ambiguous ending', 'none', 'ambiguous spelling', 'ambiguous spelling'],
+    ['/login.json/', 'ambiguous ending', 'none', 'ambiguous spelling', 'ambiguous spelling'],
+    ['/login.json;a=b', 'ambiguous ending', 'none', 'ambiguous spelling', 'legacy'],
+    ['/login.evil', 'ambiguous ending', 'none', 'none', 'legacy'],
+    ['/login.', 'ambiguous ending', 'none', 'none', 'legacy'],
+    ['/login.a.b', 'ambiguous ending', 'none', 'none', 'ambiguous ending'],
+    ['/a/run.xml', 'ambiguous ending', 'run.xml', 'run.xml', 'write'],
+    ['/a/1.json', 'ambiguous ending', '1.json', '1', '1'],
+    ['/a/1.x.json', 'ambiguous ending', '1.x.json', '1.x', '1.x'],
+    ['/a/1%2Ejson', 'ambiguous ending', '1.json', 'ambiguous spelling', 'ambiguous spelling'],
+    ['/a/1.JSON', 'ambiguous ending', '1.JSON', 'ambiguous spelling', '1'],
+    ['/a/1.json%FF', 'ambiguous encoding', 'ambiguous encoding', 'ambiguous encoding', '1'],
+    // Named by its ending.
+    ['/feeds/all.json', 'app', 'app', 'app', 'app'],
+    ['/feeds/all', 'write', 'write', 'write', 'write'],
+    ['/feeds/all.xml', 'ambiguous ending', 'none', 'none', 'write'],
+    // Names, most likely.
+    ['/a/ann@example.com', 'ann@example.com', 'ann@example.com', 'ann@example.com', 'ann@example'],
+    ['/a/shop.example', 'shop.example', 'shop.example', 'shop.example', 'shop'],
+    ['/a/.json', '.json', '.json', '.json', '.json'],
+    // It does not stand at the end, or decides nothing.
+    ['/a/1.json/notes', '1.json', '1.json', '1.json', '1.json'],
+    ['/a/ann/notes.json', 'ann', 'ann', 'ann', 'ann'],
+    ['/b/1.json', 'user', 'user', 'user', 'user'],
+    ['/other.json', 'none', 'none', 'none', 'none'],
+    ['/.login', 'none', 'none', 'none', 'none'],
+  ];
+  test.each(rows)('%s: %s; where none, .json or any is taken off: %s, %s, %s', (path, ...expected) => {
+    const found = [undefined, [], ['json', 'xml2'], ['*']].map((endings) => outcomes(endings)(path));
+    expect(found).toEqual(expected);
   });
 });

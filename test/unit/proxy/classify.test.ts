@@ -292,6 +292,42 @@ describe('a path that is spelled in another way', () => {
   });
 });
 
+describe('a path with an ending', () => {
+  const routes = [
+    { path: '/logout', access: 'write' },
+    { path: '/users/:id', partition: 'path.id' },
+  ];
+  const byTemplate = { partition: [{ path: '/orgs/:partition' }] };
+  const at = (partition: string): unknown => ({ place: 'partition', partition });
+  const why = { code: 'bad-target', detail: expect.stringContaining('pathEndings in the configuration') };
+
+  test('is refused where some servers would take it for another one, and the refusal says what to do', () => {
+    const classifier = classifierOf({ routes });
+    for (const url of ['/logout.json', '/logout.x', '/users/1.json']) {
+      expect(classifier.match(requestOf('GET', url), false)).toMatchObject({ failure: why });
+    }
+    expect(placeOf(classifier, requestOf('PUT', '/users/ann@shop.example'), 'u7')).toEqual(
+      at('ann@shop.example'),
+    );
+    expect(placeOf(classifierOf(byTemplate), requestOf('PUT', '/orgs/1.json'), 'u7')).toMatchObject({
+      failure: { code: 'no-partition' },
+    });
+  });
+
+  test('is the path without it where the stores take it off', () => {
+    const classifier = classifierOf({ routes, pathEndings: ['json'] });
+    expect(matchedBy(classifier, requestOf('GET', '/logout.json'))).toMatchObject({
+      ...{ access: 'write', target: '/logout.json' },
+    });
+    expect(placeOf(classifier, requestOf('PUT', '/users/1.json'), 'u7')).toEqual(at('1'));
+    const template = classifierOf({ ...byTemplate, pathEndings: ['json'] });
+    expect(placeOf(template, requestOf('PUT', '/orgs/1.json'), 'u7')).toEqual(at('1'));
+    const none = classifierOf({ routes, pathEndings: [] });
+    expect(matchedBy(none, requestOf('GET', '/logout.json')).access).toBe('read');
+    expect(placeOf(none, requestOf('PUT', '/users/1.json'), 'u7')).toEqual(at('1.json'));
+  });
+});
+
 test('an override of the method is seen in the spelling of gateways too', () => {
   const request = requestOf('GET', '/a', { x_http_method_override: 'DELETE' });
   expect(matchedBy(classifierOf({}), request).access).toBe('write');

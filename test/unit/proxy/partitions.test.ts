@@ -259,6 +259,7 @@ describe('a MOVE or COPY', () => {
     ['a space', '/calendars/u2/a b.ics'],
     ['another spelling of its route', '/Calendars/u2/a.ics'],
     ['a name that is no UTF-8', '/calendars/u%FF/a.ics'],
+    ['a calendar with an ending', '/calendars/u2.ics'],
     ['nothing', ''],
     ['the guard\u2019s own paths', '/.well-known/onewriter/guard/seal'],
     ['a path that is pinned to a store', '/inbox/a.ics'],
@@ -268,7 +269,10 @@ describe('a MOVE or COPY', () => {
   });
 
   test('that is ambiguous is refused with the reason', () => {
-    for (const [destination, why] of [['/calendars/u%FF/a', 'no UTF-8']] as const) {
+    for (const [destination, why] of [
+      ['/calendars/u%FF/a', 'no UTF-8'],
+      ['/calendars/u2.ics', 'pathEndings'],
+    ] as const) {
       const headers = ['Destination', destination];
       expect(placeOf(calendars, { method: 'MOVE', url: '/calendars/u1/a', headers })).toMatchObject({
         failure: { code: 'bad-target', detail: expect.stringContaining(why) },
