@@ -10,6 +10,11 @@ const droppedBodyBytesMax = 65_536;
 /** How long a client may go on sending a larger body after its answer; ended sooner, it might miss the answer. */
 const lingerMs = 1_000;
 
+/** Nobody waits for what would be sent now: it was answered already (its body was no HTTP, or late), or cut off. */
+export function isOver(request: IncomingMessage, response: ServerResponse): boolean {
+  return response.headersSent || response.destroyed || request.socket.destroyed;
+}
+
 /** Sends the failure, or breaks the connection where an answer has begun already. */
 export function answerFailure(
   request: IncomingMessage,

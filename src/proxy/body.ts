@@ -11,7 +11,7 @@ import {
   bodyKindOf,
   bodyWasBegun,
   bodyWasRead,
-  isBodyRead,
+  askForBody,
   readBeginning,
   wholeBodyBytesMax,
 } from './upload.ts';
@@ -81,9 +81,7 @@ export class Bodies {
     says: Saying,
   ): Promise<Buffer | Failure> {
     if (bodyKindOf(request) === 'none') return Buffer.alloc(0);
-    const { expect } = request.headers;
-    if (expect !== undefined && request.httpVersionMinor > 0 && !isBodyRead(request))
-      response.writeContinue();
+    askForBody(request, response);
     return new Promise((resolve) => {
       let taken = 0;
       const late = setTimeout(() => {

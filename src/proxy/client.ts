@@ -6,12 +6,13 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Client } from './admit.ts';
+import { isOver } from './answer.ts';
 
 const probeMs = 250;
 
 export function clientOf(request: IncomingMessage, response: ServerResponse): Client {
   return {
-    gone: () => response.destroyed || request.socket.destroyed,
+    gone: () => isOver(request, response),
     onGone(listener) {
       let done = false;
       const leave = (): void => {
@@ -26,7 +27,7 @@ export function clientOf(request: IncomingMessage, response: ServerResponse): Cl
       };
       const probe = setInterval(() => {
         // Nothing unread in the way, or a client that waits for a real 100: no probe.
-        if (request.complete || request.readableLength === 0) return;
+        if (request.complete || request.readableLength === 0 || isOver(request, response)) return;
         if (request.headers.expect !== undefined || request.httpVersionMinor === 0) return;
         response.writeContinue();
       }, probeMs);

@@ -8,14 +8,14 @@ import type { WriteOutcome } from '../core/member.ts';
 import type { StoreName } from '../core/ownership.ts';
 import type { Doorbell, RecordKey, WriteGate, UserCalls } from '../core/ports.ts';
 import type { Passage } from './admit.ts';
-import { answerAgain, answerInterim, breakOff, leaveBehind } from './answer.ts';
+import { answerAgain, answerInterim, breakOff, isOver, leaveBehind } from './answer.ts';
 import type { MatchedRequest } from './classify.ts';
 import { type EventStreams, isEventStream } from './event-streams.ts';
 import { pairsOf, framed, responseHeaders } from './headers.ts';
 import type { KeyDecision, KeyedWrite } from './idempotency.ts';
 import { RecordFinder } from './record.ts';
 import { bodyTooSlow, failureBy, lapsedFailure, leavesDoubt } from './trouble.ts';
-import { bodyIsBeingSent, bodyKindOf, BodyOverLimit, isBodyRead, readWhole, Upload } from './upload.ts';
+import { askForBody, bodyIsBeingSent, bodyKindOf, BodyOverLimit, readWhole, Upload } from './upload.ts';
 import type { FailedStage, Upstream, UpstreamExchange, UpstreamListener } from './upstream.ts';
 
 export interface ForwardOrder {
@@ -111,10 +111,7 @@ class Forwarding implements UpstreamListener {
       return;
     }
     const bodyKind = bodyKindOf(request);
-    if (bodyKind !== 'none' && !isBodyRead(request)) {
-      const { expect } = request.headers;
-      if (expect !== undefined && request.httpVersionMinor > 0) response.writeContinue();
-    }
+    if (bodyKind !== 'none') askForBody(request, response);
     if (keyed !== undefined) {
       keyed.begin(this.#goByKey, this.#order.bug);
       return;
@@ -167,6 +164,8 @@ class Forwarding implements UpstreamListener {
 
   #send(body: Buffer | Upload | null): void {
     if (this.#over) return;
+    // Its body can turn out to be no HTTP while its key is asked for.
+    if (isOver(this.#order.request, this.#order.response)) return this.#onClientClose();
     const { request, upstream, matched, target, headers, readTimeoutMs, bodyBytesMax } = this.#order;
     // One that was read before its length was known.
     if (Buffer.isBuffer(body) && body.byteLength > bodyBytesMax) {
@@ -320,7 +319,8 @@ class Forwarding implements UpstreamListener {
         ? (keyed?.waitsFor ?? bodyTooSlow)
         : failureBy(cause, this.#timeIsUp ? 'timeout' : stage, at);
     const settled = this.#finish(this.#sending ? 'in-doubt' : 'not-sent', {
-      ...{ cause, stage: this.#stageOf(stage) },
+      cause,
+      stage: this.#stageOf(stage),
     });
     if (this.#clientGone) return;
     if (response.headersSent) breakOff(request, response);

@@ -15,7 +15,7 @@ import type { Doorbell, WriteGate, UserCalls } from '../core/ports.ts';
 import { guardKey } from '../guard/signature.ts';
 import type { Log } from '../log.ts';
 import { admit, type Client, type Decision, type Passage, type RulesState } from './admit.ts';
-import { answerFailure } from './answer.ts';
+import { answerFailure, isOver } from './answer.ts';
 import type { Bodies } from './body.ts';
 import { type Classifier, createClassifier, type Match, type MatchedRequest } from './classify.ts';
 import { clientOf } from './client.ts';
@@ -153,6 +153,8 @@ function headerIn(place: string): string[] {
 }
 
 export function serve(context: ProxyContext, request: IncomingMessage, response: ServerResponse): void {
+  // While it waited for its turn.
+  if (isOver(request, response)) return;
   const { bodyBytesMax } = context;
   if (Number(request.headers['content-length'] ?? 0) > bodyBytesMax) {
     const detail = `The body is longer than proxy.limits.bodyBytes (${bodyBytesMax}). Nothing was forwarded and nothing was changed.`;
@@ -191,7 +193,7 @@ function serveMatched(
       const read = match.look === 'beginning' ? source.beginning() : source.read(seenBodyBytesMax);
       read
         .then((body) => {
-          if (request.socket.destroyed) return;
+          if (isOver(request, response)) return;
           if (Buffer.isBuffer(body)) serveMatched(context, request, response, match.with(body));
           else if (body.code === 'body-too-large') {
             serveMatched(context, request, response, match.with(undefined));
@@ -202,7 +204,7 @@ function serveMatched(
     }
     case 'request':
       identifyThen(context, request, match.request, response, (identification) => {
-        if (request.socket.destroyed) return;
+        if (isOver(request, response)) return;
         if (identification.kind === 'refused') {
           refuse(context, request, response, withSent(identification.failure, match.request));
           return;

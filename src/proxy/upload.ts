@@ -2,7 +2,7 @@
  * The request's body on its way to the store. Small bodies are read whole before anything is sent, so that
  * a client that breaks off has written nothing; larger ones are streamed, every chunk under the lease.
  */
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { UpstreamBody, UpstreamBodySink } from './upstream.ts';
 
 /** Bodies up to this size are read before the request is sent upstream. */
@@ -26,9 +26,10 @@ export function bodyWasBegun(request: IncomingMessage, beginning: Buffer): void 
   begunBefore.set(request, beginning);
 }
 
-/** The client has been told to send its body, or has sent it unasked. */
-export function isBodyRead(request: IncomingMessage): boolean {
-  return readBefore.has(request) || begunBefore.has(request);
+/** Says 100 to a client that waits for it before it sends its body (RFC 9110, 10.1.1). */
+export function askForBody(request: IncomingMessage, response: ServerResponse): void {
+  if (readBefore.has(request) || begunBefore.has(request) || response.headersSent) return;
+  if (request.headers.expect !== undefined && request.httpVersionMinor > 0) response.writeContinue();
 }
 
 export function bodyKindOf(request: IncomingMessage): BodyKind {

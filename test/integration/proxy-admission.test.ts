@@ -1,4 +1,5 @@
 /** Who may pass, where to, and who waits: the proxy against a member that the test drives. */
+import type { Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { type ProxyRig, startRig } from '../support/proxy.ts';
 import { exchange, headerOf, RawClient, statusOf } from '../support/raw-http.ts';
@@ -297,5 +298,44 @@ describe('the end', () => {
     expect(await rig.proxy.drain(10)).toBe(false);
     await rig.proxy.stop();
     expect(rig.gate.endings).toEqual([{ partition: 'ann', outcome: 'in-doubt' }]);
+  });
+});
+
+describe('a write whose body turns out to be no HTTP before it is taken up', () => {
+  const begins = (more = ''): string =>
+    `POST /bad HTTP/1.1\r\nHost: h\r\nx-user: ann\r\nTransfer-Encoding: chunked\r\n${more}\r\n5\r\nhello\r\n`;
+  const goesWrong = 'no chunk\r\n';
+  const refused = async (client: RawClient): Promise<void> => {
+    let answer = await client.answer();
+    // A client that waits is probed with 100.
+    while (statusOf(answer) === 100) answer = await client.answer();
+    expect([statusOf(answer), problem(answer.body)['sent']]).toEqual([400, 'no']);
+    await client.toTheEnd();
+    await until('nothing is under way', () => rig.proxy.counters().underWay === 0);
+    expect(rig.logged.filter(({ event }) => event === 'proxy.bug')).toEqual([]);
+  };
+
+  test.each(['', 'Expect: 100-continue\r\n'])('is not sent when its turn comes (%j)', async (more) => {
+    const slow: Socket[] = [];
+    rig.legacy.answer = (_request, socket) => void slow.push(socket);
+    const client = await RawClient.open(rig.port);
+    client.send(read('bob', '/slow') + begins(more) + goesWrong);
+    await until('the first has arrived', () => slow.length === 1);
+    slow[0]?.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n');
+    expect(statusOf(await client.answer())).toBe(200);
+    await refused(client);
+    expect(rig.legacy.requests.map(({ startLine }) => startLine)).toEqual(['GET /slow HTTP/1.1']);
+    expect(rig.legacy.bytes).not.toContain('/bad');
+  });
+
+  test('is not sent when its fence is lifted', async () => {
+    rig.gate.fence('ann', 'app');
+    const client = await RawClient.open(rig.port);
+    client.send(begins());
+    await held(1);
+    client.send(goesWrong);
+    await refused(client);
+    rig.gate.order('ann', { kind: 'abort', attempt: 'a' });
+    expect(rig.legacy.bytes + rig.app.bytes).toBe('');
   });
 });
