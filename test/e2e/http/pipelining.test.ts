@@ -257,10 +257,44 @@ test('row 30: a client that goes away takes with it what was not begun', async (
   expect(rig.legacy.requests.map(pathOf)).toEqual(['/1', '/later']);
 });
 
-test('row 30: more than anybody sends without waiting ends the connection, and costs nobody else anything', async () => {
+test('row 30: five hundred in one piece are all answered, in order', async () => {
+  rig.legacy.answer = echo;
+  const paths = Array.from({ length: 500 }, (_, at) => `/${at}`);
+  const client = await rig.connect();
+  client.send(paths.map((path) => get(path)).join(''));
+  for (const path of paths) expect((await client.answer()).body).toBe(path);
+  expect(rig.legacy.requests.map(pathOf)).toEqual(paths);
+}, 30_000);
+
+test('row 30: also where a connection that was not read comes to an upgrade, with what stands behind it', async () => {
+  const slow: Socket[] = [];
+  rig.legacy.answer = (_request, socket) => void slow.push(socket);
+  const client = await rig.connect();
+  const paths = Array.from({ length: 40 }, (_, at) => `/${at}`);
+  const lines = ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13'];
+  client.send(get('/slow') + paths.map((path) => get(path)).join(''));
+  await until('the first has arrived', () => slow.length === 1);
+  await rig.settled();
+  client.send(`${requestText('GET /socket', { lines })}early`);
+  let early = '';
+  rig.legacy.answer = (request, socket) => {
+    if (pathOf(request) !== '/socket') {
+      echo(request, socket);
+      return;
+    }
+    socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
+    rig.legacy.onBytes = (bytes) => void (early += bytes);
+  };
+  slow[0]?.write(ok('slow'));
+  for (const body of ['slow', ...paths]) expect((await client.answer()).body).toBe(body);
+  expect(statusOf(await client.answer())).toBe(101);
+  await until('what stood behind it has come', () => early.includes('early'));
+}, 30_000);
+
+test('row 30: so many that they fit into one piece only with the shortest heads end the connection', async () => {
   rig.legacy.answer = () => {};
   const client = await rig.connect();
-  client.send(get('/1').repeat(2_000));
+  client.send('GET / HTTP/1.1\r\nHost: h\r\nx-user: a\r\n\r\n'.repeat(4_000));
   await client.toTheEnd();
   expect(client.received).toBe('');
   rig.legacy.answer = answerOk;

@@ -90,6 +90,36 @@ describe('row 23: what comes in pieces', () => {
     }
     client.close();
   });
+
+  test('row 30: of requests that do not wait for their answers no more is read while many wait, and all are answered in order', async () => {
+    const pathOf = ({ startLine }: { startLine: string }): string => startLine.split(' ')[1] ?? '';
+    const echoOf = (request: { startLine: string }): string => {
+      const path = pathOf(request);
+      return `HTTP/1.1 200 OK\r\nContent-Length: ${path.length}\r\n\r\n${path}`;
+    };
+    const slow: Socket[] = [];
+    rig.legacy.answer = (_request, socket) => void slow.push(socket);
+    const client = await rig.connect();
+    const paths = Array.from({ length: 1_500 }, (_, at) => `/${at}`);
+    const lines = [`x-long: ${'x'.repeat(16_000)}`];
+    client.send(
+      requestText('GET /slow') + paths.map((path) => requestText(`GET ${path}`, { lines })).join(''),
+    );
+    await until('the first has arrived', () => slow.length === 1);
+    // What is on its way between two sockets of one machine is far less.
+    let unsent = 0;
+    await until('no more is taken', async () => {
+      const before = unsent;
+      await rig.settled();
+      unsent = client.socket.writableLength;
+      return unsent === before;
+    });
+    expect(unsent).toBeGreaterThan(8_000_000);
+    rig.legacy.answer = (request, socket) => void socket.write(echoOf(request));
+    slow[0]?.write(echoOf({ startLine: 'GET slow' }));
+    for (const body of ['slow', ...paths]) expect((await client.answer()).body).toBe(body);
+    expect(rig.legacy.requests.map(pathOf)).toEqual(['/slow', ...paths]);
+  }, 60_000);
 });
 
 describe('row 23: an event stream', () => {
