@@ -56,7 +56,9 @@ export const proxyLimits = z
       .describe('Requests that wait for a connection to a store, for each store; one more gets 503.'),
     inspectedBytes: bytes
       .default(67_108_864)
-      .describe('Memory for bodies that say who a request is from or what it is, of all requests together.'),
+      .describe(
+        'Memory for bodies that say who a request is from or what it is, and for what is sent behind an upgrade before its answer, of all requests together.',
+      ),
     inspectMs: positiveMilliseconds.default(10_000).describe('Time for such a body to arrive; then 408.'),
     hookedBytes: bytes
       .default(67_108_864)

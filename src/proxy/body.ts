@@ -27,17 +27,13 @@ export interface BodyLimits {
 const blanksMax = 4_096;
 
 export class Bodies {
-  readonly #budget: ByteBudget;
+  /** Of bytes of unfinished requests that are kept now; others who keep some take of it, too. */
+  readonly budget: ByteBudget;
   readonly #timeoutMs: number;
 
   constructor({ bytesMax, timeoutMs }: BodyLimits) {
-    this.#budget = new ByteBudget(bytesMax);
+    this.budget = new ByteBudget(bytesMax);
     this.#timeoutMs = timeoutMs;
-  }
-
-  /** Bytes of unfinished requests that are kept now. */
-  get kept(): number {
-    return this.#budget.taken;
   }
 
   /** Of one request. Its promise never settles where the client goes away: then nobody waits for it. */
@@ -92,7 +88,7 @@ export class Bodies {
         request,
         bytesMax,
         (bytes) => {
-          if (!this.#budget.take(bytes)) return false;
+          if (!this.budget.take(bytes)) return false;
           taken += bytes;
           return true;
         },
@@ -110,7 +106,7 @@ export class Bodies {
       response.once('close', () => {
         clearTimeout(late);
         stop();
-        this.#budget.give(taken);
+        this.budget.give(taken);
         taken = 0;
       });
     });

@@ -357,8 +357,8 @@ function refuse(
   answerFailure(request, response, failure, context.challenge);
 }
 
-export function countRefusal(context: ProxyContext, failure: Failure): void {
-  context.counters.refused[failure.code] = (context.counters.refused[failure.code] ?? 0) + 1;
+export function countRefusal({ counters }: Pick<ProxyContext, 'counters'>, { code }: Failure): void {
+  counters.refused[code] = (counters.refused[code] ?? 0) + 1;
 }
 
 function answerHealth(context: ProxyContext, response: ServerResponse): void {

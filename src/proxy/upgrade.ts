@@ -50,7 +50,10 @@ export class Upgrades {
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     // Times of requests end here.
     (socket as Socket).setTimeout(0);
-    this.#take(request, new EarlyBytes(socket, head));
+    const { bodies, counters } = this.#context;
+    const full = (): void => countRefusal({ counters }, noRoomForEarlyBytes);
+    const early = new EarlyBytes(socket, head, { budget: bodies.budget, full });
+    if (!socket.destroyed) this.#take(request, early);
   }
 
   /** From now on; what is open under the rules before belongs to no partition. */
@@ -113,6 +116,11 @@ export class Upgrades {
     upgrade.start();
   }
 }
+
+const noRoomForEarlyBytes: Failure = {
+  code: 'body-unavailable',
+  detail: 'What was sent behind the upgrade, before its answer, found no room (proxy.limits.inspectedBytes).',
+};
 
 /** Beside the pool, so that long-lived connections never stand in the way of requests. */
 function dialTo(store: StoreName, { stores }: Config): StoreDial {

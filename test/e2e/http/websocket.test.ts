@@ -750,3 +750,35 @@ test('row 27: a WebSocket that is silent for longer than it may is closed, where
   await until('the store sees it', () => end.closed);
   await bounded.stop();
 }, 60_000);
+
+test('row 27: what many clients send before their 101 has one bound; who goes beyond it is let go', async () => {
+  const bounded = await started({ config: { proxy: { limits: { inspectedBytes: 100_000 } } } });
+  try {
+    const early = frame('y'.repeat(60_000), { masked: true });
+    const ends = takeUpgrades(bounded, '');
+    const [first, second] = [await bounded.connect(), await bounded.connect()];
+    first.send(upgradeText('ann'));
+    second.send(upgradeText('ann'));
+    await until('the store is asked for both', () => ends.length === 2);
+    first.send(early);
+    second.send(early);
+    await until('one is let go', () => first.closed || second.closed);
+    const [kept, gone] = first.closed ? [second, first] : [first, second];
+    expect([gone.received, kept.closed]).toEqual(['', false]);
+    // The bytes that come in one piece with the request count, too.
+    const third = await bounded.connect();
+    third.send(upgradeText('ann') + early);
+    await third.toTheEnd();
+    await bounded.counted('refused_total{code="body-unavailable"}', 2);
+    for (const end of ends.filter(({ closed }) => !closed)) end.send(`${accepted}\r\n\r\n`);
+    expect(statusOf(await kept.answer())).toBe(101);
+    await until('it got all of it', () => ends.some(({ received }) => received === early));
+    // What has been passed on, or went with its client, makes room again.
+    takeUpgrades(bounded);
+    const fourth = await bounded.connect();
+    fourth.send(upgradeText('ann') + early);
+    expect(statusOf(await fourth.answer())).toBe(101);
+  } finally {
+    await bounded.stop();
+  }
+}, 60_000);
