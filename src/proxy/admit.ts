@@ -349,7 +349,7 @@ function noteLink(admission: Admission, names: Partitions): void {
 type Tried = Decision | { readonly hold: HoldReason } | 'note-link';
 
 function tryAdmission(admission: Admission, names: Partitions): Tried {
-  const { gate, identified, service, links } = admission;
+  const { gate, service, links } = admission;
   if (service.now !== 'open') return { hold: 'rules-not-active' };
   const [partition, ...also] = names;
   // Before it is admitted: whoever fences one of them afterwards, and waits until it has ended, finds the link.
@@ -358,8 +358,6 @@ function tryAdmission(admission: Admission, names: Partitions): Tried {
   switch (said.verdict) {
     case 'admit': {
       const { ticket } = said;
-      // Whoever has written must be in the registry; see notice.ts for the others.
-      if (identified) for (const name of names) gate.notice(name);
       const { owner: store, epoch, also: others } = ticket;
       const touched = others === undefined ? { partition, epoch } : { partition, epoch, also: others };
       return { decision: 'forward', passage: { store, ...touched, ticket } };

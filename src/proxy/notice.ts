@@ -1,4 +1,4 @@
-/** Who the registry hears of. Admission itself notes the partitions of writes that say who they are from. */
+/** Who the registry hears of. */
 import type { Homes } from '../core/homes.ts';
 import type { WriteGate } from '../core/ports.ts';
 import { touchedBy } from '../core/ticket.ts';
@@ -12,15 +12,13 @@ interface Parts {
 }
 
 /**
- * Whoever has written must be in the registry, or the partition could be taken for a new one. Writes of nobody in
- * particular only once a store took them, or may have: anybody could fill the registry with names.
+ * Whoever has written must be in the registry, or the partition could be taken for a new one; but only once a store
+ * took the write, or may have: users could fill the registry with names. To be called in the same step in which the
+ * write ends, so that a member with nothing in flight has noticed all; one that dies with a write in flight makes the
+ * registry incomplete.
  */
-export function noticeAnonymousWrite(
-  { gate }: Pick<Parts, 'gate'>,
-  { ticket }: Passage,
-  identity: Identity | undefined,
-): void {
-  if (identity !== undefined || ticket === undefined) return;
+export function noticeWrite({ gate }: Pick<Parts, 'gate'>, { ticket }: Passage): void {
+  if (ticket === undefined) return;
   for (const { partition } of touchedBy(ticket)) gate.notice(partition);
 }
 

@@ -35,7 +35,7 @@ import {
   Identifier,
   type Identity,
 } from './identify.ts';
-import { noticeAnonymousWrite, noticeRead } from './notice.ts';
+import { noticeRead, noticeWrite } from './notice.ts';
 import type { Outages } from './outages.ts';
 import { peerTest } from './peers.ts';
 import { shapedAnswer, trailersFor, wayTo } from './outgoing.ts';
@@ -322,7 +322,7 @@ function admitAndForward(
           cause === undefined ? statusClass(status) : 'broken'
         ] += 1;
         const refused = outcome === 'not-sent' || statusClass(status) === '4xx';
-        if (!refused) noticeAnonymousWrite(context, passage, identity);
+        if (!refused) noticeWrite(context, passage);
         noticeRead(context, matched, passage, identity, status);
         if (outcome !== 'in-doubt') return;
         const why = cause?.message ?? `the store answered ${status}, which does not say what became of it`;

@@ -22,7 +22,7 @@ import { framed, responseHeaders, without } from './headers.ts';
 import type { Identity } from './identify.ts';
 import { headersFor, shapedAnswer } from './outgoing.ts';
 import { relayAnswer } from './relay.ts';
-import { noticeAnonymousWrite } from './notice.ts';
+import { noticeWrite } from './notice.ts';
 import {
   answerFieldsOf,
   countRefusal,
@@ -234,7 +234,7 @@ class Upgrade {
   };
 
   #onUpgraded(answer: IncomingMessage, store: Socket, head: Buffer): void {
-    const { context, passage, identity, early } = this.#order;
+    const { context, passage, early } = this.#order;
     const { client } = early;
     const protocol = answer.headers.upgrade ?? '';
     // RFC 9110, 7.8: a store must not choose what was not offered.
@@ -243,7 +243,7 @@ class Upgrade {
       this.#fail('broken', new Error(`the store switched to ${protocol || 'nothing'}`));
       return;
     }
-    noticeAnonymousWrite(context, passage, identity);
+    noticeWrite(context, passage);
     this.#count('1xx');
     client.off('close', this.#onClientClose);
     const lines = [`HTTP/1.1 101 ${answer.statusMessage || 'Switching Protocols'}`];
@@ -263,14 +263,14 @@ class Upgrade {
 
   /** The store does not upgrade: its answer is the client's. */
   #onAnswered(answer: IncomingMessage): void {
-    const { context, request, early, passage, identity } = this.#order;
+    const { context, request, early, passage } = this.#order;
     const status = answer.statusCode ?? 0;
     if (status === 101) {
       answer.destroy();
       this.#fail('broken', new Error('the store switched without saying to what'));
       return;
     }
-    if (statusClass(status) !== '4xx') noticeAnonymousWrite(context, passage, identity);
+    if (statusClass(status) !== '4xx') noticeWrite(context, passage);
     this.#answering = true;
     early.take();
     const fields = framed(request, status, this.#shaped(answer));
@@ -332,6 +332,7 @@ class Upgrade {
     if (passage.ticket === undefined) return;
     context.gate.end(passage.ticket, outcome);
     if (outcome !== 'in-doubt') return;
+    noticeWrite(context, passage);
     const why =
       this.#tunnel === undefined
         ? 'the WebSocket was asked for, and what became of it is not known'

@@ -452,6 +452,25 @@ describe('MOVE', () => {
   });
 });
 
+test.each([
+  ['refuses', 'HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n', []],
+  ['breaks off', '', ['u2', 'u3']],
+])(
+  'a WebSocket that a store %s puts no name into the registry that nobody has taken',
+  async (_, said, noticed) => {
+    rig = await startRig({ config });
+    rig.legacy.answer = (_request, socket) => void socket.end(said);
+    const offer = 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13';
+    const answer = await exchange(
+      rig.port,
+      `GET /live?ids=u2&ids=u3 HTTP/1.1\r\nHost: h\r\nx-user: ann\r\n${offer}\r\n\r\n`,
+    );
+    expect(statusOf(answer)).toBe(said === '' ? 502 : 403);
+    await until('it is over', () => rig.gate.endings.length === 2);
+    expect([...rig.gate.noticed]).toEqual(noticed);
+  },
+);
+
 test('a WebSocket of several partitions is closed at the fence of any of them, and is in doubt for all', async () => {
   const server = createServer();
   const sockets = new WebSocketServer({ server });
@@ -465,6 +484,7 @@ test('a WebSocket of several partitions is closed at the fence of any of them, a
     });
     await once(socket, 'open');
     expect([rig.gate.member.inFlight('u2'), rig.gate.member.inFlight('u3')]).toEqual([1, 1]);
+    expect([...rig.gate.noticed]).toEqual(['u2', 'u3']);
     const closed = once(socket, 'close');
     rig.gate.fence('u3', 'app');
     expect((await closed)[0]).toBe(1012);
@@ -479,6 +499,37 @@ test('a WebSocket of several partitions is closed at the fence of any of them, a
     server.closeAllConnections();
     server.close();
   }
+});
+
+describe('a write', () => {
+  test.each([
+    [200, ['u2', 'u3']],
+    [302, ['u2', 'u3']],
+    [401, []],
+    [403, []],
+    [404, []],
+    [500, ['u2', 'u3']],
+  ])('that a store answers with %i puts %j into the registry', async (status, noticed) => {
+    rig = await startRig({ config });
+    rig.legacy.answer = (_request, socket) =>
+      void socket.write(`HTTP/1.1 ${status} X\r\nContent-Length: 0\r\n\r\n`);
+    expect(statusOf(await send('/batch', batch('u2', 'u3')))).toBe(status);
+    await until('it is over', () => rig.proxy.counters().underWay === 0);
+    expect([...rig.gate.noticed]).toEqual(noticed);
+  });
+
+  test('puts nobody into the registry before its store has taken it, and somebody where that is not known', async () => {
+    rig = await startRig({ config });
+    rig.legacy.answer = () => undefined;
+    const client = await RawClient.open(rig.port);
+    client.send(bytesOf('/batch', batch('u2', 'u3')));
+    await until('the store has it', () => rig.legacy.requests.length === 1);
+    expect([...rig.gate.noticed]).toEqual([]);
+    for (const socket of rig.legacy.sockets) socket.destroy();
+    expect(problemOf(await client.answer())['code']).toBe('outcome-unknown');
+    expect([...rig.gate.noticed]).toEqual(['u2', 'u3']);
+    client.close();
+  });
 });
 
 describe('a read', () => {
