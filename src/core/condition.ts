@@ -29,27 +29,68 @@ export interface PairValues {
 /** Many servers read this many and overlook the others (qs and PHP 1,000). */
 const pairsReadByAll = 500;
 
-export function valuesInPairs(text: string, name: string): PairValues {
-  const want = looseName(name);
-  // Some servers read %u0041, or pass over bytes that are no UTF-8: such a name may be any.
-  const isPerhaps = (found: string | undefined): boolean => found === undefined || couldMean(found, want);
-  return {
-    exact: valuesOf(text.split('&').slice(0, pairsReadByAll), (found) => found === name),
-    loose: valuesOf(text.split(/[&;]/), isPerhaps, () => ''),
-  };
+/** A query or a form, taken apart once, whoever asks for a name in it. */
+export class Pairs {
+  readonly #exact = new Map<string, string[]>();
+  /** Places in `#values`, by each loose name that a pair could be taken for. */
+  readonly #loose = new Map<string, number[]>();
+  /** Of names that some servers read as %u0041, or pass over bytes that are no UTF-8: such a name may be any. */
+  readonly #nameless: number[] = [];
+  readonly #values: string[] = [];
+
+  constructor(text: string) {
+    for (const pair of text.split('&').slice(0, pairsReadByAll)) {
+      const { name, value, written } = readPair(pair);
+      if (name !== undefined) addTo(this.#exact, name, value ?? written);
+    }
+    for (const pair of text.split(/[&;]/)) {
+      const { name, value = '' } = readPair(pair);
+      const place = this.#values.push(value) - 1;
+      if (name === undefined) {
+        this.#nameless.push(place);
+        continue;
+      }
+      const [loose, mangled] = [looseName(name), mangledName(name)];
+      addTo(this.#loose, loose, place);
+      if (mangled !== undefined && mangled !== loose) addTo(this.#loose, mangled, place);
+    }
+  }
+
+  valuesOf(name: string): PairValues {
+    const places = [...(this.#loose.get(looseName(name)) ?? []), ...this.#nameless];
+    const loose = places.toSorted((one, other) => one - other).map((place) => this.#values[place] ?? '');
+    return { exact: this.#exact.get(name) ?? [], loose };
+  }
 }
 
-export function readingsInPairs(text: string, name: string): readonly Reading[] {
+function addTo<Value>(map: Map<string, Value[]>, name: string, value: Value): void {
+  const known = map.get(name);
+  if (known === undefined) map.set(name, [value]);
+  else known.push(value);
+}
+
+/** Undefined, where it holds sequences that are no UTF-8. `written`: the value as it stands there. */
+function readPair(pair: string): { name: string | undefined; value: string | undefined; written: string } {
+  const mark = pair.indexOf('=');
+  const written = mark === -1 ? '' : pair.slice(mark + 1);
+  return { name: decodePart(mark === -1 ? pair : pair.slice(0, mark)), value: decodePart(written), written };
+}
+
+export function readingsInPairs(text: string | Pairs, name: string): readonly Reading[] {
   if (text === '') return [];
   const { exact, loose } = valuesInPairs(text, name);
   return exact.length === 0 && loose.length > 0 ? [...loose, undefined] : [...exact, ...loose];
+}
+
+export function valuesInPairs(text: string | Pairs, name: string): PairValues {
+  return (typeof text === 'string' ? new Pairs(text) : text).valuesOf(name);
 }
 
 /**
  * Undefined: nobody finds the name. The empty text, which names nothing: servers could find different values,
  * or it is there twice.
  */
-export function onlyValueInPairs(text: string, name: string): string | undefined {
+export function onlyValueInPairs(text: string | Pairs, name: string): string | undefined {
   const { exact, loose } = valuesInPairs(text, name);
   if (exact.length === 0 && loose.length === 0) return undefined;
   const [value = ''] = exact;
@@ -69,22 +110,6 @@ export function judgeHost(host: string | undefined, wanted: string): Verdict {
 
 function plainHost(host: string): string {
   return host.toLowerCase().replace(/:\d*$/, '').replace(/\.$/, '');
-}
-
-/** Without `otherwise` a value that is no UTF-8 is as it is written. */
-function valuesOf(
-  pairs: readonly string[],
-  isIt: (name: string | undefined) => boolean,
-  otherwise = (written: string) => written,
-): string[] {
-  const values: string[] = [];
-  for (const pair of pairs) {
-    const mark = pair.indexOf('=');
-    if (!isIt(decodePart(mark === -1 ? pair : pair.slice(0, mark)))) continue;
-    const written = mark === -1 ? '' : pair.slice(mark + 1);
-    values.push(decodePart(written) ?? otherwise(written));
-  }
-  return values;
 }
 
 /**

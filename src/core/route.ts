@@ -1,5 +1,13 @@
 /** What a request is: which route it matches, whether it reads or writes, and whose record it touches. */
-import { judge, judgeHost, type Reading, readingsInPairs, type Verdict, type Wanted } from './condition.ts';
+import {
+  judge,
+  judgeHost,
+  Pairs,
+  type Reading,
+  readingsInPairs,
+  type Verdict,
+  type Wanted,
+} from './condition.ts';
 import type { StoreName } from './ownership.ts';
 import {
   type Endings,
@@ -239,13 +247,24 @@ function verdictOf(
   return all;
 }
 
+/** Taken apart once for all rules. */
+const queries = new WeakMap<SeenRequest, Pairs>();
+
+function queryOf(seen: SeenRequest): Pairs | '' {
+  const { query = '' } = seen;
+  if (query === '') return query;
+  const known = queries.get(seen) ?? new Pairs(query);
+  queries.set(seen, known);
+  return known;
+}
+
 function conditionsOf({ host, query = {}, headers = {} }: RouteRule): Condition[] {
   return [
     ...(host === undefined ? [] : [(seen: SeenRequest) => judgeHost(seen.host, host)]),
     ...Object.entries(query).map(
       ([name, wanted]): Condition =>
         (seen) =>
-          judge(readingsInPairs(seen.query ?? '', name), wanted),
+          judge(readingsInPairs(queryOf(seen), name), wanted),
     ),
     ...Object.entries(headers).map(([name, wanted]): Condition => {
       const lower = name.toLowerCase();

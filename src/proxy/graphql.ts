@@ -3,9 +3,9 @@
  * it, a document that is stored elsewhere, and whatever servers could understand differently is a write.
  */
 import { Kind, Lexer, OperationTypeNode, parse, Source, TokenKind } from 'graphql';
-import { onlyValueInPairs, readingsInPairs } from '../core/condition.ts';
+import { onlyValueInPairs, Pairs, readingsInPairs } from '../core/condition.ts';
 import type { Access } from '../core/route.ts';
-import { elementsOf, jsonTextOf, membersWhere, readingsAt } from './json-text.ts';
+import { elementsOf, JsonText, jsonTextOf, readingsAt, someMember } from './json-text.ts';
 import type { SeenBody } from './seen-body.ts';
 
 /** Of all documents of a request together: the work of parsing grows with them, and so does the stack. */
@@ -35,13 +35,15 @@ export function graphqlAccess({ method, query, body }: Request): Access {
   }
   if (method === 'OPTIONS') return body.kind === 'none' ? 'read' : 'write';
   // Servers take a document in the URL before one in the body.
-  const inUrl = [...requestMembers, ...storedNames].some((name) => readingsInPairs(query, name).length > 0);
+  const pairs = new Pairs(query);
+  const inUrl = [...requestMembers, ...storedNames].some((name) => readingsInPairs(pairs, name).length > 0);
   if (method !== 'POST' || inUrl) return 'write';
   if (body.kind === 'graphql') return documentReads(body.text, undefined, budget) ? 'read' : 'write';
   return body.kind === 'json' && jsonReads(body.text, budget) ? 'read' : 'write';
 }
 
-function queryReads(query: string, budget: Budget): boolean {
+function queryReads(text: string, budget: Budget): boolean {
+  const query = new Pairs(text);
   if (storedNames.some((name) => readingsInPairs(query, name).length > 0)) return false;
   const extensions = onlyValueInPairs(query, 'extensions');
   if (extensions !== undefined) {
@@ -59,11 +61,14 @@ function jsonReads(text: string, budget: Budget): boolean {
 }
 
 function requestReads(text: string, budget: Budget): boolean {
-  if (membersWhere(text, (key) => !requestMembers.has(key)).length > 0) return false;
-  const [document, ...documents] = readingsAt(text, ['query']);
-  const [operation, ...operations] = readingsAt(text, ['operationName']);
+  if (someMember(text, (key) => !requestMembers.has(key))) return false;
+  const json = new JsonText(text);
+  const found = [readingsAt(json, ['query']), readingsAt(json, ['operationName'])] as const;
+  const extensions = readingsAt(json, ['extensions']);
+  if (found[0] === 'too-many' || found[1] === 'too-many' || extensions === 'too-many') return false;
+  const [[document, ...documents], [operation, ...operations]] = found;
   if (document === undefined || documents.length > 0 || operations.length > 0) return false;
-  if (readingsAt(text, ['extensions']).some((extensions) => namesStoredDocument(extensions))) return false;
+  if (extensions.some((value) => namesStoredDocument(value))) return false;
   const source: unknown = JSON.parse(document);
   const name: unknown = operation === undefined ? undefined : JSON.parse(operation);
   if (typeof source !== 'string') return false;
@@ -76,7 +81,8 @@ function namesStoredDocument(extensions: string | undefined): boolean {
   if (extensions === undefined) return false;
   // As a text, a server may read what is in it.
   if (!/^\s*(?:\{|null\s*$)/.test(extensions)) return true;
-  return readingsAt(extensions, ['persistedQuery']).some((reading) => reading !== undefined);
+  const readings = readingsAt(extensions, ['persistedQuery']);
+  return readings === 'too-many' || readings.some((reading) => reading !== undefined);
 }
 
 function documentReads(text: string, operationName: string | undefined, budget: Budget): boolean {

@@ -8,7 +8,7 @@
 import type { IncomingMessage } from 'node:http';
 import { type BodySource, type Found, isOpaque } from './credential.ts';
 import { valuesOf } from './field.ts';
-import { fieldNamed, jsonTextOf, opensJson } from './json-text.ts';
+import { fieldNamed, JsonText, jsonTextOf, opensJson } from './json-text.ts';
 import { bodyKindOf } from './upload.ts';
 import type { Failure } from '../core/failure.ts';
 
@@ -63,15 +63,16 @@ export function formOf(request: IncomingMessage): 'json' | 'other' | { readonly 
 
 /** Exported for its tests. */
 export function credentialIn(bytes: Buffer, path: readonly string[]): Found {
-  let value = jsonTextOf(bytes);
-  if (value === undefined) return { wrong: 'the body is not JSON in UTF-8' };
+  const text = jsonTextOf(bytes);
+  if (text === undefined) return { wrong: 'the body is not JSON in UTF-8' };
+  let value = new JsonText(text);
   for (const name of path) {
     const found = fieldNamed(value, name);
     if (found === undefined) return undefined;
     if ('wrong' in found) return found;
-    ({ value } = found);
+    value = found;
   }
-  const credential: unknown = JSON.parse(value);
+  const credential: unknown = JSON.parse(value.text);
   if (credential === null) return undefined;
   if (typeof credential !== 'string' || !isOpaque(credential)) return { wrong: 'the field holds no session' };
   return { text: credential, asSent: credential };

@@ -105,8 +105,9 @@ function namesAt(
   }
   if (step.step === 'name') {
     if (opens(text) !== '{') return 'unclear';
-    const [value, ...others] = readingsAt(text, [step.name]);
-    if (others.length > 0) return 'unclear';
+    const readings = readingsAt(text, [step.name]);
+    if (readings === 'too-many' || readings.length > 1) return 'unclear';
+    const [value] = readings;
     return value === undefined ? 'absent' : namesAt(value, rest, budget);
   }
   const entries = elementsOf(text, budget.entries);

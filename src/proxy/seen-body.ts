@@ -5,7 +5,7 @@
 import type { IncomingMessage } from 'node:http';
 import { onlyValueInPairs, readingsInPairs, type Reading } from '../core/condition.ts';
 import { foreignCharset, formOf, isEncoded } from './identify-body.ts';
-import { jsonTextOf, opensJson, readingsAt } from './json-text.ts';
+import { JsonText, jsonTextOf, membersMax, opensJson, readingsAt } from './json-text.ts';
 import { valuesOf } from './field.ts';
 import { bodyKindOf } from './upload.ts';
 
@@ -92,13 +92,33 @@ export function seenIn(request: IncomingMessage, bytes: Buffer | undefined): See
   }
 }
 
+type WithText = Extract<SeenBody, { readonly text: string }>;
+
+/** What was found in bodies, so that many rules do not look at all of one again. */
+const looked = new WeakMap<SeenBody, JsonText>();
+const readBefore = new WeakMap<SeenBody, Map<string, readonly Reading[] | 'unreadable'>>();
+
+function textsIn(body: WithText, path: string): ReturnType<typeof readingsAt> {
+  const json = looked.get(body) ?? new JsonText(body.text);
+  looked.set(body, json);
+  return readingsAt(json, path.split('.'));
+}
+
 /** For conditions on fields of a JSON body. */
 export function fieldReadings(body: SeenBody, path: string): readonly Reading[] | 'unreadable' {
   if (body.kind === 'none') return [];
   if (body.kind !== 'json' && body.kind !== 'disguised') return 'unreadable';
-  const readings = readingsAt(body.text, path.split('.')).map((text) =>
-    text === undefined ? undefined : (JSON.parse(text) as Reading),
-  );
+  const before = readBefore.get(body) ?? new Map<string, readonly Reading[] | 'unreadable'>();
+  readBefore.set(body, before);
+  const readings = before.get(path) ?? readingsIn(body, path);
+  before.set(path, readings);
+  return readings;
+}
+
+function readingsIn(body: WithText, path: string): readonly Reading[] | 'unreadable' {
+  const texts = textsIn(body, path);
+  if (texts === 'too-many') return 'unreadable';
+  const readings = texts.map((text) => (text === undefined ? undefined : (JSON.parse(text) as Reading)));
   return body.kind === 'json' ? readings : [...readings, undefined];
 }
 
@@ -109,8 +129,8 @@ export function fieldReadings(body: SeenBody, path: string): readonly Reading[] 
 export function nameInBody(body: SeenBody, path: string): string | undefined {
   if (body.kind === 'unreadable') return '';
   if (body.kind !== 'json' && body.kind !== 'disguised') return undefined;
-  const readings = readingsAt(body.text, path.split('.'));
-  if (readings.length > 1) return '';
+  const readings = textsIn(body, path);
+  if (readings === 'too-many' || readings.length > 1) return '';
   // Who goes by the type finds nobody there, and takes the record for another's.
   if (body.kind === 'disguised') return readings[0] === undefined ? undefined : '';
   const [text] = readings;
@@ -133,22 +153,36 @@ export function overridesMethodIn(body: SeenBody): 'no' | 'yes' | 'unknown' {
     case 'graphql':
       return 'no';
     case 'form':
+      if (hasMorePairs(body.text, membersMax)) return 'unknown';
       return readingsInPairs(body.text, '_method').length > 0 ? 'yes' : 'no';
     case 'json':
-      return namesMethod(body.text) ? 'yes' : 'no';
-    case 'disguised':
-      if (namesMethod(body.text)) return 'yes';
+      return namesMethod(body);
+    case 'disguised': {
+      const named = namesMethod(body);
+      if (named !== 'no') return named;
       return overridesMethodIn(
         body.as === 'foreign' || body.as === 'parts' ? { kind: body.as } : { kind: body.as, text: body.text },
       );
+    }
     case 'parts':
     case 'unreadable':
       return 'unknown';
   }
 }
 
-function namesMethod(json: string): boolean {
-  return readingsAt(json, ['_method']).some((reading) => reading !== undefined);
+function namesMethod(body: WithText): 'no' | 'yes' | 'unknown' {
+  const readings = textsIn(body, '_method');
+  if (readings === 'too-many') return 'unknown';
+  return readings.some((reading) => reading !== undefined) ? 'yes' : 'no';
+}
+
+function hasMorePairs(text: string, pairsMax: number): boolean {
+  let pairs = 1;
+  for (const mark of ['&', ';']) {
+    for (let at = text.indexOf(mark); at !== -1 && pairs <= pairsMax; at = text.indexOf(mark, at + 1))
+      pairs += 1;
+  }
+  return pairs > pairsMax;
 }
 
 /** From a query; like nameInBody. */

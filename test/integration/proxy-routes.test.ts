@@ -133,6 +133,31 @@ describe('a body that decides', () => {
     expect(new Set(accessSeen())).toEqual(new Set(['write']));
   }, 20_000);
 
+  test('with more members than are looked at does not match and is a write, and names no partition', async () => {
+    await startInApp();
+    const members = (count: number): string =>
+      Array.from({ length: count }, (_, at) => `,"m${at}":1`).join('');
+    const pairs = (count: number): string => Array.from({ length: count }, (_, at) => `p${at}=1`).join('&');
+    const form = 'Content-Type: application/x-www-form-urlencoded';
+    const sent: [target: string, type: string, body: string, access: string][] = [
+      ['/parse/x', json, `{"_method":"GET"${members(9_000)}}`, 'read'],
+      ['/parse/x', json, `{"_method":"GET"${members(10_001)}}`, 'write'],
+      ['/search', json, `{"q":{"a":1${members(30_000)}}}`, 'read'],
+      ['/search', json, `{"q":1${members(10_001)}}`, 'write'],
+      ['/search', form, pairs(9_000), 'read'],
+      ['/search', form, pairs(10_001), 'write'],
+      ['/owned', json, `{"owner":"bob"${members(9_000)}}`, 'write'],
+    ];
+    for (const [target, type, body] of sent) {
+      expect(statusOf(await send({ target, headers: [type], body }))).toBe(200);
+    }
+    expect(accessSeen()).toEqual(sent.map(([, , , access]) => access));
+    expect(rig.app.requests.map(({ body }) => body)).toEqual(sent.map(([, , body]) => body));
+    const refused = await send({ target: '/owned', body: `{"owner":"bob"${members(10_001)}}` });
+    expect([statusOf(refused), codeOf(refused)]).toEqual([400, 'no-partition']);
+    expect(rig.app.requests.length).toBe(sent.length);
+  }, 20_000);
+
   test('over the limit still takes its Idempotency-Key to the store with all its bytes', async () => {
     const keys = await openKeys(server);
     try {

@@ -310,6 +310,13 @@ describe('a field of a body', () => {
     expect(isWrong(field('{"t":"a","u":{"t":"b"},"v":"\\"t\\":\\"c\\""}', 't'))).toBe(false);
   });
 
+  test('is not looked for among more fields than anybody sends', () => {
+    const fields = (count: number): string =>
+      Array.from({ length: count }, (_, at) => `,"f${at}":1`).join('');
+    expect(field(`{"t":"x"${fields(9_000)}}`, 't')).toMatchObject({ text: 'x' });
+    expect(isWrong(field(`{"t":"x"${fields(10_000)}}`, 't'))).toBe(true);
+  });
+
   test('in other letter case is refused, alone and beside the right one, at any depth', () => {
     const why = (body: string, ...path: string[]): unknown => {
       const found = field(body, ...path);
