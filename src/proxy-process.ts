@@ -50,7 +50,7 @@ async function carryOut(order: ProcessOrder): Promise<void> {
       await begin(starting);
       break;
     case 'name-obstacle': {
-      const detail = running?.proxy?.obstacle();
+      const detail = running?.proxy?.obstacle(order.rules);
       tell({ report: 'obstacle', detail });
       break;
     }

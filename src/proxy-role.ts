@@ -107,6 +107,8 @@ export class ProxyRole {
     const { stores } = this.#now.rules.config;
     await this.#proxy?.drain(this.#writeTimeoutMs + drainMarginMs);
     await this.#proxy?.stop();
+    // Who comes next may run rules by which those belong to partitions.
+    await pause(this.#proxy?.pinnedSettledInMs() ?? 0);
     await this.#now.member.leave(Math.max(stores.legacy.settleMs, stores.app.settleMs));
     this.#now.claims.stop();
   }
@@ -167,26 +169,30 @@ export class ProxyRole {
     this.#log('warn', 'rules.not-changed', { detail });
   }
 
-  /** Why the rules cannot be changed at the moment, in a sentence. */
-  obstacle(): string | undefined {
+  /** Why the rules cannot be changed to these at the moment, in a sentence. */
+  obstacle({ config }: RuleSet): string | undefined {
     if (this.#proxy === undefined || this.#stopped) return 'this process is stopping';
     if (this.#proxy.openWriters() > 0) {
       return 'WebSockets are open, and closing one leaves a write in doubt; restart this process instead';
     }
-    return this.#now.member.underWay().inDoubt > 0 ? inDoubt : undefined;
+    const pinned = this.#proxy.unpinnedBy(config)();
+    if (pinned.webSockets > 0) return unpinnedWebSockets;
+    return this.#now.member.underWay().inDoubt + pinned.inDoubt > 0 ? inDoubt : undefined;
   }
 
   /** A sentence says why not; then nothing has changed. */
   async #switchTo(rules: RuleSet): Promise<string | undefined> {
     const { member } = this.#now;
-    const obstacle = this.obstacle();
+    const obstacle = this.obstacle(rules);
     const proxy = this.#proxy;
     if (obstacle !== undefined || proxy === undefined) return obstacle;
-    proxy.pauseWrites();
+    proxy.pauseWrites(rules.config);
+    const unpinned = proxy.unpinnedBy(rules.config);
     const untilMs = performance.now() + this.#writeTimeoutMs;
     for (;;) {
-      const { inFlight, inDoubt: doubted } = member.underWay();
-      if (inFlight === 0 && doubted === 0) break;
+      const [ticketed, pinned] = [member.underWay(), unpinned()];
+      const doubted = ticketed.inDoubt + pinned.inDoubt;
+      if (ticketed.inFlight + pinned.inFlight + pinned.webSockets + doubted === 0) break;
       if (doubted > 0 || performance.now() > untilMs) {
         proxy.resumeWrites();
         return doubted > 0 ? inDoubt : 'a write did not end in time';
@@ -230,6 +236,8 @@ export class ProxyRole {
   }
 }
 
+const unpinnedWebSockets =
+  'WebSockets are open on routes that would lose their "store" or get another, and closing one leaves a write in doubt; restart this process instead';
 const inDoubt = 'a write is in doubt; try again when it has settled (see "onewriter status")';
 
 function notFollowed(forward: boolean): string {

@@ -78,9 +78,9 @@ export class Child {
     return Math.max(0, performance.now() - this.#readyAtMs);
   }
 
-  /** Why the rules cannot be changed there now; also where it does not say. */
-  async obstacle(): Promise<string | undefined> {
-    const answer = await this.#ask({ order: 'name-obstacle' }, 'obstacle', answerWithinMs);
+  /** Why the rules cannot be changed to these there now; also where it does not say. */
+  async obstacle(rules: RuleSet): Promise<string | undefined> {
+    const answer = await this.#ask({ order: 'name-obstacle', rules }, 'obstacle', answerWithinMs);
     return answer === undefined ? `the proxy process ${this.pid} does not answer` : answer.detail;
   }
 

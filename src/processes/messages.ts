@@ -10,7 +10,7 @@ export type ProcessOrder =
       /** For an orderly end, ms; whatever is left then is broken off. */
       readonly endWithinMs: number;
     }
-  | { readonly order: 'name-obstacle' }
+  | { readonly order: 'name-obstacle'; readonly rules: RuleSet }
   | { readonly order: 'change'; readonly rules: RuleSet }
   | { readonly order: 'renew-certificate' }
   | { readonly order: 'stop' };

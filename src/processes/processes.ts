@@ -166,7 +166,7 @@ export class ProxyProcesses {
       return this.#notChanged('a proxy process is just being started; send the signal again');
     }
     // One that cannot would only make the others wait for it and go back.
-    const obstacles = await Promise.all(running.map((child) => child.obstacle()));
+    const obstacles = await Promise.all(running.map((child) => child.obstacle(next)));
     const obstacle = obstacles.find((detail) => detail !== undefined);
     if (obstacle !== undefined) return this.#notChanged(obstacle);
     const outcomes = await Promise.all(

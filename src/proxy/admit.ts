@@ -18,12 +18,14 @@ import {
   leaseLapsed,
   linkFailure,
   linkUnavailable,
-  nobodyKnowsIt,
   shuttingDown,
   splitFailure,
 } from './admit-trouble.ts';
+import type { Classifier } from './classify.ts';
 import type { Holds, Waiting } from './hold.ts';
 import type { Place } from './place.ts';
+import { settleHomes } from './settle-homes.ts';
+import { waitForRules } from './wait-for-rules.ts';
 
 /** Where an admitted request goes. Partition and epoch are absent for pinned and anonymous requests. */
 export interface Passage {
@@ -46,6 +48,8 @@ export type Decision =
 export interface RulesState {
   /** Paused: writes wait. Replaced: everything is judged by the rules that follow. */
   now: 'open' | 'paused' | 'replaced';
+  /** While paused: by what the rules that follow will match requests. */
+  next?: Pick<Classifier, 'match'> | undefined;
 }
 
 /** The client of a request that may have to wait. */
@@ -74,6 +78,8 @@ export interface AdmissionParts {
 export interface AdmissionRequest {
   /** Looks again, in memory, where the request belongs. */
   readonly place: () => Place;
+  /** While the rules change: it goes to this store by those that follow, too, and belongs to no partition. */
+  readonly staysPinned: (store: StoreName) => boolean;
   readonly access: Access;
   /** Path of its route, for the note that it joins partitions; '' where none matched. */
   readonly route: string;
@@ -101,7 +107,7 @@ export function admit(
   decided: (decision: Decision) => void,
 ): void {
   const { gate, homes, directory, links, holds, counters, service } = parts;
-  const { place, access, route, identified, user, client, bug, heldSinceMs } = request;
+  const { place, staysPinned, access, route, identified, user, client, bug, heldSinceMs } = request;
   plan({
     gate,
     homes,
@@ -111,6 +117,7 @@ export function admit(
     counters,
     service,
     place,
+    staysPinned,
     access,
     route,
     identified,
@@ -146,6 +153,12 @@ function plan(admission: Admission): void {
       decided(refuse(place.failure));
       return;
     case 'store':
+      if (admission.access === 'write' && service.now === 'paused' && !admission.staysPinned(place.store)) {
+        const sinceMs = (admission.heldSinceMs ??= performance.now());
+        const then = { go: () => plan(admission), refuse: (failure: Failure) => decided(refuse(failure)) };
+        waitForRules({ ...admission, sinceMs, ...then });
+        return;
+      }
       decided({ decision: 'forward', passage: { store: place.store } });
       return;
     case 'look-up':
@@ -269,7 +282,7 @@ function planWrite(admission: Admission, names: Partitions): void {
       plan(admission);
     } else {
       because = next.hold;
-      settleHomes(admission, names, because, leaveEarly);
+      findHomesFor(because);
       return false;
     }
     return true;
@@ -298,46 +311,16 @@ function planWrite(admission: Admission, names: Partitions): void {
   function leaveEarly(decision: Decision): void {
     if (holds.release(waiting)) leave(decision);
   }
-  settleHomes(admission, names, because, leaveEarly);
+  function findHomesFor(reason: HoldReason): void {
+    if (reason !== 'unclaimed') return;
+    const giveUp = (): void => leaveEarly(refuseHeld(admission, names, reason));
+    settleHomes({ ...admission, giveUp, refuse: (failure) => leaveEarly(refuse(failure)) }, names);
+  }
+  findHomesFor(because);
 }
 
 function sameNames(one: Partitions, other: Partitions): boolean {
   return one.length === other.length && one.every((name, at) => name === other[at]);
-}
-
-/** A write whose partitions' homes nobody knows sets about finding them; what comes of it wakes the write. */
-function settleHomes(
-  admission: Admission,
-  names: Partitions,
-  because: HoldReason,
-  leaveEarly: (decision: Decision) => void,
-): void {
-  const { homes, identified, bug } = admission;
-  if (because !== 'unclaimed') return;
-  for (const partition of names.filter((name) => !homes.known(name))) {
-    if (identified) {
-      homes.settle(partition);
-      continue;
-    }
-    // Who does not say who they are begins no partition, in either store: anybody could claim or register names.
-    homes
-      .find(partition)
-      .then(({ home }) => {
-        switch (home) {
-          case 'known':
-            // Nothing begins with it: it ends what somebody else began, and the gate wakes the write.
-            homes.settle(partition);
-            return;
-          case 'new':
-          case 'taken-for-old':
-            leaveEarly(refuse(nobodyKnowsIt));
-            return;
-          case 'no-answer':
-            leaveEarly(refuseHeld(admission, names, because));
-        }
-      })
-      .catch(bug);
-  }
 }
 
 function noteLink(admission: Admission, names: Partitions): void {

@@ -53,6 +53,7 @@ export interface ForwardOrder {
 export interface ForwardReport {
   /** Of the answer that the client got, or would have got. */
   readonly status: number;
+  /** Of a write. */
   readonly outcome: WriteOutcome | undefined;
   /** Why the exchange failed, and how far it was, if it did. */
   readonly cause?: Error;
@@ -387,7 +388,7 @@ class Forwarding implements UpstreamListener {
     const complete = why.cause === undefined && why.byKey === undefined;
     const settled = keyed?.end(complete ? 'answered' : outcome === 'in-doubt' ? 'in-doubt' : 'not-sent');
     if (passage.ticket !== undefined) gate.end(passage.ticket, outcome);
-    ended({ status: this.#status, outcome: passage.ticket === undefined ? undefined : outcome, ...why });
+    ended({ status: this.#status, outcome: this.#write ? outcome : undefined, ...why });
     return settled;
   }
 

@@ -12,6 +12,7 @@ import { storeTlsOf } from '../stores/connect.ts';
 import { Bodies } from './body.ts';
 import { ByteBudget } from './byte-budget.ts';
 import { readCertificate, watchCertificate } from './certificate.ts';
+import { createClassifier } from './classify.ts';
 import { newCounters, type ProxyCounters } from './counters.ts';
 import { EventStreams } from './event-streams.ts';
 import { Holds } from './hold.ts';
@@ -21,6 +22,7 @@ import { type HookParts, HookedUpstreams } from './hooked-upstream.ts';
 import { KeyedWrites } from './idempotency.ts';
 import { createContext, type ProxyContext } from './serve.ts';
 import { Outages } from './outages.ts';
+import { PinnedWrites, type Unpinned } from './pinned.ts';
 import { closedWithin, listenOn } from './listening.ts';
 import { newServer } from './server.ts';
 import { Upgrades } from './upgrade.ts';
@@ -56,8 +58,11 @@ export interface ProxyParts extends Terms {
 
 export interface Proxy {
   listen(): Promise<{ readonly host: string; readonly port: number }>;
-  /** From now on writes wait, as at a fence; what is under way goes on. */
-  pauseWrites(): void;
+  /**
+   * From now on writes wait, as at a fence; what is under way goes on. So do writes on pinned routes, where the rules
+   * that are to follow leave them at their store.
+   */
+  pauseWrites(next: Config): void;
   resumeWrites(): void;
   /**
    * Judges by these from now on, also what waits: from its identity on, as if it came now. Only once nothing is
@@ -74,6 +79,10 @@ export interface Proxy {
   counters(): ProxyCounters;
   /** Open WebSockets that write to a partition. */
   openWriters(): number;
+  /** What is under way, or in doubt, on pinned routes that are pinned otherwise by these rules; as often as it is asked. */
+  unpinnedBy(next: Config): () => Unpinned;
+  /** Until no write on a pinned route is in doubt any more, ms; of those that have ended. */
+  pinnedSettledInMs(): number;
   /** Reads the certificate of the listening side again; without one there is nothing to do. */
   renewCertificate(): void;
 }
@@ -94,6 +103,7 @@ export function createProxy(parts: ProxyParts): Proxy {
   const bodies = new Bodies({ bytesMax: limits.inspectedBytes, timeoutMs: limits.inspectMs });
   const hooked = hookedUpstreams(parts, upstreams);
   const outages = new Outages({ log });
+  const pinned = new PinnedWrites();
   const contextOf = (terms: Terms): ProxyContext => {
     const { homes = everyHomeIsKnown, directory = emptyDirectory, links = noLinks } = terms;
     const holds = new Holds(terms.gate, {
@@ -103,7 +113,7 @@ export function createProxy(parts: ProxyParts): Proxy {
     });
     const shared = {
       ...{ doorbell: parts.doorbell, userCalls: parts.userCalls, log, nowMs, bodies, keyedWrites },
-      ...{ counters, upstreams, hooked, eventStreams: new EventStreams(), outages },
+      ...{ counters, upstreams, hooked, eventStreams: new EventStreams(), outages, pinned },
     };
     return createContext({ ...terms, ...shared, homes, directory, links, holds });
   };
@@ -116,11 +126,13 @@ export function createProxy(parts: ProxyParts): Proxy {
   const certificate = tls && files && watchCertificate(server, tls, files, { lookMs, log });
   return {
     listen: () => listenOn(server, config.proxy),
-    pauseWrites: () => {
+    pauseWrites: (next) => {
       context.service.now = 'paused';
+      context.service.next = createClassifier(next);
     },
     resumeWrites: () => {
       context.service.now = 'open';
+      context.service.next = undefined;
       context.holds.lookAll();
     },
     serveUnder: (terms) => {
@@ -149,6 +161,11 @@ export function createProxy(parts: ProxyParts): Proxy {
       if (server.listening) await closed;
     },
     openWriters: () => upgrades.writers,
+    unpinnedBy: (next) => {
+      const classifier = createClassifier(next);
+      return () => pinned.unpinnedBy(classifier, next);
+    },
+    pinnedSettledInMs: () => pinned.settledInMs(),
     renewCertificate: () => certificate?.renew(),
     counters: () => ({ ...counters, holding: context.holds.size }),
   };

@@ -37,6 +37,7 @@ import {
 } from './identify.ts';
 import { noticeRead, noticeWrite } from './notice.ts';
 import type { Outages } from './outages.ts';
+import { beginPinned, type PinnedWrites, staysPinned } from './pinned.ts';
 import { peerTest } from './peers.ts';
 import { shapedAnswer, trailersFor, wayTo } from './outgoing.ts';
 import { Shape } from './shape.ts';
@@ -67,6 +68,7 @@ export interface ProxyContext {
   readonly keyedWrites: KeyedWrites | undefined;
   readonly counters: ProxyCounters;
   readonly outages: Outages;
+  readonly pinned: PinnedWrites;
   readonly headerRules: RequestHeaderRules;
   readonly upstreams: Readonly<Record<StoreName, Upstream>>;
   /** Of stores with a hook. */
@@ -103,6 +105,7 @@ export function createContext(
     | 'keyedWrites'
     | 'counters'
     | 'outages'
+    | 'pinned'
     | 'upstreams'
     | 'hooked'
   >,
@@ -256,7 +259,12 @@ export function decide(
   const identified = identity !== undefined;
   const heldSinceMs = waitingSince.get(request);
   const bug = (error: unknown): void => endOnBug(context, request, error);
-  const asked = { place, access: matched.access, route: matched.route?.rule.path ?? '' };
+  const { service } = context;
+  const asked = {
+    ...{ place, access: matched.access, route: matched.route?.rule.path ?? '' },
+    staysPinned: (store: StoreName) =>
+      service.next === undefined || staysPinned(service.next, request, matched, store),
+  };
   admit(context, { ...asked, identified, user: identity?.user, client, bug, heldSinceMs }, (decision) => {
     if (decision.decision === 'refuse') {
       decided({ decision: 'refuse', failure: withSent(decision.failure, matched) });
@@ -292,6 +300,7 @@ function admitAndForward(
     const { store } = passage;
     const settings = context.config.stores[store];
     context.counters.underWay += 1;
+    const endPinned = beginPinned(context, request, matched, passage);
     forward({
       request,
       response,
@@ -313,6 +322,7 @@ function admitAndForward(
       bug: (error) => endOnBug(context, request, error),
       ended: ({ status, outcome, cause, stage, byKey, streamEnded }) => {
         context.counters.underWay -= 1;
+        endPinned?.(outcome ?? 'ended');
         if (streamEnded === true) context.counters.closedAtFence += 1;
         if (byKey === 'replayed') context.counters.replayed += 1;
         if (byKey !== undefined) return;
@@ -324,7 +334,7 @@ function admitAndForward(
         const refused = outcome === 'not-sent' || statusClass(status) === '4xx';
         if (!refused) noticeWrite(context, passage);
         noticeRead(context, matched, passage, identity, status);
-        if (outcome !== 'in-doubt') return;
+        if (outcome !== 'in-doubt' || passage.ticket === undefined) return;
         const why = cause?.message ?? `the store answered ${status}, which does not say what became of it`;
         noteDoubt(context, passage, { method: matched.method, target: matched.target, why });
       },

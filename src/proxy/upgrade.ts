@@ -23,6 +23,7 @@ import type { Identity } from './identify.ts';
 import { headersFor, shapedAnswer } from './outgoing.ts';
 import { relayAnswer } from './relay.ts';
 import { noticeWrite } from './notice.ts';
+import { beginPinned } from './pinned.ts';
 import {
   answerFieldsOf,
   countRefusal,
@@ -61,7 +62,7 @@ export class Upgrades {
     this.#context = context;
   }
 
-  /** Connections that write to a partition; pinned ones belong to none. */
+  /** Connections that write to a partition; pinned ones belong to none (pinned.ts). */
   get writers(): number {
     return [...this.#open].filter(({ passage }) => passage.ticket !== undefined).length;
   }
@@ -102,11 +103,13 @@ export class Upgrades {
   }
 
   #carry(order: Omit<UpgradeOrder, 'dial' | 'again' | 'ended'>): void {
+    const endPinned = beginPinned(order.context, order.request, order.matched, order.passage);
     const upgrade = new Upgrade({
       ...order,
       dial: this.#dials[order.passage.store],
       again: () => this.#take(order.request, order.early),
-      ended: () => {
+      ended: (outcome) => {
+        endPinned?.(outcome);
         this.#open.delete(upgrade);
         order.context.counters.upgraded -= 1;
       },
@@ -140,7 +143,7 @@ interface UpgradeOrder {
   /** Nothing was sent yet, and it must be decided anew where the request goes. */
   readonly again: () => void;
   /** Once. */
-  readonly ended: () => void;
+  readonly ended: (outcome: WriteOutcome) => void;
 }
 
 /** One admitted upgrade: asking, then either a tunnel or an ordinary answer. */
@@ -328,7 +331,7 @@ class Upgrade {
     this.#stopListening();
     early.client.off('close', this.#onClientClose);
     if (status !== undefined) this.#count(status);
-    ended();
+    ended(outcome);
     if (passage.ticket === undefined) return;
     context.gate.end(passage.ticket, outcome);
     if (outcome !== 'in-doubt') return;

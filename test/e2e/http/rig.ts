@@ -37,6 +37,8 @@ export class HttpRig {
   readonly books: TestLedger;
   readonly process: CliProcess;
   readonly #clients = new Set<RawClient>();
+  readonly #configure: (changes: Readonly<Record<string, unknown>>) => void;
+  #said = '';
   readonly #redis: TestRedis;
   readonly #directory: string;
   /** When /metrics was asked last. */
@@ -46,7 +48,10 @@ export class HttpRig {
     parts: Pick<HttpRig, 'port' | 'adminUrl' | 'legacy' | 'app' | 'books' | 'process'>,
     redis: TestRedis,
     directory: string,
+    configure: (changes: Readonly<Record<string, unknown>>) => void,
   ) {
+    this.#configure = configure;
+    parts.process.child.stderr?.on('data', (text: Buffer) => (this.#said += text.toString()));
     this.port = parts.port;
     this.adminUrl = parts.adminUrl;
     this.legacy = parts.legacy;
@@ -64,12 +69,16 @@ export class HttpRig {
     const [legacy, app] = await Promise.all([RawUpstream.start(), RawUpstream.start()]);
     const urls = { redis: redis.url, legacy: legacy.url, app: app.url };
     const file = join(directory, 'onewriter.json');
-    writeFileSync(file, JSON.stringify(configurationOf(options, urls, directory)));
+    const configure = (changes: Readonly<Record<string, unknown>>): void => {
+      const config = { ...options.config, ...changes };
+      writeFileSync(file, JSON.stringify(configurationOf({ ...options, config }, urls, directory)));
+    };
+    configure({});
     const process = startCli(['up', '--config', file]);
     try {
       const listening = await addressesOf(process);
       const books = await openLedger(redis);
-      const rig = new HttpRig({ ...listening, legacy, app, books, process }, redis, directory);
+      const rig = new HttpRig({ ...listening, legacy, app, books, process }, redis, directory, configure);
       // Writes wait until the first heartbeat is confirmed; no test is about that.
       const write = 'POST /warm-up HTTP/1.1\r\nHost: h\r\nx-user: warm-up\r\nContent-Length: 0\r\n\r\n';
       await until('it takes writes', async () => statusOf(await rig.exchange(write)) === 200, 30_000);
@@ -204,6 +213,17 @@ export class HttpRig {
       if (name !== undefined) counters[name] = Number(value);
     }
     return counters;
+  }
+
+  /** What the program has logged since it was started. */
+  get said(): string {
+    return this.#said;
+  }
+
+  /** Sections of the configuration become others, by a signal. */
+  reload(changes: Readonly<Record<string, unknown>>): void {
+    this.#configure(changes);
+    this.process.child.kill('SIGHUP');
   }
 
   /** Waits until the counter has this value. */

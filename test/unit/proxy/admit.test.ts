@@ -43,6 +43,7 @@ function read(): void {
     { gate, homes, directory, links, holds, counters, service },
     {
       place: () => place,
+      staysPinned: () => true,
       route: '/a',
       ...{ access: 'read', identified: true },
       client: { gone: () => gone, onGone: () => () => undefined },
