@@ -5,6 +5,7 @@
  * A request that had to wait is planned anew, its partition included: nothing that was found out before counts.
  */
 import type { Failure } from '../core/failure.ts';
+import type { ReadRule } from '../core/copy-reads.ts';
 import type { Directory, Homes } from '../core/homes.ts';
 import type { LinkNotes } from '../core/links.ts';
 import type { StoreName } from '../core/ownership.ts';
@@ -22,8 +23,10 @@ import {
   shuttingDown,
   splitFailure,
 } from './admit-trouble.ts';
+import { awaitEpoch, planRead, planReadOfNone } from './admit-read.ts';
 import type { Holds, Waiting } from './hold.ts';
 import type { Place } from './place.ts';
+import type { Reads } from './reads.ts';
 
 /** Where an admitted request goes. Partition and epoch are absent for pinned and anonymous requests. */
 export interface Passage {
@@ -32,6 +35,8 @@ export interface Passage {
   readonly epoch?: number;
   /** The other partitions that the request touches; absent where there are none. */
   readonly also?: readonly PartitionEpoch[];
+  /** Of a read that a copy answers: how old what it shows can be, ms. */
+  readonly lagMs?: number;
   /** Of a write in a partition; whoever holds it must end it exactly once. */
   readonly ticket?: WriteTicket;
 }
@@ -69,6 +74,8 @@ export interface AdmissionParts {
   readonly holds: Holds;
   readonly counters: AdmissionCounters;
   readonly service: RulesState;
+  /** Absent where no route lets a copy answer. */
+  readonly reads?: Reads | undefined;
 }
 
 export interface AdmissionRequest {
@@ -86,6 +93,10 @@ export interface AdmissionRequest {
   readonly bug: (error: unknown) => void;
   /** When it began to wait, under whatever rules; monotonic ms. */
   readonly heldSinceMs?: number | undefined;
+  /** What its route says of reads; absent: the owner answers. */
+  readonly readRule?: ReadRule | undefined;
+  /** The newest epoch of the partition that the client has seen, as it says. */
+  readonly seenEpoch?: number | undefined;
 }
 
 /** A user whose entry changes more often than this while one request waits for it is told to come again. */
@@ -100,27 +111,12 @@ export function admit(
   request: AdmissionRequest,
   decided: (decision: Decision) => void,
 ): void {
-  const { gate, homes, directory, links, holds, counters, service } = parts;
-  const { place, access, route, identified, user, client, bug, heldSinceMs } = request;
+  const { gate, homes, directory, links, holds, counters, service, reads } = parts;
+  const { place, access, route, identified, user, client, bug, heldSinceMs, readRule, seenEpoch } = request;
   plan({
-    gate,
-    homes,
-    directory,
-    links,
-    holds,
-    counters,
-    service,
-    place,
-    access,
-    route,
-    identified,
-    user,
-    client,
-    bug,
-    heldSinceMs,
-    decided,
-    looks: 0,
-    found: noneFound,
+    ...{ gate, homes, directory, links, holds, counters, service, reads },
+    ...{ place, access, route, identified, user, client, bug, heldSinceMs, readRule, seenEpoch },
+    ...{ decided, looks: 0, found: noneFound, waited: false },
   });
 }
 
@@ -132,6 +128,8 @@ interface Admission extends AdmissionParts, Omit<AdmissionRequest, 'heldSinceMs'
   /** Where a read's partitions were found that nobody knew, when it last asked. */
   found: ReadonlyMap<string, StoreName>;
   heldSinceMs: number | undefined;
+  /** A read waits for this member's view only once. */
+  waited: boolean;
 }
 
 function plan(admission: Admission): void {
@@ -146,14 +144,15 @@ function plan(admission: Admission): void {
       decided(refuse(place.failure));
       return;
     case 'store':
-      decided({ decision: 'forward', passage: { store: place.store } });
+      if (admission.access === 'read') decided(planReadOfNone(admission, place.store));
+      else decided({ decision: 'forward', passage: { store: place.store } });
       return;
     case 'look-up':
       lookUp(admission, place.user);
       return;
     case 'partition':
       if (admission.access === 'write') planWrite(admission, partitionsOf(place));
-      else planRead(admission, partitionsOf(place));
+      else admitRead(admission, partitionsOf(place));
   }
 }
 
@@ -163,41 +162,15 @@ function partitionsOf({ partition, also = [] }: Extract<Place, { place: 'partiti
   return [partition, ...also];
 }
 
-function planRead(admission: Admission, names: Partitions): void {
-  const { gate, homes, found, decided } = admission;
-  const [only] = names;
-  // Mostly there is one, and everybody knows where it lives.
-  if (names.length === 1 && homes.known(only)) {
-    const { owner, epoch } = gate.ownershipOf(only);
-    decided({ decision: 'forward', passage: { store: owner, partition: only, epoch } });
-    return;
-  }
-  const unknown = names.filter((name) => !homes.known(name));
-  if (unknown.some((name) => !found.has(name))) {
-    findHomes(admission, unknown);
-    return;
-  }
-  const storeOf = (name: string): StoreName => {
-    const { owner } = gate.ownershipOf(name);
-    return homes.known(name) ? owner : (found.get(name) ?? owner);
-  };
-  const [partition, ...others] = names;
-  const store = storeOf(partition);
-  if (others.some((name) => storeOf(name) !== store)) {
-    decided(
-      refuse(
-        splitFailure(
-          'read',
-          names.map((name) => ({ partition: name, owner: storeOf(name) })),
-        ),
-      ),
-    );
-    return;
-  }
-  const { epoch } = gate.ownershipOf(partition);
-  const also = others.map((name) => ({ partition: name, epoch: gate.ownershipOf(name).epoch }));
-  const touched = also.length === 0 ? { partition, epoch } : { partition, epoch, also };
-  decided({ decision: 'forward', passage: { store, ...touched } });
+function admitRead(admission: Admission, names: Partitions): void {
+  const { gate, client, decided, seenEpoch } = admission;
+  const isLater =
+    !admission.waited && awaitEpoch({ gate }, names[0], seenEpoch, client, () => plan(admission));
+  admission.waited = true;
+  if (isLater) return;
+  const planned = planRead(admission, names);
+  if (planned.decision === 'find') findHomes(admission, planned.names);
+  else decided(planned);
 }
 
 /** What is found may come late: the rules, and where the request belongs, are looked at again with it. */
