@@ -9,7 +9,7 @@ import { keyPrefix, keys } from '../../ledger/connection.ts';
 import { proofField } from '../progress.ts';
 import { syncKeys } from '../keys.ts';
 
-const readsKeys = {
+export const readsKeys = {
   /** Stream: what members say of their writes, numbered without a gap. */
   said: `${keyPrefix}:sync:reads:said`,
   /** Hash: the number of the last entry, and of the last census. */
