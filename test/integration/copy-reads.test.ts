@@ -41,6 +41,25 @@ describe('a read with reads: copy', () => {
     await rig.readFromCopy(rig.nodes[1], 'bob', '2');
   });
 
+  test('is the owner’s until what the first look has found was copied', async () => {
+    await start();
+    let letGo = (): void => undefined;
+    const held = new Promise<undefined>((resolve) => (letGo = () => resolve(undefined)));
+    rig.sync.app.intercept = ({ method }) => (method === 'PUT' ? held : undefined);
+    await rig.sync.sync.startWorkers();
+    await until('a look has reached the end', async () => (await provenMs()) > 0);
+    const provenAt = await provenMs();
+    const seen: Seen[] = [];
+    await until('more looks follow', async () => {
+      seen.push(await read(0));
+      return (await provenMs()) > provenAt + 500;
+    });
+    expect(new Set(seen.map(({ store }) => store))).toEqual(new Set(['legacy']));
+    expect(await rig.sync.sync.desk.lagMs()).toBeUndefined();
+    letGo();
+    await rig.readFromCopy(rig.nodes[0], 'ann', '1');
+  });
+
   test('shows every write that any member has answered', async () => {
     await startCopying();
     const [a, b] = rig.nodes;
@@ -68,6 +87,14 @@ describe('a read with reads: copy', () => {
     rig.sync.legacy.set(appointment('1', 'ann', 'changed'));
     expect(titleOf(await read(0))).toBe('changed');
     expect(rig.nodes[0]?.proxy.counters().copyReads.byOwner.late).toBeGreaterThan(0);
+  });
+
+  test('is the owner’s when only a full pass shows deletes, and the last one is too long ago', async () => {
+    await startCopying({ legacy: { since: true, records: [dated('1', 'ann')] }, maxStalenessMs: 1_000 });
+    await rig.readFromCopy(rig.nodes[0], 'ann', '1');
+    rig.sync.legacy.remove('1');
+    await until('the delete is seen', async () => (await read(0)).status === 404);
+    expect([...rig.sync.app.records.keys()]).toEqual(['1']);
   });
 
   test('is the owner’s while a record of the partition cannot be copied, and of this partition alone', async () => {
@@ -162,12 +189,34 @@ describe('what members know of each other’s writes', () => {
     }
   });
 
+  test('a member that hears nothing any more reads no copies', async () => {
+    await start({ nodes: 1 });
+    const cutter = await Cutter.open(server.port);
+    try {
+      const deaf = await rig.join(cutter.url);
+      await rig.sync.sync.startWorkers();
+      await rig.readFromCopy(deaf, 'ann', '1');
+      cutter.cut();
+      expect((await rig.write(rig.nodes[0], 'ann', '1', 'unheard')).status).toBe(200);
+      const seen = await rig.ask(deaf, 'ann', '/appointments/1');
+      expect([seen.store, titleOf(seen)]).toEqual(['legacy', 'unheard']);
+    } finally {
+      await cutter.close();
+    }
+  });
+
   test('a member on the list that never says anything makes nobody read copies', async () => {
     await startCopying();
     await rig.readFromCopy(rig.nodes[0], 'ann', '1');
     const silent = await rig.ledger.join();
-    await until('nobody reads copies', async () => (await read(0)).store === 'legacy');
-    expect((await read(1)).store).toBe('legacy');
+    const provenAt = await provenMs();
+    // By its age the copy could be read all the time.
+    const seen: (string | null)[] = [];
+    await until('the copies are proven again and again', async () => {
+      seen.push((await read(0)).store);
+      return (await provenMs()) > provenAt + 1_000;
+    });
+    expect(new Set(seen.slice(-20))).toEqual(new Set(['legacy']));
     await silent.leave(0);
     await rig.readFromCopy(rig.nodes[0], 'ann', '1');
   });
