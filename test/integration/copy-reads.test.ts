@@ -92,8 +92,23 @@ describe('a read with reads: copy', () => {
   test('is the owner’s when only a full pass shows deletes, and the last one is too long ago', async () => {
     await startCopying({ legacy: { since: true, records: [dated('1', 'ann')] }, maxStalenessMs: 1_000 });
     await rig.readFromCopy(rig.nodes[0], 'ann', '1');
+    await until('the feed is followed', async () => {
+      const feed = await rig.sync.redis.hget(syncKeys.progress, 'feed legacy appointment');
+      return feed?.includes('"proven"');
+    });
+    await rig.readFromCopy(rig.nodes[0], 'ann', '1');
+    // After the poll that may have begun as a full pass.
+    const provenAt = await provenMs();
+    await until(
+      'another poll has ended',
+      async () => (await reachedMs()) > provenAt + 200,
+    );
     rig.sync.legacy.remove('1');
-    await until('the delete is seen', async () => (await read(0)).status === 404);
+    await until('the copies are too old', async () => {
+      const last: number[] = [];
+      for (let at = 0; at < 20; at += 1) last.push((await read(0)).status);
+      return last.every((status) => status === 404);
+    });
     expect([...rig.sync.app.records.keys()]).toEqual(['1']);
   });
 
@@ -348,6 +363,10 @@ async function everybodyKnows(epoch: number): Promise<void> {
   await until(`everybody knows epoch ${epoch}`, () =>
     rig.nodes.every(({ member }) => member.ownershipOf('ann').epoch === epoch),
   );
+}
+
+async function reachedMs(): Promise<number> {
+  return Number(await rig.sync.redis.hget(syncKeys.progress, 'reached'));
 }
 
 async function provenMs(): Promise<number> {
