@@ -99,10 +99,7 @@ describe('a read with reads: copy', () => {
     await rig.readFromCopy(rig.nodes[0], 'ann', '1');
     // After the poll that may have begun as a full pass.
     const provenAt = await provenMs();
-    await until(
-      'another poll has ended',
-      async () => (await reachedMs()) > provenAt + 200,
-    );
+    await until('another poll has ended', async () => (await reachedMs()) > provenAt + 200);
     rig.sync.legacy.remove('1');
     await until('the copies are too old', async () => {
       const last: number[] = [];
