@@ -209,6 +209,7 @@ export class CopyWatch implements CopyReads {
     }
     const sentMs = performance.now();
     const call = this.#nextCall(sentMs);
+    let done = false;
     try {
       this.#lastSentMs = sentMs;
       const answer = await talk(redis, call);
@@ -218,12 +219,15 @@ export class CopyWatch implements CopyReads {
         this.#bookTime(sentMs, answer.nowMs);
         return true;
       }
+      done = true;
       return this.#take(call, answer, sentMs);
     } catch (error) {
       if (!this.#failing) log('warn', 'reads.failing', { error: sentenceOf(error), detail: failing });
       this.#failing = true;
       this.#lose();
       return false;
+    } finally {
+      if (!done) for (const partition of call.interest) this.#wanted.add(partition);
     }
   }
 
