@@ -23,6 +23,8 @@ import { flatCounters } from './proxy/counters.ts';
 import { loadHooks } from './proxy/hook.ts';
 import { createProxy, type Proxy, type Terms } from './proxy/proxy.ts';
 import type { Sync } from './sync/create.ts';
+import { CopyWatch } from './sync/reads/copy-watch.ts';
+import { copyTargets } from './sync/writers.ts';
 
 export interface ProxyBase {
   readonly address: RedisAddress;
@@ -62,6 +64,7 @@ export class ProxyRole {
   #proxy: Proxy | undefined;
   #changing: Promise<boolean> | undefined;
   #stopped = false;
+  #copies: OpenCopies | undefined;
 
   private constructor(base: ProxyBase, log: Log, now: Membered) {
     this.#base = base;
@@ -84,9 +87,8 @@ export class ProxyRole {
     const role = new ProxyRole(base, log, await enter(rules, base, log, base.lookout.kept));
     // From here on it is listed: whatever fails now, it leaves.
     stops.push(() => role.stop());
-    const { terms } = role.#now;
     role.#proxy = createProxy({
-      ...terms,
+      ...(await role.#terms()),
       ...{ doorbell: base.sync.doorbell, userCalls: base.sync.userCalls, log, hooks },
       ...(keys === undefined ? {} : { keys }),
     });
@@ -111,6 +113,7 @@ export class ProxyRole {
     await pause(this.#proxy?.pinnedSettledInMs() ?? 0);
     await this.#now.member.leave(Math.max(stores.legacy.settleMs, stores.app.settleMs));
     this.#now.claims.stop();
+    await this.#copies?.stop();
   }
 
   /** True when the new rules are the active ones; else everything is as before, and the log says why. */
@@ -209,8 +212,17 @@ export class ProxyRole {
     await member.leave(0);
     this.#now.claims.stop();
     this.#now = await this.#enterSurely(rules, before);
-    proxy.serveUnder(this.#now.terms);
+    proxy.serveUnder(await this.#terms());
     return undefined;
+  }
+
+  /** What the proxy judges by now. Whose route reads copies, hears and tells of writes from then on. */
+  async #terms(): Promise<Terms> {
+    const { terms } = this.#now;
+    if (terms.config.routes.some(({ reads }) => reads === 'copy' || reads === 'app')) {
+      this.#copies ??= await openCopies(terms.config, this.#base, () => this.#now.member.id, this.#log);
+    }
+    return { ...terms, copies: this.#copies?.watch };
   }
 
   /** It has left the list, so it must come back, whatever it takes; until then writes wait or are refused. */
@@ -328,6 +340,35 @@ function openClaims(
       : undefined,
     withinMs: config.flip.holdMs,
   });
+}
+
+interface OpenCopies {
+  readonly watch: CopyWatch;
+  stop(): Promise<void>;
+}
+
+/** Undefined, with a word in the log, where Redis does not answer: then the owners answer all reads. */
+async function openCopies(
+  { stores, sync }: Config,
+  { address }: ProxyBase,
+  member: () => string,
+  log: Log,
+): Promise<OpenCopies | undefined> {
+  try {
+    const redis = await connectRedis(address);
+    redis.on('error', () => undefined); // it reconnects; meanwhile copies are not read
+    const settleMs = { legacy: stores.legacy.settleMs, app: stores.app.settleMs };
+    const targets = copyTargets(sync.rollbackWindow);
+    const watch = new CopyWatch({ redis, targets, member, settleMs, log });
+    const stop = async (): Promise<void> => {
+      await watch.stop();
+      redis.disconnect();
+    };
+    return { watch, stop };
+  } catch (error) {
+    log('warn', 'reads.failing', { error: sentenceOf(error) });
+    return undefined;
+  }
 }
 
 /** On a connection of their own: answers on their way must not delay a heartbeat. */

@@ -6,14 +6,11 @@ import type { ConfigProblem } from './problems.ts';
 import type { Config } from './schema.ts';
 import type { ReadableConfig } from './sections.ts';
 
-type Route = Config['routes'][number];
 type Connector = NonNullable<Config['stores']['legacy']['connector']>;
 
 /** The same for readers, by the keys of docs/configuration.md: what is not there of each; empty for all of it. */
 export const unavailableKeys: Readonly<Record<string, readonly string[]>> = {
   'sync.rollbackWindow': ['on', 'true'],
-  'routes[].reads': ['copy', 'app'],
-  'routes[].maxStalenessMs': [],
   'stores.legacy.connector.kind': ['postgres', 'caldav'],
   'stores.legacy.connector.auth': [],
   'stores.legacy.connector.freeze': [],
@@ -27,7 +24,6 @@ export function notAvailableYet(config: ReadableConfig): ConfigProblem[] {
   const { sync, stores } = config;
   const wanted: [path: string, unavailable: boolean, instead: string][] = [
     ['sync.rollbackWindow', on(sync.rollbackWindow), 'use off'],
-    ...config.routes.flatMap((route, at) => routeRows(`routes[${at}]`, route)),
     ...connectorRows('stores.legacy.connector', stores.legacy.connector),
     ...connectorRows('stores.app.connector', stores.app.connector),
   ];
@@ -37,15 +33,6 @@ export function notAvailableYet(config: ReadableConfig): ConfigProblem[] {
 }
 
 type Rows = [path: string, unavailable: boolean, instead: string][];
-
-function routeRows(path: string, route: Route | undefined): Rows {
-  if (route === undefined) return [];
-  const owner = 'leave it out: the owner answers reads';
-  return [
-    [`${path}.reads`, route.reads === 'copy' || route.reads === 'app', owner],
-    [`${path}.maxStalenessMs`, route.maxStalenessMs !== undefined, owner],
-  ];
-}
 
 function connectorRows(path: string, connector: Connector | undefined): Rows {
   if (connector === undefined) return [];

@@ -17,6 +17,7 @@ export function routeFindings(config: ReadableConfig, report: Reporter): void {
     checkPartition(place, route, claims, report);
     checkPartitions(place, route, claims, report);
     checkRecord(place, route, config, report);
+    checkReads(place, route, config, report);
     if (route.store !== undefined && route.partition !== undefined) {
       report.problem(
         `${place}.partition`,
@@ -170,6 +171,29 @@ function checkRecord(place: string, route: Route, { stores }: ReadableConfig, re
   const kinds = [...new Set(rest.flatMap((connector) => Object.keys(connector.records)))];
   const known = kinds.length === 0 ? 'no connector has records' : `known: ${kinds.join(', ')}`;
   report.problem(`${place}.record.kind`, `is not a kind of record of a connector; ${known}`);
+}
+
+function checkReads(place: string, route: Route, { stores }: ReadableConfig, report: Reporter): void {
+  const { reads, maxStalenessMs } = route;
+  if (reads !== 'copy' && reads !== 'app') {
+    if (maxStalenessMs === undefined) return;
+    report.problem(`${place}.maxStalenessMs`, 'needs reads: copy or reads: app beside it');
+    return;
+  }
+  if (route.store !== undefined) {
+    report.problem(`${place}.reads`, 'cannot stand beside store: a pinned route always goes to its store');
+  }
+  if (route.access === 'write') {
+    report.problem(`${place}.reads`, 'cannot stand beside access: write: a write goes to the owner');
+  }
+  const needsCopies = reads === 'copy' || maxStalenessMs !== undefined;
+  const read = stores.legacy === undefined || stores.app === undefined;
+  if (read || !needsCopies) return;
+  const bare = (['legacy', 'app'] as const).filter((name) => stores[name].connector === undefined);
+  if (bare.length === 0) return;
+  report.warning(
+    `${place}.reads is ${reads}, but stores.${bare.join(' and stores.')} has no connector: nothing is copied, so no copy is ever fresh enough.`,
+  );
 }
 
 /** A rule's path is a template with `:partition`, or the name of a parameter that some route has. */

@@ -10,6 +10,7 @@ import { otherConnector, restConnectorSchema } from './connector.ts';
 import { identityRule } from './identity.ts';
 import { proxyLimits } from './limits.ts';
 import { partitionRule, pathEndings } from './partition.ts';
+import { readsOfRoute } from './reads.ts';
 import { listeningTls, storeShaping } from './shaping.ts';
 import {
   headerMap,
@@ -216,8 +217,7 @@ export const routeSchema = z.strictObject({
     .describe(
       'Requests are GraphQL: one that certainly only queries is a read; a mutation, and what cannot be parsed, is a write.',
     ),
-  reads: z.enum(['owner', 'copy', 'app']).optional().describe('Which store answers reads.'),
-  maxStalenessMs: milliseconds.optional().describe('Oldest copy that may answer a read.'),
+  ...readsOfRoute,
 });
 
 const condition = z.union([

@@ -48,6 +48,7 @@ export const failureKinds = {
     title: 'The read asks for partitions of different stores',
     retry: false,
   },
+  'copy-too-old': { status: 503, title: 'What the app shows is older than is allowed here', retry: true },
   'too-many-partitions': {
     status: 400,
     title: 'The request touches more partitions than are taken at once',

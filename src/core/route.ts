@@ -53,6 +53,10 @@ export interface RouteRule {
   /** Requests are GraphQL: what they ask says whether they write. */
   readonly graphql?: boolean | undefined;
   readonly record?: RecordRule | undefined;
+  /** Which store answers reads; left out: the owner. */
+  readonly reads?: 'owner' | 'copy' | 'app' | undefined;
+  /** Oldest copy that may answer a read, ms. */
+  readonly maxStalenessMs?: number | undefined;
 }
 
 export interface MatchedRoute {

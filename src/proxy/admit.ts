@@ -5,6 +5,7 @@
  * A request that had to wait is planned anew, its partition included: nothing that was found out before counts.
  */
 import type { Failure } from '../core/failure.ts';
+import type { ReadRule } from '../core/copy-reads.ts';
 import type { Directory, Homes } from '../core/homes.ts';
 import type { LinkNotes } from '../core/links.ts';
 import type { StoreName } from '../core/ownership.ts';
@@ -21,9 +22,11 @@ import {
   shuttingDown,
   splitFailure,
 } from './admit-trouble.ts';
+import { awaitEpoch, planRead, planReadOfNone } from './admit-read.ts';
 import type { Classifier } from './classify.ts';
 import type { Holds, Waiting } from './hold.ts';
 import type { Place } from './place.ts';
+import type { Reads } from './reads.ts';
 import { settleHomes } from './settle-homes.ts';
 import { waitForRules } from './wait-for-rules.ts';
 
@@ -34,6 +37,8 @@ export interface Passage {
   readonly epoch?: number;
   /** The other partitions that the request touches; absent where there are none. */
   readonly also?: readonly PartitionEpoch[];
+  /** Of a read that a copy answers: how old what it shows can be, ms. */
+  readonly lagMs?: number;
   /** Of a write in a partition; whoever holds it must end it exactly once. */
   readonly ticket?: WriteTicket;
 }
@@ -73,6 +78,8 @@ export interface AdmissionParts {
   readonly holds: Holds;
   readonly counters: AdmissionCounters;
   readonly service: RulesState;
+  /** Absent where no route lets a copy answer. */
+  readonly reads?: Reads | undefined;
 }
 
 export interface AdmissionRequest {
@@ -92,6 +99,10 @@ export interface AdmissionRequest {
   readonly bug: (error: unknown) => void;
   /** When it began to wait, under whatever rules; monotonic ms. */
   readonly heldSinceMs?: number | undefined;
+  /** What its route says of reads; absent: the owner answers. */
+  readonly readRule?: ReadRule | undefined;
+  /** The newest epoch of the partition that the client has seen, as it says. */
+  readonly seenEpoch?: number | undefined;
 }
 
 /** A user whose entry changes more often than this while one request waits for it is told to come again. */
@@ -106,8 +117,10 @@ export function admit(
   request: AdmissionRequest,
   decided: (decision: Decision) => void,
 ): void {
-  const { gate, homes, directory, links, holds, counters, service } = parts;
-  const { place, staysPinned, access, route, identified, user, client, bug, heldSinceMs } = request;
+  const { gate, homes, directory, links, holds, counters, service, reads } = parts;
+  const { place, staysPinned, access, route, identified, user, client, bug } = request;
+  const { heldSinceMs, readRule, seenEpoch } = request;
+  // Every request comes by here: spreading would make it slower.
   plan({
     gate,
     homes,
@@ -116,6 +129,7 @@ export function admit(
     holds,
     counters,
     service,
+    reads,
     place,
     staysPinned,
     access,
@@ -125,9 +139,12 @@ export function admit(
     client,
     bug,
     heldSinceMs,
+    readRule,
+    seenEpoch,
     decided,
     looks: 0,
     found: noneFound,
+    waited: false,
   });
 }
 
@@ -139,6 +156,8 @@ interface Admission extends AdmissionParts, Omit<AdmissionRequest, 'heldSinceMs'
   /** Where a read's partitions were found that nobody knew, when it last asked. */
   found: ReadonlyMap<string, StoreName>;
   heldSinceMs: number | undefined;
+  /** A read waits for this member's view only once. */
+  waited: boolean;
 }
 
 function plan(admission: Admission): void {
@@ -153,7 +172,11 @@ function plan(admission: Admission): void {
       decided(refuse(place.failure));
       return;
     case 'store':
-      if (admission.access === 'write' && service.now === 'paused' && !admission.staysPinned(place.store)) {
+      if (admission.access === 'read') {
+        decided(planReadOfNone(admission, place.store));
+        return;
+      }
+      if (service.now === 'paused' && !admission.staysPinned(place.store)) {
         const sinceMs = (admission.heldSinceMs ??= performance.now());
         const then = { go: () => plan(admission), refuse: (failure: Failure) => decided(refuse(failure)) };
         waitForRules({ ...admission, sinceMs, ...then });
@@ -166,7 +189,7 @@ function plan(admission: Admission): void {
       return;
     case 'partition':
       if (admission.access === 'write') planWrite(admission, partitionsOf(place));
-      else planRead(admission, partitionsOf(place));
+      else admitRead(admission, partitionsOf(place));
   }
 }
 
@@ -176,41 +199,15 @@ function partitionsOf({ partition, also = [] }: Extract<Place, { place: 'partiti
   return [partition, ...also];
 }
 
-function planRead(admission: Admission, names: Partitions): void {
-  const { gate, homes, found, decided } = admission;
-  const [only] = names;
-  // Mostly there is one, and everybody knows where it lives.
-  if (names.length === 1 && homes.known(only)) {
-    const { owner, epoch } = gate.ownershipOf(only);
-    decided({ decision: 'forward', passage: { store: owner, partition: only, epoch } });
-    return;
-  }
-  const unknown = names.filter((name) => !homes.known(name));
-  if (unknown.some((name) => !found.has(name))) {
-    findHomes(admission, unknown);
-    return;
-  }
-  const storeOf = (name: string): StoreName => {
-    const { owner } = gate.ownershipOf(name);
-    return homes.known(name) ? owner : (found.get(name) ?? owner);
-  };
-  const [partition, ...others] = names;
-  const store = storeOf(partition);
-  if (others.some((name) => storeOf(name) !== store)) {
-    decided(
-      refuse(
-        splitFailure(
-          'read',
-          names.map((name) => ({ partition: name, owner: storeOf(name) })),
-        ),
-      ),
-    );
-    return;
-  }
-  const { epoch } = gate.ownershipOf(partition);
-  const also = others.map((name) => ({ partition: name, epoch: gate.ownershipOf(name).epoch }));
-  const touched = also.length === 0 ? { partition, epoch } : { partition, epoch, also };
-  decided({ decision: 'forward', passage: { store, ...touched } });
+function admitRead(admission: Admission, names: Partitions): void {
+  const { gate, client, decided, seenEpoch } = admission;
+  const isLater =
+    !admission.waited && awaitEpoch({ gate }, names[0], seenEpoch, client, () => plan(admission));
+  admission.waited = true;
+  if (isLater) return;
+  const planned = planRead(admission, names);
+  if (planned.decision === 'find') findHomes(admission, planned.names);
+  else decided(planned);
 }
 
 /** What is found may come late: the rules, and where the request belongs, are looked at again with it. */

@@ -2,6 +2,7 @@
 import type { FailureCode } from '../core/failure.ts';
 import type { StoreName } from '../core/ownership.ts';
 import type { Access } from '../core/route.ts';
+import { newReadCounters, type ReadCounters } from './read-counters.ts';
 
 export type StatusClass = '1xx' | '2xx' | '3xx' | '4xx' | '5xx' | 'broken';
 
@@ -15,6 +16,7 @@ export interface ProxyCounters {
   abandonedHolds: number;
   /** Keyed writes that got the stored answer of the first one. */
   replayed: number;
+  readonly copyReads: ReadCounters;
   /** Writes that ended with an unknown outcome. */
   inDoubt: number;
   /** Long-lived connections that were closed because of a fence. */
@@ -41,6 +43,7 @@ export function newCounters(): ProxyCounters {
     held: 0,
     abandonedHolds: 0,
     replayed: 0,
+    copyReads: newReadCounters(),
     inDoubt: 0,
     closedAtFence: 0,
     holding: 0,
@@ -67,6 +70,11 @@ export function flatCounters(counters: ProxyCounters): Record<string, number> {
         flat[`requests_total{store="${store}",access="${access}",status="${status}"}`] = count;
       }
     }
+  }
+  const { byCopy, byOwner } = counters.copyReads;
+  flat['copy_reads_total{answered="copy"}'] = byCopy;
+  for (const [because, count] of Object.entries(byOwner)) {
+    flat[`copy_reads_total{answered="owner",because="${because}"}`] = count;
   }
   for (const [code, count] of Object.entries(counters.refused)) flat[`refused_total{code="${code}"}`] = count;
   return flat;

@@ -31,7 +31,7 @@ export interface ForwardOrder {
   readonly readTimeoutMs: number;
   readonly bodyBytesMax: number;
   /** Fields added to an answer of this store and epoch, flat. */
-  readonly answerFields: (from: Pick<Passage, 'store' | 'epoch'>) => readonly string[];
+  readonly answerFields: (from: Pick<Passage, 'store' | 'epoch' | 'lagMs'>) => readonly string[];
   /** What the client gets of the store's header fields, flat: of an answer's head, or of what comes beside it. */
   readonly shaped: (part: 'head' | 'beside', store: StoreName, headers: string[]) => string[];
   /** What the store gets of the fields behind the request's body, flat. */

@@ -3,6 +3,7 @@ import type { Server } from 'node:http';
 import type { Config } from '../config/schema.ts';
 import type { Directory, Homes } from '../core/homes.ts';
 import { type StoreName, storeNames } from '../core/ownership.ts';
+import type { CopyReads } from '../core/copy-reads.ts';
 import type { DoubtNotes } from '../core/doubt.ts';
 import type { IdempotencyKeys } from '../core/idempotency.ts';
 import type { LinkNotes } from '../core/links.ts';
@@ -20,6 +21,7 @@ import type { Hooks } from './hook.ts';
 import { placeIn } from './hook-checks.ts';
 import { type HookParts, HookedUpstreams } from './hooked-upstream.ts';
 import { KeyedWrites } from './idempotency.ts';
+import { readsUnder } from './reads.ts';
 import { createContext, type ProxyContext } from './serve.ts';
 import { Outages } from './outages.ts';
 import { PinnedWrites, type Unpinned } from './pinned.ts';
@@ -39,6 +41,8 @@ export interface Terms {
   /** Left out: nothing is noted of partitions that are written together. */
   readonly links?: LinkNotes;
   readonly doubts: DoubtNotes;
+  /** Left out: the owners answer all reads. */
+  readonly copies?: CopyReads | undefined;
 }
 
 export interface ProxyParts extends Terms {
@@ -105,8 +109,10 @@ export function createProxy(parts: ProxyParts): Proxy {
   const outages = new Outages({ log });
   const pinned = new PinnedWrites();
   const contextOf = (terms: Terms): ProxyContext => {
-    const { homes = everyHomeIsKnown, directory = emptyDirectory, links = noLinks } = terms;
-    const holds = new Holds(terms.gate, {
+    const { homes = everyHomeIsKnown, directory = emptyDirectory, links = noLinks, copies } = terms;
+    const reads = readsUnder(terms.config, copies, { gate: terms.gate, counters: counters.copyReads });
+    const gate = reads?.telling() ?? terms.gate;
+    const holds = new Holds(gate, {
       perPartition: limits.heldPerPartition,
       total: limits.heldTotal,
       holdMs: terms.config.flip.holdMs,
@@ -115,7 +121,7 @@ export function createProxy(parts: ProxyParts): Proxy {
       ...{ doorbell: parts.doorbell, userCalls: parts.userCalls, log, nowMs, bodies, keyedWrites },
       ...{ counters, upstreams, hooked, eventStreams: new EventStreams(), outages, pinned },
     };
-    return createContext({ ...terms, ...shared, homes, directory, links, holds });
+    return createContext({ ...terms, ...shared, gate, reads, homes, directory, links, holds });
   };
   let context = contextOf(parts);
   const upgrades = new Upgrades(context);

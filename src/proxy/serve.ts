@@ -24,6 +24,7 @@ import { noteDoubt } from './doubt.ts';
 import { foldedName } from './field.ts';
 import { forward } from './forward.ts';
 import type { RequestHeaderRules } from './headers.ts';
+import { answerHealth } from './health.ts';
 import type { EventStreams } from './event-streams.ts';
 import type { Holds } from './hold.ts';
 import type { HookedUpstreams } from './hooked-upstream.ts';
@@ -40,6 +41,8 @@ import type { Outages } from './outages.ts';
 import { beginPinned, type PinnedWrites, staysPinned } from './pinned.ts';
 import { peerTest } from './peers.ts';
 import { shapedAnswer, trailersFor, wayTo } from './outgoing.ts';
+import { readingOf, seenEpochOf } from './reading.ts';
+import type { Reads } from './reads.ts';
 import { Shape } from './shape.ts';
 import type { Place } from './place.ts';
 import { seenBodyBytesMax } from './seen-body.ts';
@@ -54,6 +57,8 @@ export interface ProxyContext {
   readonly links: LinkNotes;
   readonly doorbell: Doorbell;
   readonly userCalls?: UserCalls | undefined;
+  /** Absent where no route lets a copy answer. */
+  readonly reads?: Reads | undefined;
   readonly doubts: DoubtNotes;
   readonly log: Log;
   readonly nowMs: () => number;
@@ -96,6 +101,7 @@ export function createContext(
     | 'links'
     | 'doorbell'
     | 'userCalls'
+    | 'reads'
     | 'doubts'
     | 'log'
     | 'nowMs'
@@ -176,7 +182,7 @@ function serveMatched(
 ): void {
   switch (match.match) {
     case 'health':
-      answerHealth(context, response);
+      answerHealth(context.gate, response);
       return;
     case 'server-options':
       response.writeHead(204, { Allow: 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS' }).end();
@@ -265,7 +271,9 @@ export function decide(
     staysPinned: (store: StoreName) =>
       service.next === undefined || staysPinned(service.next, request, matched, store),
   };
-  admit(context, { ...asked, identified, user: identity?.user, client, bug, heldSinceMs }, (decision) => {
+  const reading = readingOf(request, matched);
+  const who = { identified, user: identity?.user, client };
+  admit(context, { ...asked, ...reading, ...who, bug, heldSinceMs }, (decision) => {
     if (decision.decision === 'refuse') {
       decided({ decision: 'refuse', failure: withSent(decision.failure, matched) });
       return;
@@ -301,16 +309,18 @@ function admitAndForward(
     const settings = context.config.stores[store];
     context.counters.underWay += 1;
     const endPinned = beginPinned(context, request, matched, passage);
+    const way = wayTo(context, request, matched, passage, identity);
     forward({
       request,
       response,
       matched,
       passage,
-      ...wayTo(context, request, matched, passage, identity),
+      ...way,
+      upstream: context.reads?.wayFor(way.upstream, passage) ?? way.upstream,
       writeTimeoutMs: settings.writeTimeoutMs,
       readTimeoutMs: settings.readTimeoutMs,
       bodyBytesMax: context.bodyBytesMax,
-      answerFields: (from) => answerFieldsOf(context, from),
+      answerFields: (from) => answerFieldsOf(context, from, request),
       shaped: (part, from, headers) => shapedAnswer(context, request, part, from, headers),
       trailers: (raw) => trailersFor(context, store, raw),
       keyed: context.keyedWrites?.of(request, matched, passage, identity),
@@ -328,6 +338,7 @@ function admitAndForward(
         if (byKey !== undefined) return;
         if (cause === undefined) context.outages.answered(store);
         else if (stage !== undefined) context.outages.failed(store, stage, cause);
+        if (cause !== undefined && passage.lagMs !== undefined) context.reads?.failed(store);
         context.counters.requests[store][matched.access][
           cause === undefined ? statusClass(status) : 'broken'
         ] += 1;
@@ -342,12 +353,19 @@ function admitAndForward(
   });
 }
 
-export function answerFieldsOf(context: ProxyContext, from: Pick<Passage, 'store' | 'epoch'>): string[] {
+export function answerFieldsOf(
+  context: ProxyContext,
+  from: Pick<Passage, 'store' | 'epoch' | 'lagMs'>,
+  request: IncomingMessage,
+): string[] {
   const fields: string[] = [];
-  if (context.config.proxy.debugHeaders) {
-    fields.push('Onewriter-Store', from.store);
-    if (from.epoch !== undefined) fields.push('Onewriter-Epoch', String(from.epoch));
+  const { debugHeaders } = context.config.proxy;
+  if (debugHeaders) fields.push('Onewriter-Store', from.store);
+  if (from.epoch !== undefined && (debugHeaders || seenEpochOf(request) !== undefined)) {
+    fields.push('Onewriter-Epoch', String(from.epoch));
   }
+  if (debugHeaders && from.lagMs !== undefined)
+    fields.push('Onewriter-Lag-Ms', String(Math.ceil(from.lagMs)));
   if (context.draining) fields.push('Connection', 'close');
   return fields;
 }
@@ -369,28 +387,4 @@ function refuse(
 
 export function countRefusal({ counters }: Pick<ProxyContext, 'counters'>, { code }: Failure): void {
   counters.refused[code] = (counters.refused[code] ?? 0) + 1;
-}
-
-function answerHealth(context: ProxyContext, response: ServerResponse): void {
-  const leaseLeftMs = context.gate.leaseLeftMs();
-  const healthy = leaseLeftMs > 0;
-  const state = healthOf(healthy, context.gate.trouble());
-  const body = Buffer.from(JSON.stringify(healthy ? { ...state, leaseLeftMs } : state));
-  response.writeHead(healthy ? 200 : 503, {
-    'Content-Type': 'application/json',
-    'Content-Length': body.byteLength,
-    'Cache-Control': 'no-store',
-  });
-  response.end(body);
-}
-
-function healthOf(healthy: boolean, trouble: string | undefined): { status: string; detail?: string } {
-  if (healthy) return trouble === undefined ? { status: 'ok' } : { status: 'degraded', detail: trouble };
-  if (trouble?.startsWith('ledger-regressed') === true) {
-    const what = trouble.slice('ledger-regressed: '.length);
-    const detail = `The ledger lost data (${what}): this proxy refuses writes until an operator restores it, and still serves reads.`;
-    return { status: 'ledger-regressed', detail };
-  }
-  const detail = 'This proxy has lost touch with the ledger: it refuses writes and still serves reads.';
-  return { status: 'lease-lapsed', detail };
 }

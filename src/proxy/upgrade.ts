@@ -201,7 +201,10 @@ class Upgrade {
         onFailed: (stage, cause) => this.#fail(stage, cause),
       },
     );
-    this.#handshake.start();
+    const known = ticket && context.reads?.mayAnswer(ticket);
+    if (known === undefined) this.#handshake.start();
+    // What is acknowledged through it is never seen here, so every member must know of it before.
+    else void known.then(() => this.#over || this.#handshake?.start());
   }
 
   /** The partition is fenced, the lease has lapsed, or the proxy ends. An ordinary answer goes on. */
@@ -288,7 +291,7 @@ class Upgrade {
     const received = responseHeaders(answer.rawHeaders);
     return [
       ...shapedAnswer(context, request, 'head', passage.store, received),
-      ...answerFieldsOf(context, passage),
+      ...answerFieldsOf(context, passage, request),
     ];
   }
 

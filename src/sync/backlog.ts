@@ -43,11 +43,12 @@ for at = 2, #ARGV do
 end
 return 0`;
 
-// KEYS: as above. ARGV: 1 member, 2 ms. Removes the mark unless it was renewed after that time; then it is owed since.
+// KEYS: as above. ARGV: 1 member, 2 ms, 3 ms. Removes the mark unless it was renewed after the first time; then it is owed
+// since the second: of what was changed later, nobody knows whether it was copied.
 const settleScript = `
 local at = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if at and tonumber(at) > tonumber(ARGV[2]) then
-  redis.call('ZADD', KEYS[2], at, ARGV[1])
+  redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
   return 0
 end
 redis.call('ZREM', KEYS[2], ARGV[1])
@@ -60,6 +61,8 @@ export interface BacklogSettings {
   readonly attempts: number;
   /** The newest epoch of a partition that this process knows. */
   readonly epochOf: (partition: string) => number;
+  /** How late lists show a change, ms. */
+  readonly listDelayMs?: number;
 }
 
 export class Backlog {
@@ -75,16 +78,21 @@ export class Backlog {
 
   /**
    * Resolves when every record is marked and in the queue. `sinceMs`: since when their copies may be old, Redis's
-   * clock; left out: since now.
+   * clock; left out: since now; 0: nobody can tell.
    */
   ring(records: readonly RecordKey[], sinceMs?: number): Promise<void> {
     return this.ringEach(grouped(records), sinceMs);
   }
 
-  /** As ring, but never takes a partition for its records: for those that a whole pass could not copy. */
-  async ringEach(keys: readonly RecordKey[], sinceMs?: number): Promise<void> {
+  /**
+   * As ring, but never takes a partition for its records: for those that a whole pass could not copy. `since`: or as
+   * long as another one that is owed, because they are what is left of it.
+   */
+  async ringEach(keys: readonly RecordKey[], since?: number | RecordKey): Promise<void> {
     if (keys.length === 0) return;
-    await this.#redis.eval(markScript, 2, ...markKeys, sinceMs ?? '', ...keys.map(memberOf));
+    const known =
+      typeof since === 'object' ? await this.#redis.zscore(syncKeys.owedSince, memberOf(since)) : since;
+    await this.#redis.eval(markScript, 2, ...markKeys, known ?? '', ...keys.map(memberOf));
     await this.#queue.addBulk(keys.map((key) => this.#jobFor(key)));
   }
 
@@ -106,7 +114,10 @@ export class Backlog {
 
   /** The record was looked at by somebody who began at `startedMs` (Redis's clock). */
   async settle(record: RecordKey, startedMs: number): Promise<void> {
-    await this.#redis.eval(settleScript, 2, ...markKeys, memberOf(record), startedMs);
+    const { listDelayMs = 0 } = this.#settings;
+    // A whole partition is looked at by its lists.
+    const copiedMs = record.kind === '' ? startedMs - listDelayMs : startedMs;
+    await this.#redis.eval(settleScript, 2, ...markKeys, memberOf(record), startedMs, copiedMs);
   }
 
   async isFull(): Promise<boolean> {

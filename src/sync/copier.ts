@@ -48,7 +48,7 @@ async function lookAtRecord(parts: CopierParts, job: CopyJob, signal: AbortSigna
       try {
         await copyRecord(held, { partition, kind, id }, elsewhere);
       } finally {
-        await parts.backlog.ringEach(elsewhere);
+        await parts.backlog.ringEach(elsewhere, job);
       }
     },
     lockWaitMs,
@@ -97,7 +97,8 @@ async function lookAtPartition(
     parts.log('warn', 'sync.unusable-records', { partition, count, first: problem.detail });
   }
   // Each gets its own attempts, and its own dead letter when they are used up.
-  await parts.backlog.ringEach(report.failed.map(({ kind, id }) => ({ partition, kind, id })));
+  const failed = report.failed.map(({ kind, id }) => ({ partition, kind, id }));
+  await parts.backlog.ringEach(failed, wholePartition(partition));
   return { done: true, failed: report.failed.length > 0 };
 }
 

@@ -129,7 +129,8 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const queues = makeQueues(redis, log);
   const attempts = config.sync.attempts;
   const epochOf = (partition: string): number => ownershipOf(partition)?.epoch ?? 0;
-  const backlog = new Backlog(redis, queues.record, { attempts, epochOf });
+  const listDelayMs = Math.max(bareReaders.legacy.feedDelayMs, bareReaders.app.feedDelayMs);
+  const backlog = new Backlog(redis, queues.record, { attempts, epochOf, listDelayMs });
   const webhooks = openWebhooks({ config, redis, backlog, readers: bareReaders, ownershipOf, log });
   const readers = eachStore((store) => webhooks.learning(bareReaders[store]));
   const letters = new DeadLetters(redis);
@@ -303,7 +304,7 @@ async function lagMs(ledger: Ledger, owed: readonly Owed[], progress: Progress):
     progress.reachedMs(),
     ...owed.map((one) => one.oldestMs()),
   ]);
-  if (reachedMs === undefined) return undefined;
+  if (reachedMs === undefined || oldest.includes(0)) return undefined;
   return Math.max(0, nowMs - Math.min(reachedMs, ...oldest.map((ms) => ms ?? nowMs)));
 }
 

@@ -20,7 +20,7 @@ import type { DeadLetters } from './dead-letters.ts';
 import { digestOf } from './digest.ts';
 import { letterOf } from './dead-letters.ts';
 import type { Log } from '../log.ts';
-import type { Progress } from './progress.ts';
+import type { Progress, Proof } from './progress.ts';
 import { type Survey, surveyKind } from './survey.ts';
 import { changedAtMs, lessOverlap, newest, noLaterThan } from './versions.ts';
 
@@ -67,6 +67,8 @@ export class Poller {
   /** Partitions in the registry at the last poll; nothing ever takes one out. */
   #known = 0;
   #brakesAtMs = 0;
+  /** Of the poll under way. */
+  #proof: Proof = { seenMs: 0, wholeMs: 0 };
 
   constructor(parts: PollParts) {
     this.#parts = parts;
@@ -88,6 +90,7 @@ export class Poller {
       return;
     }
     let reachedMs: number | undefined = startedMs;
+    this.#proof = { seenMs: startedMs, wholeMs: startedMs };
     for (const target of targets) {
       if (!wanted(target)) {
         reachedMs = undefined;
@@ -98,7 +101,12 @@ export class Poller {
       if (reached === undefined || reachedMs === undefined) reachedMs = undefined;
       else reachedMs = Math.min(reachedMs, reached);
     }
-    if (reachedMs !== undefined) await progress.saveReached(reachedMs);
+    if (reachedMs === undefined) return;
+    const { seenMs, wholeMs } = this.#proof;
+    await progress.saveReached(reachedMs, {
+      seenMs: Math.min(reachedMs, seenMs),
+      wholeMs: Math.min(reachedMs, wholeMs),
+    });
   }
 
   /** The owner may show its records again; then nothing differs, and nothing else would look. */
@@ -143,7 +151,7 @@ export class Poller {
 
   /** Up to when every change was seen; undefined when a first copy is under way. */
   async #pollKind(
-    { kind, since }: KindCapabilities,
+    { kind, since, tombstones }: KindCapabilities,
     sides: Sides,
     startedMs: number,
     signal: AbortSignal,
@@ -151,20 +159,29 @@ export class Poller {
     const { backfills, progress, surveyEveryMs } = this.#parts;
     const { store } = sides.owner;
     const feed = await progress.feed(store, kind);
+    // Before a kind was compared as a whole, nobody can tell since when a copy is missing.
+    const unseenMs = feed.fullPassAtMs === 0 ? 0 : (this.#unseenSinceMs ?? 0);
+    const unseenInPassMs = since && !tombstones ? Math.min(unseenMs, feed.fullPassAtMs) : unseenMs;
     const due = startedMs >= feed.fullPassAtMs + surveyEveryMs;
     const copying = await backfills.isUnderWay(store, kind);
     if (since && feed.proven !== undefined && (copying || !due)) {
-      const seen = await this.#followFeed(kind, sides.owner, feed.proven, signal);
+      const seen = await this.#followFeed(kind, sides.owner, feed.proven, unseenMs, signal);
       await progress.saveFeed(store, kind, {
         ...feed,
         proven: newest(feed.proven, feed.seen),
         seen: noLaterThan(newest(feed.seen, seen), startedMs + clockSkewMs),
       });
       if (copying) return undefined;
+      const wholeMs = Math.min(this.#proof.wholeMs, feed.fullPassAtMs - sides.owner.feedDelayMs);
+      // Deletes that a feed does not show were seen by the last full pass.
+      this.#proof = {
+        wholeMs,
+        seenMs: tombstones ? this.#proof.seenMs : Math.min(this.#proof.seenMs, wholeMs),
+      };
       return feed.partial ? feed.fullPassAtMs : startedMs;
     }
     if (copying) return undefined;
-    const { newestVersion, unversioned, farBehind } = await this.#survey(kind, sides, signal);
+    const { newestVersion, unversioned, farBehind } = await this.#survey(kind, sides, unseenInPassMs, signal);
     if (farBehind !== undefined) {
       // Before its first page: from here on changes are followed while it runs.
       const head = since ? headAt(newestVersion, startedMs) : undefined;
@@ -174,7 +191,10 @@ export class Poller {
       await backfills.begin(store, kind, farBehind.total);
       return undefined;
     }
-    if (!since) return startedMs;
+    if (!since) {
+      await progress.saveFeed(store, kind, { fullPassAtMs: startedMs, partial: false });
+      return startedMs;
+    }
     await progress.saveFeed(store, kind, {
       fullPassAtMs: startedMs,
       // Seen during the pass is not proven: an older change may have landed on a page already read.
@@ -190,6 +210,7 @@ export class Poller {
     kind: string,
     owner: StoreReader,
     proven: string,
+    unseenSinceMs: number,
     signal: AbortSignal,
   ): Promise<string | undefined> {
     const since = lessOverlap(proven, overlapMs + owner.feedDelayMs);
@@ -205,14 +226,14 @@ export class Poller {
         rungNow.set(id, shown);
         return rungBefore?.get(id) !== shown;
       });
-      await this.#ring(fresh, owner.store);
+      await this.#ring(fresh, owner.store, unseenSinceMs);
       seen = page.records.reduce((last: string | undefined, { version }) => newest(last, version), seen);
     }
     this.#recent.set(feed, rungNow);
     return seen;
   }
 
-  async #survey(kind: string, sides: Sides, signal: AbortSignal): Promise<Survey> {
+  async #survey(kind: string, sides: Sides, unseenSinceMs: number, signal: AbortSignal): Promise<Survey> {
     const { backfills, backlog, letters, log } = this.#parts;
     const { store } = sides.owner;
     // What is a dead letter already is tried again when it changes, or when an operator asks.
@@ -226,6 +247,7 @@ export class Poller {
           await this.#ring(
             keys.filter((key) => !dead.has(letterOf(key))),
             store,
+            unseenSinceMs,
           );
           return !(await backlog.isFull());
         },
@@ -263,6 +285,7 @@ export class Poller {
       next
         .filter((partition) => this.#ownedBy(partition, store))
         .map((partition) => wholePartition(partition)),
+      sweep.reachedMs ?? 0,
     );
     const roundMs = begins ? (unread.length === 0 ? startedMs : undefined) : sweep.startedMs;
     const ended = next.length === behind.length;
@@ -295,21 +318,17 @@ export class Poller {
   async #ring(
     keys: readonly (RecordKey & { readonly version?: string | undefined })[],
     owner: StoreName,
+    unseenSinceMs: number,
   ): Promise<void> {
     const owned = keys.filter(({ partition }) => this.#ownedBy(partition, owner));
-    const sinceMs = this.#owedSince(owned.map(({ version }) => version));
+    const sinceMs = owedSince(
+      owned.map(({ version }) => version),
+      unseenSinceMs,
+    );
     await this.#parts.backlog.ring(
       owned.map(({ partition, kind, id }) => ({ partition, kind, id })),
       sinceMs,
     );
-  }
-
-  /** When the oldest of the changes was made, as far as the store's clock can be believed. */
-  #owedSince(versions: readonly (string | undefined)[]): number | undefined {
-    const unseenSinceMs = this.#unseenSinceMs;
-    if (unseenSinceMs === undefined) return undefined;
-    const times = versions.map((version) => changedAtMs(version) ?? unseenSinceMs);
-    return times.reduce((first, ms) => Math.min(first, Math.max(ms, unseenSinceMs)), Number.MAX_SAFE_INTEGER);
   }
 
   /** Only spares jobs that would copy nothing; whether one may copy, the ledger says when it runs. */
@@ -346,4 +365,14 @@ function earlier(left: number | undefined, right: number | undefined): number | 
 function headAt(newestVersion: string | undefined, nowMs: number): string | undefined {
   const isInstant = newestVersion !== undefined && /^\d{4}-\d\d-\d\dT/.test(newestVersion);
   return isInstant ? new Date(nowMs - clockSkewMs).toISOString() : undefined;
+}
+
+/**
+ * When the oldest of the changes was made, as far as the store's clock can be believed, and not before what was seen
+ * already; 0: nobody can tell.
+ */
+function owedSince(versions: readonly (string | undefined)[], unseenSinceMs: number): number {
+  if (unseenSinceMs === 0) return 0;
+  const times = versions.map((version) => changedAtMs(version) ?? unseenSinceMs);
+  return times.reduce((first, ms) => Math.min(first, Math.max(ms, unseenSinceMs)), Number.MAX_SAFE_INTEGER);
 }

@@ -25,6 +25,15 @@ const sweepSchema = z.object({
 });
 export type SweepProgress = z.output<typeof sweepSchema>;
 
+/** What readers of copies go by: see Proof. */
+export const proofField = 'proof';
+export interface Proof {
+  /** Every change up to then was seen, deletes among them, and rung for. */
+  readonly seenMs: number;
+  /** When the last comparison of everything had begun. */
+  readonly wholeMs: number;
+}
+
 const failureField = 'failure';
 const failureSchema = z.object({ sinceMs: z.number(), atMs: z.number(), detail: z.string() });
 /** Of the polls: since when none reached its end, by Redis's clock, and why the last did not. */
@@ -61,8 +70,8 @@ export class Progress {
       .parse((await this.#read('reached')) ?? undefined);
   }
 
-  saveReached(ms: number): Promise<void> {
-    return this.#write('reached', ms);
+  async saveReached(ms: number, proof: Proof): Promise<void> {
+    await Promise.all([this.#write('reached', ms), this.#write(proofField, proof)]);
   }
 
   async pollFailure(): Promise<PollFailure | undefined> {

@@ -1,5 +1,6 @@
 /** A proxy between raw clients and two raw stores, with a gate that the test drives. */
 import { configSchema, type Config } from '../../src/config/schema.ts';
+import type { CopyReads } from '../../src/core/copy-reads.ts';
 import type { ProxyDoubt } from '../../src/core/doubt.ts';
 import type { IdempotencyKeys } from '../../src/core/idempotency.ts';
 import type { LinkNotes } from '../../src/core/links.ts';
@@ -51,6 +52,7 @@ export async function startRig(
     /** Their stores need `hook` in the configuration, too. */
     readonly hooks?: Hooks;
     readonly links?: LinkNotes;
+    readonly copies?: CopyReads;
   } = {},
 ): Promise<ProxyRig> {
   const [legacy, app] = await Promise.all([
@@ -82,6 +84,7 @@ export async function startRig(
       ...(options.keys === undefined ? {} : { keys: options.keys }),
       ...(options.hooks === undefined ? {} : { hooks: options.hooks }),
       ...(options.links === undefined ? {} : { links: options.links }),
+      ...(options.copies === undefined ? {} : { copies: options.copies }),
     }),
   );
   const { port } = await proxy.listen();

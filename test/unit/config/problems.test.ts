@@ -392,6 +392,24 @@ describe('what one key must know of another', () => {
       /cannot stand beside store/,
     ],
     [
+      'a copy beside a store',
+      { routes: [{ path: '/a', store: 'app', reads: 'copy' }] },
+      'routes[0].reads',
+      /cannot stand beside store/,
+    ],
+    [
+      'a copy that is written to',
+      { routes: [{ path: '/a', access: 'write', reads: 'app' }] },
+      'routes[0].reads',
+      /cannot stand beside access: write/,
+    ],
+    [
+      'an age of what is not a copy',
+      { routes: [{ path: '/a', maxStalenessMs: 1 }] },
+      'routes[0].maxStalenessMs',
+      'needs reads: copy or reads: app beside it',
+    ],
+    [
       'a kind no connector has',
       { routes: [{ path: '/a/:id', record: { kind: 'note', id: 'path.id' } }] },
       'routes[0].record.kind',
@@ -573,7 +591,7 @@ proxy: { port: "\${PORT}", trustedProxies: [nowhere] }
 secret: short
 stores: { legacy: { url: "ftp://a" }, app: { } }
 identity: [ { header: x-user, from: [ "::1" ] }, { basic: true } ]
-routes: [ { path: /a, mehods: [GET], partition: path.b }, { path: /c, reads: app } ]
+routes: [ { path: /a, mehods: [GET], partition: path.b }, { path: /c, store: app, reads: app } ]
 flip: { waves: [], drainMs: 4000 }
 `;
     const result = parseConfig(text, {}, 'test.yaml');
