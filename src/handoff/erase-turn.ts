@@ -148,7 +148,7 @@ class Fence {
     const fenceMs = Math.min(fenceMsMax, Math.round(settings.fenceMs + looksPerTurn * lookMs));
     const drained = awaitDrained(feed, watch, this.#attempt);
     try {
-      const signal = AbortSignal.any([stop, AbortSignal.timeout(fenceMs * workWithin)]);
+      const signal = AbortSignal.any([stop, AbortSignal.timeout(Math.round(fenceMs * workWithin))]);
       const fenced = await this.#fence(otherStore(ownership.owner), fenceMs);
       const listed = (await ledger.members()).map(({ id }) => id);
       const failure = await drained.all(listed, [partition], settings.drainMs);

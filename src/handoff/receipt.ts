@@ -15,6 +15,7 @@ const kept: ErasureReceipt['kept'] = [
     what: 'the name without attributes, and which users belong to the partition',
   },
   { place: 'cohorts, plans and flips', what: 'the name in their lists' },
+  { place: 'stray watch', what: 'the name, to tell a record that comes up where the partition has left' },
   {
     place: 'audit log',
     what: 'what operators did before, by names and record ids; contents are never in it',

@@ -127,6 +127,8 @@ export class Backlog {
       if (members.length > 0) for (const key of markKeys) await this.#redis.zrem(key, ...members);
       // One that a worker holds is refused here.
       for (const job of jobs) await job.remove().catch(() => undefined);
+      // Nobody reads them, and they hold why jobs failed: a store's own words.
+      await this.#queue.trimEvents(0);
     }
     return { marks: members.length, jobs: jobs.length };
   }
