@@ -125,6 +125,8 @@ describe('after a move to the app', () => {
     const receipt = await erase('ann', '--out', file);
     expect(idsOf(rig.legacy, 'ann')).toEqual([]);
     expect(idsOf(rig.app, 'ann')).toEqual([]);
+    // Late deletes would be refused, and users' writes are not.
+    expect(rig.guard.get('ann')).toMatchObject({ owner: 'app', closed: true, written: false });
     expect(idsOf(rig.legacy, 'bob')).toHaveLength(3);
     expect(idsOf(rig.app, 'bob')).toHaveLength(3);
     expect([...rig.deletes(rig.legacy), ...rig.deletes(rig.app)].filter((id) => !id.includes('ann'))).toEqual(
@@ -271,8 +273,15 @@ describe('while a user is being erased', () => {
       return Number(now['turns']) > 0;
     });
     late();
+    await until('the partition is open again', async () => {
+      const { body: now } = await rig.admin('GET', `/v1/erasures/${String(body['id'])}`);
+      return now['step'] === 'looking-again';
+    });
+    rig.legacy.set({ id: 'rec-ann-new', owner_id: 'ann', title: 'new' });
     const { receipt } = await done(String(body['id']));
-    expect(idsOf(rig.legacy, 'ann')).toEqual([]);
+    // Not removed without a word: it may be somebody who has come back.
+    expect(idsOf(rig.legacy, 'ann')).toEqual(['rec-ann-new']);
+    expect(receipt?.warnings.join()).toContain('legacy shows 1 appointment record again');
     expect(receipt?.removed).toContainEqual({ store: 'legacy', kind: 'appointment', records: 4 });
     expect(rig.stderr).toContain('"code":"write-in-doubt"');
   }, 60_000);

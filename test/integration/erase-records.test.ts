@@ -1,8 +1,12 @@
 /** The deletes of an erasure, against two real stores: under its fence alone, whatever lists and stores say. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { type ErasedRecord, erasureAttempt } from '../../src/core/erasure.ts';
+import { DeadLetters } from '../../src/sync/dead-letters.ts';
 import { backfillKey, backfillName, copyLockKey, syncKeys } from '../../src/sync/keys.ts';
 import { KnownCopies } from '../../src/sync/known-copies.ts';
+import { type StoredVerification, VerificationBook } from '../../src/sync/verification-book.ts';
+import { Inbox } from '../../src/sync/webhooks/inbox.ts';
+import { contentsOf } from '../support/erasure.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
 import { until } from '../support/until.ts';
@@ -206,3 +210,121 @@ describe('what is under way beside it', () => {
     expect(owed.filter((mark) => mark.includes('ann'))).toEqual([]);
   });
 });
+
+test('a webhook about a delete of ours rings for nobody; it is only taken out', async () => {
+  const webhook = {
+    signatures: [{ scheme: 'github', secrets: ['a-secret-of-the-hooks'] }],
+    events: [{ kind: 'appointment', id: 'id', partition: 'owner' }],
+  };
+  await start({ legacyConnector: { webhook } });
+  await fence();
+  await rig.restartSync();
+  const inbox = new Inbox(rig.redis);
+  const named = (partition: string) => ({ kind: 'appointment', id: `${partition}-1`, partition });
+  await rig.sync.halts.pause(null, 'test', 'so that what is rung for stays');
+  await rig.sync.startWorkers();
+  await inbox.store({ store: 'legacy', delivery: undefined, records: [named('ann'), named('bob')] });
+  await until('both are taken out', async () => (await inbox.waiting()) === 0);
+  const owed = await rig.redis.zrange(syncKeys.owedSince, 0, -1);
+  expect(owed).toEqual([expect.stringContaining('bob')]);
+});
+
+describe('what the sync keeps', () => {
+  const brake = {
+    partition: 'ann',
+    deletes: 30,
+    limit: 20,
+    records: 30,
+    first: ['appointment ann-1'],
+    atMs: 1,
+  };
+  const subject = { partition: 'ann', records: [] };
+
+  test('is counted without a change, and forgotten: letters, marks, brakes, reports of verifications', async () => {
+    await start();
+    const { redis, sync } = rig;
+    const letters = new DeadLetters(redis);
+    await letters.add({ partition: 'ann', kind: 'appointment', id: 'ann-1' }, 'no room for Kierkegaard');
+    await letters.add({ partition: 'bob', kind: 'appointment', id: 'bob-1' }, 'of bob');
+    await redis.hset(syncKeys.brakes, 'ann', JSON.stringify(brake));
+    sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: 'ann-2' });
+    sync.doorbell.ring({ partition: 'bob', kind: 'appointment', id: 'bob-2' });
+    await until('both are rung for', async () => (await sync.backlog()) === 2);
+    const book = new VerificationBook(redis);
+    await book.add(shown('v-done', 'done'), []);
+    await book.add(shown('v-running', 'running'), ['ann', 'bob']);
+
+    const { memory } = sync.erasing;
+    const before = await contentsOf(redis);
+    const counted = (await memory.count(subject)).filter(({ entries }) => entries > 0);
+    expect(new Map(counted.map(({ place, entries }) => [place, entries]))).toEqual(
+      new Map([
+        ...([
+          ['marks', 1],
+          ['jobs', 1],
+          ['dead-letters', 1],
+          ['brakes', 1],
+          ['verifications', 2],
+        ] as const),
+      ]),
+    );
+    expect(await contentsOf(redis)).toEqual(before);
+
+    await memory.forget(subject, true);
+    expect((await memory.count(subject)).filter(({ entries }) => entries > 0)).toEqual([]);
+    const kept = [...(await contentsOf(redis))].filter(
+      ([, text]) => text.includes('Kierkegaard') || text.includes('ann-'),
+    );
+    expect(kept).toEqual([]);
+    expect((await letters.list()).map(({ id }) => id)).toEqual(['bob-1']);
+    expect(await sync.backlog()).toBe(1);
+    const [running, done] = await Promise.all([book.get('v-running'), book.get('v-done')]);
+    // It would have saved again what it holds in memory.
+    expect(running?.seen).toMatchObject({
+      state: 'cancelled',
+      differences: { examples: [{ partition: 'bob' }] },
+    });
+    expect(done?.seen).toMatchObject({ state: 'done', differences: { examples: [{ partition: 'bob' }] } });
+  });
+
+  test('a stray watch that has read the records before does not note them afterwards', async () => {
+    await start();
+    await rig.flip('ann');
+    let erased = false;
+    rig.legacy.intercept = async ({ method, path }) => {
+      if (method !== 'GET' || path !== '/appointments' || erased) return undefined;
+      erased = true;
+      await rig.order('ann', { kind: 'fence', to: 'legacy', attempt, fenceMs: 60_000 });
+      await rig.order('ann', { kind: 'abort', attempt });
+      return undefined;
+    };
+    await rig.sync.strayWatch.look(never);
+    expect(erased).toBe(true);
+    const snapshot = (await contentsOf(rig.redis)).get('{onewriter}:sync:snapshot:legacy') ?? '';
+    expect(snapshot).not.toContain('ann');
+  });
+});
+
+function shown(id: string, state: 'done' | 'running'): StoredVerification {
+  const example = (partition: string, value: string) => ({
+    ...{
+      partition,
+      difference: 'changed' as const,
+      kind: 'appointment',
+      id: `${partition}-1`,
+      fields: ['title'],
+    },
+    values: [{ field: 'title', owner: value, copy: '' }],
+  });
+  return {
+    ...{ repair: false, values: true },
+    seen: {
+      ...{ id, state, cohort: 'all', by: 'ops', startedAtMs: 1, partitions: 2, sampledFrom: 2, compared: 2 },
+      ...{ notCopied: 0, records: 6, progress: { done: 1, total: 2 }, problems: [] },
+      differences: {
+        ...{ missing: 0, extra: 0, changed: 2, unconfirmed: 0 },
+        examples: [example('ann', 'Kierkegaard'), example('bob', 'Hegel')],
+      },
+    },
+  };
+}
