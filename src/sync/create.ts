@@ -226,7 +226,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     erasing: {
       // Not those that learn: what they read is about to be forgotten.
       eraser: new RecordEraser({
-        ...{ ledger, readers: bareReaders, budgets: copies.budgets, lock: copies.lock },
+        ...{ ledger, lost: copies.lost, readers: bareReaders, budgets: copies.budgets, lock: copies.lock },
         makeRemover: (store) => stores[store].makeRemover(),
       }),
       memory: new SyncMemory({

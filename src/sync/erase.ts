@@ -23,6 +23,8 @@ import { readPatiently } from './patience.ts';
 
 export interface EraserParts {
   readonly ledger: Pick<Ledger, 'read'>;
+  /** What the ledger has lost, asked at that moment; undefined while it is sound. */
+  readonly lost: () => Promise<string | undefined>;
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
   /** Made only here and only for one erasure: there is nothing else that could delete in an owner. */
   readonly makeRemover: (store: StoreName) => RecordRemover;
@@ -126,12 +128,17 @@ export class RecordEraser implements PartitionEraser {
     { store, kind, id }: ErasedRecord,
     signal: AbortSignal,
   ): Promise<void> {
-    const { budgets, ledger } = this.#parts;
+    const { budgets, ledger, lost } = this.#parts;
     // A first copy that has read the record already must leave it alone.
     const trace = traceOf(backfillName(owner, kind), id);
     for (;;) {
       await budgets[store].take(signal);
-      const [isHeld, now] = await Promise.all([held.coverWrite([trace]), ledger.read(partition)]);
+      const [isHeld, now, gone] = await Promise.all([
+        held.coverWrite([trace]),
+        ledger.read(partition),
+        lost(),
+      ]);
+      if (gone !== undefined) throw new StoreFailure('unavailable', `the ledger lost data: ${gone}`);
       const decided = decideErase(now.ownership, attempt);
       if (!isHeld)
         throw new StoreFailure('unavailable', 'the copy lock was lost; another hand may be copying');

@@ -215,6 +215,8 @@ describe('while a user is being erased', () => {
     const { status, body } = await order();
     expect(status).toBe(202);
     await until('a delete waits', () => waiting() > 0);
+    // What was on its way to the app before the fence is refused there.
+    expect(rig.guard.get('ann')).toMatchObject({ epoch: 1, closed: true });
     expect(await rig.put('ann', 'rec-ann-8', 'too early')).toEqual({ status: 503, code: 'fenced' });
     expect(await rig.get('ann', 'rec-ann-1')).toBe(200);
     expect(await rig.put('bob', 'rec-bob-8', 'as ever')).toMatchObject({ status: 201 });
@@ -314,6 +316,8 @@ describe('who may, and what is refused', () => {
     for (const id of idsOf(rig.legacy, 'ann')) rig.legacy.remove(id);
     await until('the copies follow', () => idsOf(rig.app, 'ann').length === 0);
     const { erasure, orders } = await erase('ann');
+    const { epoch } = (await rig.parts.ledger.read('ann')).ownership;
+    expect(rig.guard.get('ann')).toMatchObject({ owner: 'legacy', closed: true, epoch: epoch - 1 });
     expect(orders.map(({ reason }) => reason)).toEqual(['x', 'asked for by letter']);
     const listed = await rig.cli('erase', 'list', 'ann');
     expect(listed.stdout).toContain(erasure);

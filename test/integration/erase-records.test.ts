@@ -82,6 +82,14 @@ describe('nothing is deleted', () => {
     expect(rig.app.writes()).toEqual([]);
   });
 
+  test('while the ledger is known to have lost data', async () => {
+    await start();
+    await fence();
+    await rig.redis.hset('{onewriter}:meta', 'regressed', 'version 9 is missing');
+    await expect(erase()).rejects.toThrow('the ledger lost data');
+    expect(deletes()).toEqual([]);
+  });
+
   test('by who has lost the copy lock', async () => {
     await start();
     await fence();
