@@ -19,12 +19,16 @@ import type { NamedCohort, Plan } from './core/flip.ts';
 import { storeNames, type StoreName } from './core/ownership.ts';
 import type { GuardAnswer, StoreReader } from './core/ports.ts';
 import { HandoffDesk } from './handoff/desk.ts';
+import { auditErasure } from './admin/erasures.ts';
 import { DirectoryMoves, placeWithoutEntry } from './handoff/directory.ts';
+import { Erasures } from './handoff/erasures.ts';
 import { MemberWatch } from './handoff/members.ts';
 import { Book, RedisRegistry, type StoredCohort } from './ledger/books.ts';
 import type { RedisAddress } from './ledger/connection.ts';
+import { ErasureBook } from './ledger/erasure-book.ts';
 import { transitionAt } from './ledger/feed.ts';
 import { FlipBook } from './ledger/flips.ts';
+import { compactFiles, LedgerMemory } from './ledger/forget.ts';
 import { LedgerRecovery } from './ledger/restore.ts';
 import type { Log } from './log.ts';
 import { startObserving } from './observe-role.ts';
@@ -53,6 +57,8 @@ export interface Running {
 }
 
 const guardWithinMs = 10_000;
+const erasureFenceMs = 30_000;
+const erasureMarginMs = 1_000;
 const plansKept = 200;
 const stopMarginMs = 10_000;
 /** However short lease and writes are: a process may be busy for a moment. */
@@ -196,6 +202,8 @@ async function startAdmin(
   await desk.coordinate();
   // Only to free the keys of writes in doubt; no write goes through here.
   const idempotency = await openKeys(config, base.address, () => 'admin', stops);
+  const erasures = openErasures(request, base, watch, audit);
+  stops.push(() => erasures.stop());
   const recovery = openRecovery(request, base);
   const admin = createAdmin({
     ...(idempotency === undefined ? {} : { idempotency }),
@@ -207,7 +215,7 @@ async function startAdmin(
     ...{ deadLetters: () => sync.deadLetters.total(), letters: sync.deadLetters, halts: sync.halts },
     ...{ backfills: () => sync.backfills(), pollFailure: () => sync.pollFailure() },
     webhooks: () => sync.webhooks(),
-    ...{ verifications: sync.verifications, strays: sync.strays },
+    ...{ verifications: sync.verifications, strays: sync.strays, erasures },
     cohorts: {
       list: () => listCohorts(config, made),
       put: (name, selection, by, reason) => made.put(name, { name, selection, by, reason }),
@@ -217,6 +225,7 @@ async function startAdmin(
   stops.push(() => admin.stop());
   const { host, port } = await admin.listen();
   sync.verifications.startWorking();
+  erasures.startWorking();
   return urlOf(host, port);
 }
 
@@ -233,6 +242,34 @@ function openRecovery(
     ...{ views: lookout.views, rescues: lookout.rescues },
     guard: stores.app.guard ? verdict : undefined,
     quietMs: config.ledger.leaseMs + longestWriteMs(config) + settleMs,
+  });
+}
+
+function openErasures(
+  { config, log }: RoleRequest,
+  { redis, ledger, feed, registry, doubts, links, sync }: Base,
+  members: MemberWatch,
+  audit: RedisAuditLog,
+): Erasures {
+  const { stores } = config;
+  const settleMs = Math.max(stores.legacy.settleMs, stores.app.settleMs);
+  return new Erasures({
+    ...{ ledger, feed, registry, doubts, members, log, guards: sync.guardCalls, eraser: sync.erasing.eraser },
+    guarded: { legacy: stores.legacy.guard, app: stores.app.guard },
+    book: new ErasureBook(redis),
+    memories: [
+      sync.erasing.memory,
+      new LedgerMemory({ redis, doubts, links, registry, flips: new FlipBook(redis) }),
+    ],
+    settings: {
+      // Longer than a handoff's: what a member has under way may end.
+      drainMs: Math.max(config.flip.drainMs, longestWriteMs(config) + erasureMarginMs),
+      fenceMs: erasureFenceMs + settleMs + longestWriteMs(config),
+      feedDelayMs: Math.max(sync.readers.legacy.feedDelayMs, sync.readers.app.feedDelayMs),
+    },
+    settleMs,
+    compact: () => compactFiles(redis),
+    onEnded: (erasure) => void auditErasure(audit, erasure, log),
   });
 }
 

@@ -65,5 +65,6 @@ function replyOf(
     return { problem: { code: 'no-such-dead-letter', detail } };
   }
   const target = `${found.partition} ${found.kind} ${found.id}`;
-  return { answer: found, change: { action, target, reason: why, before: found.reason, after } };
+  // Not its reason: that can be a store's own words about the record, and the log is kept for ever.
+  return { answer: found, change: { action, target, reason: why, before: { times: found.times }, after } };
 }

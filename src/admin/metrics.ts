@@ -39,6 +39,7 @@ async function measure(parts: AdminParts): Promise<string> {
     brakes = [],
     strays,
     halts,
+    erasures = [],
   ] = await Promise.all([
     takeCensus(censusParts(parts)),
     parts.ledger.members(),
@@ -51,6 +52,7 @@ async function measure(parts: AdminParts): Promise<string> {
     parts.brakes?.list(),
     parts.strays?.list('open'),
     parts.halts?.read(),
+    parts.erasures?.unfinished(),
   ]);
   const partitions = new Map<string, { labels: Record<string, string>; value: number }>();
   for (const name of census.names()) {
@@ -81,6 +83,14 @@ async function measure(parts: AdminParts): Promise<string> {
       name: 'delete_brakes',
       help: 'Partitions of which many copies would be deleted at once: an operator must look.',
       samples: [{ value: brakes.length }],
+    },
+    {
+      name: 'erasures_open',
+      help: 'Erasures that are not done, by state.',
+      samples: (['running', 'failed'] as const).map((state) => ({
+        labels: { state },
+        value: erasures.filter((one) => one.state === state).length,
+      })),
     },
     {
       name: 'strays_open',

@@ -3,6 +3,7 @@ import { inBatches } from '../batches.ts';
 import type { CohortSelection } from '../core/cohort.ts';
 import type { Config } from '../config/schema.ts';
 import type { FlipDesk, NamedCohort } from '../core/flip.ts';
+import type { ErasureDesk } from '../core/erasure.ts';
 import type { DirectoryDesk } from '../core/homes.ts';
 import type { Doubts } from '../core/doubt.ts';
 import type { LinkBook } from '../core/links.ts';
@@ -59,6 +60,8 @@ export interface AdminParts {
   readonly verifications: VerificationDesk;
   /** Left out: nobody looks for strays. */
   readonly strays?: StrayDesk;
+  /** Left out: nothing can be erased here. */
+  readonly erasures?: ErasureDesk;
   readonly cohorts: CohortBook;
   readonly audit: AuditLog;
   readonly log: Log;

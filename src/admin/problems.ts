@@ -17,6 +17,7 @@ export const adminProblems = {
   'no-such-dead-letter': { status: 404, title: 'There is no such dead letter' },
   'no-such-brake': { status: 404, title: 'No deletes of the partition are held back' },
   'no-such-verification': { status: 404, title: 'There is no such verification' },
+  'no-such-erasure': { status: 404, title: 'There is no such erasure' },
   'no-such-stray': { status: 404, title: 'There is no such stray' },
   'no-such-user': { status: 404, title: 'The directory does not say where the user belongs' },
   'no-such-link': { status: 404, title: 'The two partitions are not noted as written together' },

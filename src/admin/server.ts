@@ -11,6 +11,7 @@ import { directoryOperations } from './directory.ts';
 import { answerErrors, apiRouter, refuse } from './dispatch.ts';
 import { doubtOperations } from './doubts.ts';
 import { AuditWatchers } from './events.ts';
+import { erasureOperations } from './erasures.ts';
 import { flipOperations } from './flips.ts';
 import { linkOperations } from './links.ts';
 import { memberOperations } from './members.ts';
@@ -46,6 +47,7 @@ export function createAdmin(parts: AdminParts): Admin {
     ...flipOperations(parts),
     ...verificationOperations(parts),
     ...strayOperations(parts),
+    ...erasureOperations(parts),
     ...stateOperations(parts),
     ...brakeOperations(parts),
     ...syncSteeringOperations(parts),

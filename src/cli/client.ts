@@ -35,8 +35,9 @@ export class AdminClient {
     path: string,
     body: unknown,
     schema: Schema,
+    withinMs = callMs,
   ): Promise<Attempt<z.output<Schema>>> {
-    return this.#call('POST', path, body, schema);
+    return this.#call('POST', path, body, schema, { withinMs });
   }
 
   put<Schema extends z.ZodType>(

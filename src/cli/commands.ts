@@ -3,6 +3,7 @@ import type { Command } from './command.ts';
 import { helpFor, version } from './commands/about.ts';
 import { directoryCommands } from './commands/directory.ts';
 import { doctor } from './commands/doctor.ts';
+import { eraseCommands } from './commands/erase.ts';
 import { explain } from './commands/explain.ts';
 import { flip } from './commands/flip.ts';
 import { partitionsImport } from './commands/partitions-import.ts';
@@ -34,6 +35,7 @@ export const commands: readonly Command[] = [
   ...verifyCommands,
   ...syncCommands,
   ...strayCommands,
+  ...eraseCommands,
   ...memberCommands,
   ...ledgerCommands,
   partitionsList,

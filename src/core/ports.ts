@@ -280,6 +280,12 @@ export interface CopyWriter {
   putMany(kind: string, copies: readonly StampedCopy[], signal: AbortSignal): Promise<BulkOutcome>;
 }
 
+/** The deleting side alone, for erasures: of any store, whether copies may go to it or not. */
+export interface RecordRemover extends Pick<CopyWriter, 'remove'> {
+  /** The connector says how records of this kind are deleted. */
+  can(kind: string): boolean;
+}
+
 export interface BulkLimits {
   /** Records in one call. */
   readonly max: number;

@@ -5,6 +5,8 @@ import { type MemberWatch, watchAwaited } from './members.ts';
 export interface DrainFailure {
   readonly because: 'write-in-doubt' | 'drain-timeout';
   readonly detail: string;
+  /** Of a write in doubt: until it can take effect no more, ms. */
+  readonly settlesInMs?: number;
 }
 
 export interface Drain {
@@ -57,7 +59,13 @@ export function awaitDrained(
         });
         heard = () => {
           if (doubt === undefined && missing().length > 0) return;
-          end(doubt && { because: 'write-in-doubt', detail: sayDoubt(doubt) });
+          end(
+            doubt && {
+              because: 'write-in-doubt',
+              detail: sayDoubt(doubt),
+              settlesInMs: doubt.settlesInMs,
+            },
+          );
         };
         heard();
       }),

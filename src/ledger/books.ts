@@ -59,6 +59,15 @@ export class RedisRegistry implements Registry {
     await repliesOf(pipeline);
   }
 
+  async attributesOf(partition: string): Promise<Attributes> {
+    return (await this.#attributesOf([partition])).get(partition) ?? {};
+  }
+
+  /** The name stays: who is not named could be taken for new. */
+  async forgetAttributes(partition: string): Promise<void> {
+    if (await this.knows(partition)) await this.#redis.hset(keys.registry, partition, '{}');
+  }
+
   async #attributesOf(partitions: readonly string[]): Promise<Map<string, Attributes>> {
     const found = new Map<string, Attributes>();
     for (const group of inBatches(partitions, scanCount)) {

@@ -67,6 +67,11 @@ export class RedisDoubts implements Doubts {
     return resolved;
   }
 
+  async forget(partition: string): Promise<void> {
+    const texts = (await this.#after(0)).filter(({ write }) => write.partition === partition);
+    if (texts.length > 0) await this.#redis.zrem(keys.doubts, ...texts.map(({ text }) => text));
+  }
+
   async #after(fromMs: number): Promise<{ readonly text: string; readonly write: DoubtfulWrite }[]> {
     const found = await this.#redis.zrangebyscore(keys.doubts, `(${fromMs}`, '+inf');
     return found.map((text) => ({ text, write: writeSchema.parse(JSON.parse(text)) }));

@@ -219,6 +219,42 @@ export class FlipBook {
     return { ...flip, partitions, reports: new Map(parsed) };
   }
 
+  // --- erasures --------------------------------------------------------------------------------------
+
+  /** In how many flips it stands why the partition could not move: such a sentence can hold a store's own words. */
+  async explaining(partition: string): Promise<number> {
+    let flips = 0;
+    for (const id of await this.#redis.hkeys(keys.heads)) {
+      const [report, why] = await this.#wordsOn(id, partition);
+      if (report?.lastFailure !== undefined || why !== undefined) flips += 1;
+    }
+    return flips;
+  }
+
+  async forgetWords(partition: string): Promise<void> {
+    for (const id of await this.#redis.hkeys(keys.heads)) {
+      const [report, why] = await this.#wordsOn(id, partition);
+      if (report?.lastFailure !== undefined) {
+        const { lastFailure: _, ...rest } = report;
+        await this.#redis.hset(`${ofFlip(id)}:reports`, partition, JSON.stringify(rest));
+      }
+      if (why !== undefined) {
+        const text = JSON.stringify({ code: why.code, detail: 'erased' });
+        await this.#redis.hset(`${ofFlip(id)}:failed`, partition, text);
+      }
+    }
+  }
+
+  async #wordsOn(id: string, partition: string) {
+    const report = await this.#redis.hget(`${ofFlip(id)}:reports`, partition);
+    const failed = await this.#redis.hget(`${ofFlip(id)}:failed`, partition);
+    const why = failed === null ? undefined : parse(failureSchema, failed);
+    return [
+      report === null ? undefined : parse(reportSchema, report),
+      why?.detail === 'erased' ? undefined : why,
+    ] as const;
+  }
+
   // --- everybody -------------------------------------------------------------------------------------
 
   /** Tells the coordinator that runs the flip, wherever it is. */

@@ -110,6 +110,18 @@ export class RedisIdempotencyKeys implements IdempotencyKeys {
   }
 }
 
+/** Keys of the partition that are in use. */
+export function countKeys(redis: Redis, partition: string): Promise<number> {
+  return redis.zcard(inUseOf(partition));
+}
+
+/** All of them, with the answers that are kept: a repeated write counts as a new one. */
+export async function forgetKeys(redis: Redis, partition: string): Promise<void> {
+  const names = await redis.zrange(inUseOf(partition), 0, -1);
+  for (const some of inBatches(names, resolvedAtOnce)) await redis.del(...some.map(recordOf));
+  await redis.del(inUseOf(partition), bytesOf(partition));
+}
+
 interface Places {
   readonly name: string;
   readonly record: string;
@@ -121,8 +133,7 @@ function placesOf({ partition, credential, key }: KeyedAttempt): Places {
   // Lengths, so that no two scopes run together into one text.
   const scope = [partition, credential, key].map((part) => `${part.length}:${part}`).join('');
   const name = createHash('sha256').update(scope).digest('base64url');
-  const bytes = `${keys.idempotency}:bytes:${partition}`;
-  return { name, record: recordOf(name), inUse: inUseOf(partition), bytes };
+  return { name, record: recordOf(name), inUse: inUseOf(partition), bytes: bytesOf(partition) };
 }
 
 function recordOf(name: string): string {
@@ -131,6 +142,10 @@ function recordOf(name: string): string {
 
 function inUseOf(partition: string): string {
   return `${keys.idempotency}:in-use:${partition}`;
+}
+
+function bytesOf(partition: string): string {
+  return `${keys.idempotency}:bytes:${partition}`;
 }
 
 function verdictOf(reply: unknown): KeyVerdict {

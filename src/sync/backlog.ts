@@ -120,6 +120,30 @@ export class Backlog {
     await this.#redis.eval(settleScript, 2, ...markKeys, memberOf(record), startedMs, copiedMs);
   }
 
+  /** Marks and jobs of the partition; with `remove` they are gone afterwards. Jobs under way end by themselves. */
+  async owedOf(
+    partition: string,
+    remove: boolean,
+  ): Promise<{ readonly marks: number; readonly jobs: number }> {
+    const members: string[] = [];
+    let cursor = '0';
+    do {
+      const [next, found] = await this.#redis.zscan(syncKeys.owedSince, cursor, 'COUNT', 1_000);
+      cursor = next;
+      members.push(...found.filter((text, at) => at % 2 === 0 && keyOf(text).partition === partition));
+    } while (cursor !== '0');
+    const all = await this.#queue.getJobs(['waiting', 'delayed', 'failed', 'active']);
+    const jobs = all.filter((job) => jobSchema.safeParse(job.data).data?.partition === partition);
+    if (remove) {
+      if (members.length > 0) for (const key of markKeys) await this.#redis.zrem(key, ...members);
+      // One that a worker holds is refused here.
+      for (const job of jobs) await job.remove().catch(() => undefined);
+      // Nobody reads them, and they hold why jobs failed: a store's own words.
+      await this.#queue.trimEvents(0);
+    }
+    return { marks: members.length, jobs: jobs.length };
+  }
+
   async isFull(): Promise<boolean> {
     return (await this.#redis.zcard(syncKeys.dirty)) >= marksMax;
   }

@@ -126,6 +126,11 @@ export class Brakes {
       .toSorted((left, right) => left.atMs - right.atMs);
   }
 
+  async forget(partition: string): Promise<void> {
+    await this.#redis.hdel(syncKeys.brakes, partition);
+    await this.#redis.del(deletesKey(partition));
+  }
+
   async #lift({ partition }: DeleteBrake): Promise<void> {
     await this.#redis.hdel(syncKeys.brakes, partition);
     this.#log('info', 'sync.delete-brake-gone', { partition });

@@ -3,6 +3,7 @@ import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
 import type { Config } from '../config/schema.ts';
 import { otherStore, type Ownership, type StoreName, storeNames } from '../core/ownership.ts';
+import type { PartitionEraser, PartitionMemory } from '../core/erasure.ts';
 import type { Stray, StrayDesk } from '../core/stray.ts';
 import {
   type CopyDesk,
@@ -30,7 +31,9 @@ import { CopyLocks } from './copy-locks.ts';
 import { type DeadLetter, DeadLetters } from './dead-letters.ts';
 import { type HandedOver, SyncDesk } from './desk.ts';
 import { BatchingDoorbell } from './doorbell.ts';
+import { RecordEraser } from './erase.ts';
 import { FailingStores } from './failing-stores.ts';
+import { SyncMemory } from './forget.ts';
 import { HaltBook } from './halts.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { Poller } from './poll.ts';
@@ -93,6 +96,8 @@ export interface Sync {
   readonly verifications: Verifications;
   readonly strays: StrayDesk;
   readonly strayWatch: Pick<StrayWatch, 'look' | 'follow'>;
+  /** Deletes a partition's records in both stores, and what the sync keeps of them. */
+  readonly erasing: { readonly eraser: PartitionEraser; readonly memory: PartitionMemory };
   /** Pauses of all copying, or of copies to one store. */
   readonly halts: HaltBook;
   /** Records and partitions rung and not looked at yet. */
@@ -219,6 +224,16 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     deadLetters: deadLetterDesk(letters, backlog),
     brakes: brakeDesk(brakes, backlog),
     halts,
+    erasing: {
+      // Not those that learn: what they read is about to be forgotten.
+      eraser: new RecordEraser({
+        ...{ ledger, lost: copies.lost, readers: bareReaders, budgets: copies.budgets, lock: copies.lock },
+        makeRemover: (store) => stores[store].makeRemover(),
+      }),
+      memory: new SyncMemory({
+        ...{ redis, ledger, targets, backlog, letters, brakes, receipts, snapshots, strays },
+      }),
+    },
     backlog: () => backlog.count(),
     backfills: () => backfills.progress(),
     pollFailure: () => progress.pollFailure(),

@@ -3,6 +3,7 @@
  * workers copy. Changes come from a feed where there is one, from a survey of all records where not, and
  * from going round the partitions where a list exists only by partition.
  */
+import { isBeingErased } from '../core/erasure.ts';
 import { otherStore, type Ownership, type StoreName } from '../core/ownership.ts';
 import {
   type KindCapabilities,
@@ -334,7 +335,7 @@ export class Poller {
   /** Only spares jobs that would copy nothing; whether one may copy, the ledger says when it runs. */
   #ownedBy(partition: string, store: StoreName): boolean {
     const ownership = this.#parts.ownershipOf(partition);
-    return ownership === undefined || ownership.owner === store;
+    return ownership === undefined || (ownership.owner === store && !isBeingErased(ownership));
   }
 
   /** A registry with fewer than it had was lost with its ledger, and is told everything anew. */

@@ -3,6 +3,7 @@
  * who was let through, and does not count at the brake. Only an aid: one that is lost makes the brake stricter.
  */
 import type { Redis } from 'ioredis';
+import { inBatches } from '../batches.ts';
 import type { RecordKey } from '../core/ports.ts';
 import { letterOf } from './dead-letters.ts';
 import { syncKeys } from './keys.ts';
@@ -13,6 +14,8 @@ export interface ReceiptBounds {
 }
 
 const usualBounds: ReceiptBounds = { keptMs: 86_400_000, most: 100_000 };
+
+const recordsAtOnce = 500;
 
 // KEYS: 1 receipts. ARGV: 1 ms for which they are kept, 2 most of them, then records.
 const noteScript = `
@@ -38,6 +41,21 @@ export class Receipts {
     const { keptMs, most } = this.#bounds;
     const names = records.map(letterOf);
     await this.#redis.eval(noteScript, 1, syncKeys.receipts, keptMs, most, ...names).catch(() => undefined);
+  }
+
+  /** How many of these have one. */
+  async among(records: readonly RecordKey[]): Promise<number> {
+    let found = 0;
+    for (const batch of inBatches(records, recordsAtOnce)) {
+      found += batch.length - (await this.without(batch)).length;
+    }
+    return found;
+  }
+
+  async forget(records: readonly RecordKey[]): Promise<void> {
+    for (const batch of inBatches(records, recordsAtOnce)) {
+      await this.#redis.zrem(syncKeys.receipts, ...batch.map(letterOf));
+    }
   }
 
   /** Those without a receipt. */

@@ -91,6 +91,10 @@ export class Snapshots {
     return found;
   }
 
+  async remove(store: StoreName, partition: string): Promise<void> {
+    await this.#redis.hdel(keyOf(store), partition);
+  }
+
   /** Bytes of each as it is kept, in order; 0 where there is none. */
   async sizes(store: StoreName, partitions: readonly string[]): Promise<readonly number[]> {
     const sizes: number[] = [];

@@ -10,7 +10,7 @@ import {
   type StrayResolution,
   strayResolutions,
 } from '../core/stray.ts';
-import { keyPrefix, redisNowMs } from '../ledger/connection.ts';
+import { keyPrefix, redisNowMs, repliesOf } from '../ledger/connection.ts';
 import type { Snapshots } from './snapshots.ts';
 
 const straysMax = 10_000;
@@ -113,6 +113,14 @@ export class StrayBook implements StrayDesk {
       if (how !== 'repaired') await this.#snapshots.accept(where, { partition, kind, id: record }, digest);
       return after;
     }
+  }
+
+  /** Takes out all of the partition, open or not. */
+  async forget(partition: string): Promise<void> {
+    const ids = (await this.list()).filter((stray) => stray.partition === partition).map(({ id }) => id);
+    const transaction = this.#redis.multi().hdel(counts, partition);
+    if (ids.length > 0) transaction.hdel(book, ...ids).zrem(order, ...ids);
+    await repliesOf(transaction);
   }
 
   async open(): Promise<ReadonlyMap<string, number>> {

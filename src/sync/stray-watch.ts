@@ -194,10 +194,18 @@ export class StrayWatch {
       if (capability.since && newestVersion !== undefined)
         await redis.hsetnx(progressKey, progress, newestVersion);
     }
+    for (const partition of await this.#movedSince(batch)) fresh.delete(partition);
     for (const [partition, snapshot] of fresh) await snapshots.save(store, partition, snapshot);
     // Whoever was claimed for the app has none, and so has everybody once Redis has lost its memory.
     if (fresh.size > 0) log('info', 'sync.strays-from-now', { store, partitions: fresh.size });
     await this.#judgeAll(store, suspects, signal);
+  }
+
+  /** What was read of them may be what somebody has moved or erased meanwhile. */
+  async #movedSince(batch: readonly Watched[]): Promise<readonly string[]> {
+    const names = batch.map(({ partition }) => partition);
+    const now = await this.#parts.ledger.readMany(names);
+    return names.filter((_, at) => now[at]?.ownership.epoch !== batch[at]?.epoch);
   }
 
   async #suspectsIn(store: StoreName, records: readonly StoreRecord[]): Promise<readonly Suspect[]> {

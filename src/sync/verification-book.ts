@@ -127,6 +127,32 @@ export class VerificationBook {
     return this.#redis.scard(key);
   }
 
+  /** How many reports show the partition. */
+  async showing(partition: string): Promise<number> {
+    return (await this.all()).filter(({ seen }) => showsPartition(seen, partition)).length;
+  }
+
+  /** Takes out of all reports what they show of the partition; one that still runs is cancelled: it would save it again. */
+  async forget(partition: string): Promise<void> {
+    for (const {
+      seen: { id },
+    } of await this.all()) {
+      await this.#redis.srem(keyOf(id, 'differing'), partition);
+      await this.end(id, ({ seen, ...rest }) => {
+        if (!showsPartition(seen, partition)) return undefined;
+        const isOther = (one: { readonly partition: string }): boolean => one.partition !== partition;
+        const { differences, problems } = seen;
+        const without: Verification = {
+          ...seen,
+          ...(seen.state === 'running' ? { state: 'cancelled', endedAtMs: Date.now() } : {}),
+          differences: { ...differences, examples: differences.examples.filter(isOther) },
+          problems: problems.filter(isOther),
+        };
+        return { ...rest, seen: without };
+      });
+    }
+  }
+
   /** Of one that has ended: only its report stays. */
   async forgetWork(id: string): Promise<void> {
     await this.#redis.del(keyOf(id, 'names'), keyOf(id, 'differing'), keyOf(id, 'lease'));
@@ -138,4 +164,8 @@ export class VerificationBook {
     for (const { seen } of ended.slice(kept)) pipeline.hdel(documents, seen.id);
     await repliesOf(pipeline);
   }
+}
+
+function showsPartition({ differences, problems }: Verification, partition: string): boolean {
+  return [...differences.examples, ...problems].some((one) => one.partition === partition);
 }

@@ -45,6 +45,25 @@ async function end(id: string, term: number, endedAtMs: number, free: readonly s
 }
 
 describe('the book of flips', () => {
+  test('forgets why a partition could not move, when it is erased: it can be a store’s own words', async () => {
+    const term = await start('one', ['u1', 'u2']);
+    const why = { code: 'catch-up-failed', detail: 'no room for Kierkegaard' };
+    const report = { outcome: 'stayed', attempts: 3, lastFailure: why } as const;
+    const reports = [['u1', report] as const, ['u2', report] as const];
+    await book.save('one', term, { progress: running, reports, free: [] });
+    expect(await book.explaining('u1')).toBe(1);
+    await book.forgetWords('u1');
+    expect(await book.explaining('u1')).toBe(0);
+    expect(await book.reports('one', ['u1', 'u2'])).toEqual([{ outcome: 'stayed', attempts: 3 }, report]);
+    const { failed } = (await book.flip('one')) ?? {};
+    expect(failed).toEqual(
+      new Map([
+        ['u1', { code: 'catch-up-failed', detail: 'erased' }],
+        ['u2', why],
+      ]),
+    );
+  });
+
   test('keeps the last 200 that have ended, and nothing of older ones', async () => {
     const still = await start('still running', ['x']);
     for (let at = 0; at < 203; at += 1) {

@@ -1,7 +1,7 @@
 /** One store reached over HTTP: its reader, its guard's client, and the maker of its writer. */
 import type { Config, RestConnectorConfig } from '../../config/schema.ts';
 import type { StoreName } from '../../core/ownership.ts';
-import type { CopyWriter, StoreReader } from '../../core/ports.ts';
+import type { CopyWriter, RecordRemover, StoreReader } from '../../core/ports.ts';
 import type { CallBudget } from '../budget.ts';
 import { storeTlsOf } from '../connect.ts';
 import { RestClient } from './client.ts';
@@ -19,6 +19,8 @@ export interface RestStore {
   readonly timeoutMs: number;
   /** Called only for stores that copies may go to (src/sync/writers.ts). */
   makeWriter(): CopyWriter;
+  /** Called only for erasures (src/sync/erase.ts). */
+  makeRemover(): RecordRemover;
 }
 
 const defaultTimeoutMs = 10_000;
@@ -48,6 +50,13 @@ export function createRestStore(store: StoreName, config: Config, budget: CallBu
     budget,
     timeoutMs,
     makeWriter: () => new RestWriter(client, records),
+    makeRemover: () => {
+      const writer = new RestWriter(client, records);
+      return {
+        remove: (key, stamp, signal) => writer.remove(key, stamp, signal),
+        can: (kind) => records[kind]?.delete !== undefined,
+      };
+    },
   };
 }
 

@@ -3,6 +3,7 @@
  * in what was learned, else in the store, else in the other store, which still holds what was deleted.
  */
 import { inBatches } from '../../batches.ts';
+import { isBeingErased } from '../../core/erasure.ts';
 import { otherStore, type Ownership, type StoreName, storeNames } from '../../core/ownership.ts';
 import { StoreFailure, type StoreReader } from '../../core/ports.ts';
 import { type Log, sentenceOf } from '../../log.ts';
@@ -117,9 +118,10 @@ export class InboxDrain {
   /** A store reports the copies made in it, too: only what its owner reports is worth a look. */
   async #ring(entries: readonly Placed[]): Promise<void> {
     const { backlog, ownershipOf } = this.#parts;
-    const owned = entries.filter(
-      ({ partition, store }) => (ownershipOf(partition)?.owner ?? 'legacy') === store,
-    );
+    const owned = entries.filter(({ partition, store }) => {
+      const ownership = ownershipOf(partition);
+      return (ownership?.owner ?? 'legacy') === store && !isBeingErased(ownership);
+    });
     await backlog.ring(owned.map(({ partition, kind, id }) => ({ partition, kind, id })));
   }
 

@@ -65,6 +65,7 @@ end
 redis.call('HINCRBY', KEYS[3], ARGV[5] .. (#ARGV > 5 and ' stored' or ' ignored'), 1)
 return 'stored'`;
 
+const scanCount = 1_000;
 const entrySchema = z.tuple([z.enum(storeNames), z.string(), z.string(), z.string()]);
 
 export class Inbox {
@@ -117,6 +118,23 @@ export class Inbox {
     await repliesOf(transaction);
   }
 
+  /** Entries that `concerns` picks; with `remove` they are gone afterwards. */
+  async entriesOf(concerns: (entry: Omit<InboxEntry, 'entry'>) => boolean, remove: boolean): Promise<number> {
+    let found = 0;
+    for (const key of [syncKeys.inbox, syncKeys.unplaced]) {
+      for (let from = '-'; ;) {
+        const batch = await this.#read(key, scanCount, from);
+        const ours = batch.filter(concerns).map(({ entry }) => entry);
+        if (remove && ours.length > 0) await this.#redis.xdel(key, ...ours);
+        found += ours.length;
+        const last = batch.at(-1);
+        if (last === undefined || batch.length < scanCount) break;
+        from = `(${last.entry}`;
+      }
+    }
+    return found;
+  }
+
   async settleUnplaced(entries: readonly InboxEntry[]): Promise<void> {
     if (entries.length > 0) await this.#redis.xdel(syncKeys.unplaced, ...entries.map(({ entry }) => entry));
   }
@@ -155,8 +173,8 @@ export class Inbox {
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
-  async #read(key: string, count: number): Promise<InboxEntry[]> {
-    const found = await this.#redis.xrange(key, '-', '+', 'COUNT', count);
+  async #read(key: string, count: number, from = '-'): Promise<InboxEntry[]> {
+    const found = await this.#redis.xrange(key, from, '+', 'COUNT', count);
     return found.map(([entry, [, text = '']]) => {
       const [store, kind, id, partition] = entrySchema.parse(JSON.parse(text));
       return { entry, store, kind, id, ...(partition === '' ? {} : { partition }) };

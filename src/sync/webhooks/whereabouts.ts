@@ -77,6 +77,23 @@ export class Whereabouts {
     return found.map((partition) => (typeof partition === 'string' ? partition : undefined));
   }
 
+  /** How many of these are known to be in the partition; with `remove` none afterwards. */
+  async knownIn(partition: string, records: readonly NamedRecord[], remove: boolean): Promise<number> {
+    let known = 0;
+    for (const batch of inBatches(records, batchRecords)) {
+      const found = await this.find(batch);
+      const ours = batch.filter((_, at) => found[at] === partition);
+      known += ours.length;
+      if (!remove) continue;
+      for (const { kind, id } of ours) {
+        const place = this.#placeOf(kind, id);
+        await this.#redis.hdel(place.key, place.field);
+        this.#told[placeIn(place)] = 0;
+      }
+    }
+    return known;
+  }
+
   #placeOf(kind: string, id: string): Place {
     const hash = createHash('sha256').update(`${kind}\n${id}`).digest();
     const bucket = hash.readUInt32LE(0) % this.#bounds.buckets;

@@ -1,0 +1,111 @@
+/** What the sync keeps of a partition beside the stores, counted and taken out when the partition is erased. */
+import type { Redis } from 'ioredis';
+import type { ErasurePlace, ErasureSubject, PartitionMemory } from '../core/erasure.ts';
+import { type StoreName, storeNames } from '../core/ownership.ts';
+import type { Ledger, RecordKey } from '../core/ports.ts';
+import type { Backlog } from './backlog.ts';
+import type { Brakes } from './brakes.ts';
+import type { DeadLetters } from './dead-letters.ts';
+import type { Receipts } from './receipts.ts';
+import type { Snapshots } from './snapshots.ts';
+import type { StrayBook } from './stray-book.ts';
+import { VerificationBook } from './verification-book.ts';
+import { Inbox, type InboxEntry } from './webhooks/inbox.ts';
+import { Whereabouts } from './webhooks/whereabouts.ts';
+
+export interface ForgettingParts {
+  readonly redis: Redis;
+  readonly ledger: Pick<Ledger, 'read'>;
+  readonly targets: readonly StoreName[];
+  readonly backlog: Backlog;
+  readonly letters: DeadLetters;
+  readonly brakes: Brakes;
+  readonly receipts: Receipts;
+  readonly snapshots: Snapshots;
+  readonly strays: StrayBook;
+}
+
+export class SyncMemory implements PartitionMemory {
+  readonly #parts: ForgettingParts;
+  readonly #inbox: Inbox;
+  readonly #verifications: VerificationBook;
+  readonly #whereabouts: readonly Whereabouts[];
+
+  constructor(parts: ForgettingParts) {
+    this.#parts = parts;
+    this.#inbox = new Inbox(parts.redis);
+    this.#verifications = new VerificationBook(parts.redis);
+    this.#whereabouts = storeNames.map((store) => new Whereabouts(parts.redis, store));
+  }
+
+  async count(subject: ErasureSubject): Promise<readonly ErasurePlace[]> {
+    const { partition } = subject;
+    const { backlog, letters, brakes, receipts, strays } = this.#parts;
+    const { marks, jobs } = await backlog.owedOf(partition, false);
+    const places: Readonly<Record<string, number>> = {
+      inbox: await this.#inbox.entriesOf(concerning(subject), false),
+      marks,
+      jobs,
+      'dead-letters': await letters.count(partition),
+      strays: (await strays.list()).filter((stray) => stray.partition === partition).length,
+      snapshots: await this.#snapshots(partition),
+      verifications: await this.#verifications.showing(partition),
+      receipts: await receipts.among(keysOf(subject)),
+      brakes: (await brakes.of(partition)) === undefined ? 0 : 1,
+      whereabouts: await this.#known(subject, false),
+    };
+    return Object.entries(places).map(([place, entries]) => ({ place, entries }));
+  }
+
+  async forget(subject: ErasureSubject): Promise<void> {
+    const { partition } = subject;
+    const { backlog, letters, brakes, receipts, strays, snapshots, targets, ledger } = this.#parts;
+    await this.#inbox.entriesOf(concerning(subject), true);
+    await backlog.owedOf(partition, true);
+    await letters.clear(partition);
+    const { owner } = (await ledger.read(partition)).ownership;
+    for (const store of storeNames) {
+      // Nothing may come up in a store that the partition has left: what does is a stray, and not what was there before.
+      if (store !== owner && !targets.includes(store)) await snapshots.save(store, partition, new Map());
+      else await snapshots.remove(store, partition);
+    }
+    await strays.forget(partition);
+    await this.#verifications.forget(partition);
+    await receipts.forget(keysOf(subject));
+    await brakes.forget(partition);
+    await this.#known(subject, true);
+  }
+
+  async #snapshots(partition: string): Promise<number> {
+    let held = 0;
+    for (const store of storeNames) {
+      const snapshot = (await this.#parts.snapshots.load(store, [partition])).get(partition);
+      for (const records of snapshot?.values() ?? []) held += records.size;
+    }
+    return held;
+  }
+
+  async #known({ partition, records }: ErasureSubject, remove: boolean): Promise<number> {
+    let known = 0;
+    for (const whereabouts of this.#whereabouts) {
+      known += await whereabouts.knownIn(partition, distinct(records), remove);
+    }
+    return known;
+  }
+}
+
+function concerning({ partition, records }: ErasureSubject): (entry: Omit<InboxEntry, 'entry'>) => boolean {
+  const erased = new Set(records.map(({ kind, id }) => `${kind}\n${id}`));
+  return (entry) =>
+    entry.partition === partition ||
+    (entry.partition === undefined && erased.has(`${entry.kind}\n${entry.id}`));
+}
+
+function keysOf({ partition, records }: ErasureSubject): RecordKey[] {
+  return distinct(records).map(({ kind, id }) => ({ partition, kind, id }));
+}
+
+/** The same record stands in both stores. */
+function distinct(records: ErasureSubject['records']): ErasureSubject['records'] {
+  return [...new Map(records.map((record) => [`${record.kind}\n${record.id}`, record])).values()];
+}
