@@ -114,7 +114,6 @@ export interface Sync {
 
 /** The copy lock outlives any call made under it by this much, ms. */
 const lockMarginMs = 5_000;
-const surveyEveryMs = 60_000;
 /** Whoever changes something where it should not be is looked for this much more rarely than what must be copied. */
 const followsPerPoll = 10;
 
@@ -172,7 +171,8 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     note: (partitions) => poller.notePartitions(partitions),
   });
   const poller: Poller = new Poller({
-    ...{ ledger, readers, targets, backlog, backfills, letters, brakes, progress, log, surveyEveryMs },
+    ...{ ledger, readers, targets, backlog, backfills, letters, brakes, progress, log },
+    surveyEveryMs: config.sync.fullPassMs,
     registry: settings.registry,
     ownershipOf,
   });
