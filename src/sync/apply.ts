@@ -308,8 +308,9 @@ export class CopySession {
   }
 }
 
+/** A tombstone is in nobody's way: a record that moved leaves one in its old partition, where a store keeps them. */
 function isForeign(held: StoreRecord | undefined, partition: string): boolean {
-  return held !== undefined && held.partition !== partition;
+  return held !== undefined && !held.deleted && held.partition !== partition;
 }
 
 /** What the copy of this partition should hold for the record: nothing, where it is gone or lives elsewhere. */
