@@ -37,6 +37,7 @@ async function measure(parts: AdminParts): Promise<string> {
     backfills = [],
     webhooks,
     brakes = [],
+    brakeOnAll,
     strays,
     halts,
   ] = await Promise.all([
@@ -49,6 +50,7 @@ async function measure(parts: AdminParts): Promise<string> {
     parts.backfills?.(),
     parts.webhooks?.(),
     parts.brakes?.list(),
+    parts.brakes?.onAll(),
     parts.strays?.list('open'),
     parts.halts?.read(),
   ]);
@@ -81,6 +83,11 @@ async function measure(parts: AdminParts): Promise<string> {
       name: 'delete_brakes',
       help: 'Partitions of which many copies would be deleted at once: an operator must look.',
       samples: [{ value: brakes.length }],
+    },
+    {
+      name: 'deletes_held',
+      help: '1 while no copy is deleted, because too much was to be deleted over all partitions.',
+      samples: [{ value: brakeOnAll === undefined ? 0 : 1 }],
     },
     {
       name: 'strays_open',

@@ -23,6 +23,7 @@ import { createRestStore, type RestStore, restConnectorOf } from '../stores/rest
 import type { BatchParts } from './apply-batch.ts';
 import { type BackfillProgress, Backfills } from './backfill.ts';
 import { Backlog, controlQueueName, recordQueueName, scanQueueName, wholePartition } from './backlog.ts';
+import type { BrakeOnAll } from './brake-on-all.ts';
 import { Brakes, type DeleteBrake } from './brakes.ts';
 import { RedisBudget } from './budget.ts';
 import { CopyLock } from './copy-lock.ts';
@@ -79,6 +80,10 @@ export interface BrakeDesk {
   list(): Promise<DeleteBrake[]>;
   /** Agrees to the deletes and rings the partition; undefined where nothing is held back. */
   release(partition: string): Promise<DeleteBrake | undefined>;
+  /** The brake on all partitions together; undefined while it holds nothing back. */
+  onAll(): Promise<BrakeOnAll | undefined>;
+  /** Agrees to its deletes; the next full pass finds them. */
+  releaseAll(): Promise<BrakeOnAll | undefined>;
 }
 
 export interface Sync {
@@ -315,6 +320,8 @@ function brakeDesk(brakes: Brakes, backlog: Backlog): BrakeDesk {
       if (released !== undefined) await backlog.ringEach([wholePartition(partition)]);
       return released;
     },
+    onAll: () => brakes.onAll.holding(),
+    releaseAll: () => brakes.onAll.release(),
   };
 }
 

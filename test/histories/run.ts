@@ -285,6 +285,7 @@ class Run {
   async #disturb(trouble: Trouble): Promise<void> {
     for (const [partition, ownership] of this.#heardLater) this.#heard.set(partition, ownership);
     this.#heardLater.clear();
+    await this.#agreeToDeletes();
     if (trouble !== 'none') this.#count(trouble);
     switch (trouble) {
       case 'none':
@@ -303,6 +304,11 @@ class Run {
           () => undefined,
         );
     }
+  }
+
+  /** Here many records are gone on purpose: an operator says so. */
+  async #agreeToDeletes(): Promise<void> {
+    if ((await this.#rig.sync.brakes.releaseAll()) !== undefined) this.#count('deletes agreed to');
   }
 
   /** All at once, as a Redis loses it; the ledger's own keys stay. */
@@ -345,7 +351,11 @@ class Run {
     await Promise.all(this.#handoffs.values());
     await this.#disturb('none');
     this.#isFaulty = false;
-    await until('the stores are equal', () => this.#isEqual(), settledWithinMs).catch(() => undefined);
+    const isEqual = async (): Promise<boolean> => {
+      await this.#agreeToDeletes();
+      return this.#differences().length === 0;
+    };
+    await until('the stores are equal', isEqual, settledWithinMs).catch(() => undefined);
     // And they stay so: nobody knows of anything more to do.
     const writes = this.#writesSeen();
     await this.#passes();
@@ -377,10 +387,6 @@ class Run {
       );
       await until('nothing waits', async () => (await this.#rig.sync.backlog()) === 0, settledWithinMs);
     }
-  }
-
-  #isEqual(): boolean {
-    return this.#differences().length === 0;
   }
 
   #differences(): string[] {
