@@ -241,22 +241,12 @@ const troubles = {
     .nullable()
     .describe('Why the last poll did not reach its end, and since when none did, by the Redis clock.'),
 };
-export const brakeAnswer = z.object({
-  partition: z.string(),
-  deletes: count.describe('Copies that would be deleted at once.'),
-  limit: count.describe('So many need no leave.'),
-  records: count.describe('Records in the copy.'),
-  first: z.array(z.string()).describe('A few of them, as kind and id.'),
-  atMs: z.number().describe('Since when, Redis clock.'),
-});
-export type BrakeAnswer = z.output<typeof brakeAnswer>;
-export const brakesAnswer = z.object({ brakes: z.array(brakeAnswer) });
-
 export const syncAnswer = z.object({
   lagMs: milliseconds.nullable().describe('Null before the first poll that reached the end.'),
   ...troubles,
   deadLetters: count,
   deleteBrakes: count.describe('Partitions whose deletes are held back.'),
+  deletesHeld: z.boolean().describe('Too much was to be deleted over all partitions: no copy is deleted.'),
   ...pausesAnswer.shape,
   failing: z
     .array(

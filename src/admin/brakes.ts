@@ -1,8 +1,14 @@
 /** Calls about deletes that are held back until an operator agrees. */
 import { z } from 'zod';
-import { type BrakeAnswer, brakeAnswer, brakesAnswer } from './answers.ts';
+import {
+  type BrakeAnswer,
+  brakeAnswer,
+  type BrakeOnAllAnswer,
+  brakeOnAllAnswer,
+  brakesAnswer,
+} from './brake-answers.ts';
 import { type Operation, operation } from './operation.ts';
-import type { AdminParts, BrakeEntry } from './parts.ts';
+import type { AdminParts, BrakeEntry, BrakeOnAllEntry } from './parts.ts';
 import { reason } from './terms.ts';
 
 export function brakeOperations({ brakes }: AdminParts): Operation[] {
@@ -13,7 +19,35 @@ export function brakeOperations({ brakes }: AdminParts): Operation[] {
       role: 'viewer',
       summary: 'Partitions of which many copies would be deleted at once; nothing of them is deleted.',
       answer: brakesAnswer,
-      run: async () => ({ answer: { brakes: ((await brakes?.list()) ?? []).map(answerOf) } }),
+      run: async () => {
+        const [list = [], onAll] = await Promise.all([brakes?.list(), brakes?.onAll()]);
+        return {
+          answer: { brakes: list.map(answerOf), onAll: onAll === undefined ? null : answerOfAll(onAll) },
+        };
+      },
+    }),
+    operation({
+      method: 'post',
+      path: '/sync/brakes/release',
+      role: 'operator',
+      summary: 'Agrees to the deletes that are held back over all partitions, for an hour.',
+      changes: true,
+      body: z.strictObject({ reason }),
+      answer: brakeOnAllAnswer,
+      run: async ({ body }) => {
+        const released = await brakes?.releaseAll();
+        if (released === undefined) {
+          const detail =
+            'Nothing is held back over all partitions; GET /v1/sync/brakes lists single partitions that are. Nothing was done.';
+          return { problem: { code: 'no-such-brake', detail } };
+        }
+        const answer = answerOfAll(released);
+        const change = {
+          ...{ action: 'sync.release', target: 'all partitions', reason: body.reason },
+          ...{ before: answer, after: 'released' },
+        };
+        return { answer, change };
+      },
     }),
     operation({
       method: 'post',
@@ -43,4 +77,8 @@ export function brakeOperations({ brakes }: AdminParts): Operation[] {
 
 function answerOf({ partition, deletes, limit, records, first, atMs }: BrakeEntry): BrakeAnswer {
   return { partition, deletes, limit, records, first: [...first], atMs };
+}
+
+function answerOfAll({ deletes, lately, limit, copies, first, atMs }: BrakeOnAllEntry): BrakeOnAllAnswer {
+  return { deletes, lately, limit, copies, first: [...first], atMs };
 }

@@ -37,6 +37,7 @@ async function measure(parts: AdminParts): Promise<string> {
     backfills = [],
     webhooks,
     brakes = [],
+    brakeOnAll,
     strays,
     halts,
     erasures = [],
@@ -50,6 +51,7 @@ async function measure(parts: AdminParts): Promise<string> {
     parts.backfills?.(),
     parts.webhooks?.(),
     parts.brakes?.list(),
+    parts.brakes?.onAll(),
     parts.strays?.list('open'),
     parts.halts?.read(),
     parts.erasures?.unfinished(),
@@ -91,6 +93,11 @@ async function measure(parts: AdminParts): Promise<string> {
         labels: { state },
         value: erasures.filter((one) => one.state === state).length,
       })),
+    },
+    {
+      name: 'deletes_held',
+      help: '1 while no copy is deleted, because too much was to be deleted over all partitions.',
+      samples: [{ value: brakeOnAll === undefined ? 0 : 1 }],
     },
     {
       name: 'strays_open',

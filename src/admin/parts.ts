@@ -41,6 +41,16 @@ export interface BrakeEntry {
   readonly atMs: number;
 }
 
+/** The brake on all partitions together. */
+export interface BrakeOnAllEntry {
+  readonly deletes: number;
+  readonly lately: number;
+  readonly limit: number;
+  readonly copies: number;
+  readonly first: readonly string[];
+  readonly atMs: number;
+}
+
 /** Cohorts made through the API; those of the file are not in it. */
 export interface CohortBook {
   put(name: string, selection: CohortSelection, by: string, reason: string): Promise<void>;
@@ -79,6 +89,8 @@ export interface AdminParts {
   readonly brakes?: {
     list(): Promise<readonly BrakeEntry[]>;
     release(partition: string): Promise<BrakeEntry | undefined>;
+    onAll(): Promise<BrakeOnAllEntry | undefined>;
+    releaseAll(): Promise<BrakeOnAllEntry | undefined>;
   };
   /** What webhooks have brought. */
   readonly webhooks?: () => Promise<WebhookState>;

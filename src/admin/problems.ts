@@ -15,7 +15,7 @@ export const adminProblems = {
   'no-such-plan': { status: 404, title: 'There is no such plan' },
   'no-such-partition': { status: 404, title: 'The partition is not known' },
   'no-such-dead-letter': { status: 404, title: 'There is no such dead letter' },
-  'no-such-brake': { status: 404, title: 'No deletes of the partition are held back' },
+  'no-such-brake': { status: 404, title: 'No such deletes are held back' },
   'no-such-verification': { status: 404, title: 'There is no such verification' },
   'no-such-erasure': { status: 404, title: 'There is no such erasure' },
   'no-such-stray': { status: 404, title: 'There is no such stray' },

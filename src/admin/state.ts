@@ -35,7 +35,7 @@ export function stateOperations(parts: AdminParts): Operation[] {
       summary: 'How late the copies are, what could not be copied, what the connectors can do.',
       answer: syncAnswer,
       run: async () => {
-        const [halts, troubles, lagMs, deadLetters, backfills = [], webhooks, brakes = []] =
+        const [halts, troubles, lagMs, deadLetters, backfills = [], webhooks, brakes = [], onAll] =
           await Promise.all([
             parts.halts?.read(),
             troublesOf(parts),
@@ -44,6 +44,7 @@ export function stateOperations(parts: AdminParts): Operation[] {
             parts.backfills?.(),
             parts.webhooks?.(),
             parts.brakes?.list(),
+            parts.brakes?.onAll(),
           ]);
         const capabilities = (parts.readers ?? []).flatMap((reader) =>
           reader.capabilities.map((capability) => ({ store: reader.store, ...capability })),
@@ -55,7 +56,7 @@ export function stateOperations(parts: AdminParts): Operation[] {
             failing: (halts?.failingNow ?? []).map(({ store, kind, detail, sinceMs, nextTryMs }) => ({
               ...{ store, kind, detail, sinceMs, nextTryMs },
             })),
-            deleteBrakes: brakes.length,
+            ...{ deleteBrakes: brakes.length, deletesHeld: onAll !== undefined },
             webhooks: webhooks ?? { waiting: 0, deliveries: [] },
           },
         };

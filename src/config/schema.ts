@@ -12,6 +12,7 @@ import { proxyLimits } from './limits.ts';
 import { partitionRule, pathEndings } from './partition.ts';
 import { readsOfRoute } from './reads.ts';
 import { listeningTls, storeShaping } from './shaping.ts';
+import { syncSchema } from './sync.ts';
 import {
   headerMap,
   method,
@@ -299,18 +300,6 @@ const ledgerSchema = z.strictObject({
     .boolean()
     .default(false)
     .describe('Flips although a failover of Redis could lose a transition.'),
-});
-
-const syncSchema = z.strictObject({
-  pollMs: positiveMilliseconds.default(1_000).describe("Pause between looks at the owner's changes."),
-  rollbackWindow: z
-    .union([z.literal('off'), z.literal('on'), z.boolean()])
-    .default('off')
-    .describe('After a commit, changes are copied back to legacy so that a return stays possible.'),
-  attempts: z.int().min(1).max(50).default(5).describe('Tries before a record becomes a dead letter.'),
-  strayPassMs: positiveMilliseconds
-    .default(300_000)
-    .describe('Pause between full looks for changes in a store that does not own the partition any more.'),
 });
 
 export const configSchema = z.strictObject({

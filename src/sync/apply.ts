@@ -20,7 +20,7 @@ import {
 } from '../core/records.ts';
 import type { CallBudget } from '../stores/budget.ts';
 import { comparable } from '../stores/rest/shape.ts';
-import type { Brakes, DeleteBrake } from './brakes.ts';
+import type { Brakes, HeldBack } from './brakes.ts';
 import type { CopyLock, HeldLock } from './copy-lock.ts';
 import { backfillName } from './keys.ts';
 import { traceOf } from './known-copies.ts';
@@ -36,7 +36,7 @@ export interface CopyParts {
   readonly writers: Writers;
   readonly budgets: Readonly<Record<StoreName, CallBudget>>;
   readonly lock: CopyLock;
-  readonly brakes: Pick<Brakes, 'mayRemove' | 'mayRemoveAll'>;
+  readonly brakes: Pick<Brakes, 'mayRemove' | 'mayRemoveAll' | 'onAll'>;
   /** How long a copy whose outcome is unknown may still take effect, ms. */
   readonly settleMs: Readonly<Record<StoreName, number>>;
 }
@@ -194,16 +194,21 @@ export class CopySession {
   }
 
   /**
-   * Asks once for all deletes of a pass, before any of them is applied; `records` is how many the copy holds. Returns
+   * Asks once for all deletes of a pass, before any of them is applied; `held` names what the copy holds. Returns
    * what holds them back: then none of them may be applied.
    */
   async askToRemove(
     keys: readonly { readonly kind: string; readonly id: string }[],
-    records: number,
-  ): Promise<DeleteBrake | undefined> {
+    held: ReadonlyMap<string, unknown>,
+  ): Promise<HeldBack | undefined> {
     const { partition } = this;
     const deletes = keys.map(({ kind, id }) => ({ partition, kind, id }));
-    const brake = await this.#parts.brakes.mayRemoveAll(partition, deletes, records);
+    const { brakes } = this.#parts;
+    const [brake] = await Promise.all([
+      brakes.mayRemoveAll(partition, deletes, held.size),
+      // For this, too, a fence has no time.
+      this.#hand.hand === 'sync' ? brakes.onAll.seen(held.keys()) : undefined,
+    ]);
     if (brake === undefined) this.#removable = new Set(keys.map(({ kind, id }) => `${kind}\n${id}`));
     return brake;
   }
@@ -308,8 +313,9 @@ export class CopySession {
   }
 }
 
+/** A tombstone is in nobody's way: a record that moved leaves one in its old partition, where a store keeps them. */
 function isForeign(held: StoreRecord | undefined, partition: string): boolean {
-  return held !== undefined && held.partition !== partition;
+  return held !== undefined && !held.deleted && held.partition !== partition;
 }
 
 /** What the copy of this partition should hold for the record: nothing, where it is gone or lives elsewhere. */

@@ -7,6 +7,7 @@ import { z } from 'zod';
 import type { RecordKey } from '../core/ports.ts';
 import { redisNowMs } from '../ledger/connection.ts';
 import type { Log } from '../log.ts';
+import { AllPartitionsBrake, type BrakeOnAll, sentenceOfBrakeOnAll } from './brake-on-all.ts';
 import { letterOf } from './dead-letters.ts';
 import { deletesKey, syncKeys } from './keys.ts';
 import type { Receipts } from './receipts.ts';
@@ -28,6 +29,9 @@ const brakeSchema = z.object({
 
 export type DeleteBrake = z.output<typeof brakeSchema>;
 
+/** What holds deletes back: their partition's own brake, or the one on all partitions. */
+export type HeldBack = DeleteBrake | BrakeOnAll;
+
 /** Deletes of one partition in one pass that need no leave: so many, or this share of its records. */
 const deletesMin = 20;
 const deletesShare = 0.05;
@@ -39,9 +43,9 @@ const firstNamed = 3;
 const brakesMax = 10_000;
 
 // KEYS: 1 deletes of the partition lately, 2 brakes, 3 receipts. ARGV: 1 partition, 2 record, 3 most deletes, 4 ms for
-// which they count. Returns yes, no, or pass: only a pass over the partition can tell.
+// which they count. Returns receipt, yes, no, or pass: only a pass over the partition can tell.
 const oneScript = `
-if redis.call('ZSCORE', KEYS[3], ARGV[2]) then return 'yes' end
+if redis.call('ZSCORE', KEYS[3], ARGV[2]) then return 'receipt' end
 local brake = redis.call('HGET', KEYS[2], ARGV[1])
 if brake then return cjson.decode(brake).released and 'pass' or 'no' end
 if tonumber(redis.call('GET', KEYS[1]) or 0) >= tonumber(ARGV[3]) then return 'pass' end
@@ -52,11 +56,14 @@ export class Brakes {
   readonly #redis: Redis;
   readonly #receipts: Receipts;
   readonly #log: Log;
+  /** On all partitions together. */
+  readonly onAll: AllPartitionsBrake;
 
   constructor(redis: Redis, receipts: Receipts, log: Log) {
     this.#redis = redis;
     this.#receipts = receipts;
     this.#log = log;
+    this.onAll = new AllPartitionsBrake(redis, log);
   }
 
   /** May the copy of this one record be removed? `pass`: only a pass over its partition can tell. */
@@ -67,7 +74,10 @@ export class Brakes {
       ...([oneScript, 3, ...keys] as const),
       ...[partition, letterOf(record), deletesMin, windowMs],
     );
-    return z.enum(['yes', 'no', 'pass']).parse(answer);
+    const said = z.enum(['receipt', 'yes', 'no', 'pass']).parse(answer);
+    if (said === 'receipt') return 'yes';
+    if (said !== 'yes') return said;
+    return (await this.onAll.hold([record])) === undefined ? 'yes' : 'no';
   }
 
   /** May all these copies of one partition, which holds `records` of them, be removed? Else what holds them back. */
@@ -75,7 +85,7 @@ export class Brakes {
     partition: string,
     deletes: readonly RecordKey[],
     records: number,
-  ): Promise<DeleteBrake | undefined> {
+  ): Promise<HeldBack | undefined> {
     const known = await this.of(partition);
     if (deletes.length === 0 && known === undefined) return undefined;
     const counted = await this.#receipts.without(deletes);
@@ -83,7 +93,7 @@ export class Brakes {
     const limit = Math.max(deletesMin, Math.floor(deletesShare * records));
     if (counted.length === 0 || counted.length + recent <= limit) {
       if (known !== undefined) await this.#lift(known);
-      return undefined;
+      return this.onAll.hold(counted);
     }
     const nowMs = await redisNowMs(this.#redis);
     const { released } = known ?? {};
@@ -144,7 +154,9 @@ export class Brakes {
 }
 
 /** For logs, reports and plans; names the partition only where the reader knows it anyhow. */
-export function sentenceOfBrake({ deletes, records, limit, first }: DeleteBrake): string {
+export function sentenceOfBrake(held: HeldBack): string {
+  if (!('partition' in held)) return sentenceOfBrakeOnAll(held);
+  const { deletes, records, limit, first } = held;
   return (
     `${deletes} of ${records} copies would be deleted at once (first: ${first.join(', ')}), more than ${limit}; ` +
     'they were left alone. Look whether the owner has really deleted them, then: ' +

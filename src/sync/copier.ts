@@ -76,7 +76,11 @@ async function copyRecord(session: CopySession, key: RecordKey, elsewhere: Recor
   // A record that changed partitions leaves the copy of the old one first, each under its own ledger record.
   if (ownerRecord !== undefined && ownerRecord.partition !== partition) {
     elsewhere.push({ partition: ownerRecord.partition, kind, id });
-  } else if (ownerRecord !== undefined && copyRecord !== undefined && copyRecord.partition !== partition) {
+  } else if (
+    ownerRecord !== undefined &&
+    copyRecord?.deleted === false &&
+    copyRecord.partition !== partition
+  ) {
     elsewhere.push({ partition: copyRecord.partition, kind, id });
   }
   const applied = await session.apply(key, ownerRecord, copyRecord);

@@ -24,6 +24,7 @@ import { createRestStore, type RestStore, restConnectorOf } from '../stores/rest
 import type { BatchParts } from './apply-batch.ts';
 import { type BackfillProgress, Backfills } from './backfill.ts';
 import { Backlog, controlQueueName, recordQueueName, scanQueueName, wholePartition } from './backlog.ts';
+import type { BrakeOnAll } from './brake-on-all.ts';
 import { Brakes, type DeleteBrake } from './brakes.ts';
 import { RedisBudget } from './budget.ts';
 import { CopyLock } from './copy-lock.ts';
@@ -82,6 +83,10 @@ export interface BrakeDesk {
   list(): Promise<DeleteBrake[]>;
   /** Agrees to the deletes and rings the partition; undefined where nothing is held back. */
   release(partition: string): Promise<DeleteBrake | undefined>;
+  /** The brake on all partitions together; undefined while it holds nothing back. */
+  onAll(): Promise<BrakeOnAll | undefined>;
+  /** Agrees to its deletes; the next full pass finds them. */
+  releaseAll(): Promise<BrakeOnAll | undefined>;
 }
 
 export interface Sync {
@@ -119,7 +124,6 @@ export interface Sync {
 
 /** The copy lock outlives any call made under it by this much, ms. */
 const lockMarginMs = 5_000;
-const surveyEveryMs = 60_000;
 /** Whoever changes something where it should not be is looked for this much more rarely than what must be copied. */
 const followsPerPoll = 10;
 
@@ -178,7 +182,8 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     note: (partitions) => poller.notePartitions(partitions),
   });
   const poller: Poller = new Poller({
-    ...{ ledger, readers, targets, backlog, backfills, letters, brakes, progress, log, surveyEveryMs },
+    ...{ ledger, readers, targets, backlog, backfills, letters, brakes, progress, log },
+    surveyEveryMs: config.sync.fullPassMs,
     registry: settings.registry,
     ownershipOf,
   });
@@ -331,6 +336,8 @@ function brakeDesk(brakes: Brakes, backlog: Backlog): BrakeDesk {
       if (released !== undefined) await backlog.ringEach([wholePartition(partition)]);
       return released;
     },
+    onAll: () => brakes.onAll.holding(),
+    releaseAll: () => brakes.onAll.release(),
   };
 }
 

@@ -21,7 +21,7 @@ import {
   wantedCopy,
   withCopySession,
 } from './apply.ts';
-import { type Brakes, type DeleteBrake, sentenceOfBrake } from './brakes.ts';
+import { type Brakes, type HeldBack, sentenceOfBrake } from './brakes.ts';
 import { pause } from '../pause.ts';
 import { unlimited } from '../stores/budget.ts';
 import type { DeadLetters } from './dead-letters.ts';
@@ -52,7 +52,7 @@ export interface BroughtUp extends CopyReport {
   /** Of the last pass; absent where none was made. */
   readonly pages?: Comparison['pages'];
   readonly refused?: CopyRefused;
-  readonly brake?: DeleteBrake;
+  readonly brake?: HeldBack;
 }
 
 /** Hears of every record that the old owner held when a partition's copy was proven under a fence. */
@@ -60,7 +60,7 @@ export type HandedOver = (partition: string, records: Iterable<StoreRecord>) => 
 
 /** What keeps copies from being made, until somebody agrees to go on. */
 interface Holding {
-  readonly brakes: Pick<Brakes, 'list'>;
+  readonly brakes: Pick<Brakes, 'list' | 'onAll'>;
   readonly halts: Pick<HaltBook, 'read'>;
 }
 
@@ -250,7 +250,10 @@ export class SyncDesk implements CopyDesk {
   }
 
   async halted(to: StoreName): Promise<readonly Blocker[]> {
-    return (await this.#holding.halts.read()).to(to);
+    const { halts, brakes } = this.#holding;
+    const [halted, brake] = await Promise.all([halts.read(), brakes.onAll.holding()]);
+    const held = brake === undefined ? [] : [{ code: 'delete-brake', detail: sentenceOfBrake(brake) }];
+    return [...halted.to(to), ...held];
   }
 
   deadLetters(partition: string): Promise<number> {
@@ -289,7 +292,7 @@ async function confirmed(
   return differencesOf([wanted], [comparableCopy(held, owner, copy)], matchedAlready(copy.shape(held.kind)));
 }
 
-function problemOfBrake(brake: DeleteBrake): RecordProblem {
+function problemOfBrake(brake: HeldBack): RecordProblem {
   return { kind: '', detail: sentenceOfBrake(brake) };
 }
 

@@ -18,6 +18,11 @@ export const syncKeys = {
   /** Records that writes through the proxy touched, by time; partitions whose deletes are held back. */
   receipts: `${keyPrefix}:sync:receipts`,
   brakes: `${keyPrefix}:sync:brakes`,
+  /** The brake on deletes over all partitions, and what it goes by. */
+  brakeOnAll: `${keyPrefix}:sync:brake-on-all`,
+  deletesByMinute: `${keyPrefix}:sync:deletes-by-minute`,
+  deletesRefused: `${keyPrefix}:sync:deletes-refused`,
+  copiesCounted: `${keyPrefix}:sync:copies-counted`,
   deadLetters: `${keyPrefix}:sync:dead-letters`,
   deadLetterOrder: `${keyPrefix}:sync:dead-letters:order`,
   deadLetterCounts: `${keyPrefix}:sync:dead-letters:counts`,
@@ -44,6 +49,11 @@ export function knownKey(backfill: string): string {
 /** How many single deletes of the partition there were lately. */
 export function deletesKey(partition: string): string {
   return `${keyPrefix}:sync:deletes:${partition}`;
+}
+
+/** Copies that passes over single partitions have seen in that week. */
+export function copiesSeenKey(week: number): string {
+  return `${keyPrefix}:sync:copies-seen:${week}`;
 }
 
 /** One of many small hashes: partitions by record, as far as they are known. */

@@ -1,7 +1,7 @@
 /** One pass over a partition: read both sides whole, compare, and (in a session) apply what differs. */
 import { type RecordProblem, StoreFailure, type StoreReader } from '../core/ports.ts';
 import { type CopyForm, type Difference, differencesOf, type StoreRecord } from '../core/records.ts';
-import type { DeleteBrake } from './brakes.ts';
+import type { HeldBack } from './brakes.ts';
 import { type CopySession, comparableCopy, matchedAlready, type RecordPair, wantedCopy } from './apply.ts';
 import { type Patience, readPatiently } from './patience.ts';
 
@@ -27,7 +27,7 @@ export interface PassResult {
   readonly problems: readonly RecordProblem[];
   readonly failed: readonly FailedRecord[];
   /** The deletes were held back. */
-  readonly brake?: DeleteBrake;
+  readonly brake?: HeldBack;
   readonly pages: Comparison['pages'];
   readonly ownerRecords: Comparison['ownerRecords'];
   readonly tookMs: number;
@@ -128,7 +128,7 @@ export async function copyPass(session: CopySession, patience: Patience): Promis
   await session.ensureMayCopy();
   const extras = found.differences.filter((difference) => difference.difference === 'extra');
   const others = found.differences.filter((difference) => difference.difference !== 'extra');
-  const brake = await session.askToRemove(extras, found.copyRecords.size);
+  const brake = await session.askToRemove(extras, found.copyRecords);
   const failed: FailedRecord[] = [];
   let copied = 0;
   let known: Known = found;

@@ -33,7 +33,7 @@ export interface PollParts {
   readonly backlog: Backlog;
   readonly backfills: Pick<Backfills, 'begin' | 'mayBegin' | 'isUnderWay'>;
   readonly letters: DeadLetters;
-  readonly brakes: Pick<Brakes, 'list'>;
+  readonly brakes: Pick<Brakes, 'list' | 'onAll'>;
   readonly progress: Progress;
   readonly log: Log;
   /** As far as this process has heard; undefined for a partition that no transition touched. */
@@ -256,6 +256,9 @@ export class Poller {
       },
       signal,
     );
+    if (survey.farBehind === undefined) {
+      await this.#parts.brakes.onAll.counted(`${sides.copy.store} ${kind}`, survey.copies);
+    }
     const [problem] = survey.problems;
     if (problem !== undefined) {
       log('warn', 'sync.unusable-records', { kind, count: survey.problems.length, first: problem.detail });

@@ -17,6 +17,8 @@ export interface Survey {
   readonly records: number;
   /** Of these, without a copy. */
   readonly missing: number;
+  /** Records that the copy holds, of all partitions that were read. */
+  readonly copies: number;
   /** Copies missing, different, or too much. */
   readonly different: number;
   readonly problems: readonly RecordProblem[];
@@ -102,6 +104,7 @@ class Pass {
   readonly #problems: RecordProblem[] = [];
   #records = 0;
   #missing = 0;
+  #copies = 0;
   #different = 0;
   #unversioned = 0;
   #newestVersion: string | undefined;
@@ -118,6 +121,7 @@ class Pass {
   survey(): Survey {
     return {
       ...{ records: this.#records, missing: this.#missing, different: this.#different },
+      copies: this.#copies,
       problems: this.#problems,
       newestVersion: this.#newestVersion,
       unversioned: this.#unversioned,
@@ -199,6 +203,7 @@ class Pass {
 
   #compareOne(held: StoreRecord, wanted: Map<string, Entry>, names: NamesByPartition): void {
     if (held.deleted) return;
+    this.#copies += 1;
     const { owner, copy } = this.#sides;
     const { kind, id, partition } = held;
     const entry = wanted.get(id);

@@ -592,7 +592,7 @@ describe('how things stand', () => {
       ...{ first: ['item 1'], atMs: 1_700_000_000_000 },
     };
     rig.brakes = [brake];
-    expect((await rig.call('GET', '/v1/sync/brakes')).body).toEqual({ brakes: [brake] });
+    expect((await rig.call('GET', '/v1/sync/brakes')).body).toEqual({ brakes: [brake], onAll: null });
     expect((await rig.call('GET', '/v1/sync')).body['deleteBrakes']).toBe(1);
     expect((await rig.call('GET', '/metrics', { token: null })).text).toContain(
       'onewriter_delete_brakes 1\n',
@@ -608,6 +608,26 @@ describe('how things stand', () => {
     expect(await release('u/1')).toMatchObject({ status: 200, body: brake });
     const [row] = (await rig.audit.page(undefined, 1)).entries;
     expect(row).toMatchObject({ action: 'sync.release', target: 'u/1', reason: 'they were really deleted' });
+  });
+
+  test('deletes that are held back over all partitions are, too', async () => {
+    const onAll = {
+      ...{ deletes: 30, lately: 190, limit: 200, copies: 9_000, atMs: 1_700_000_000_000 },
+      first: ['u1 item 1'],
+    };
+    const release = (options: object = {}) =>
+      rig.call('POST', '/v1/sync/brakes/release', { body: { reason: 'a clean-up' }, ...options });
+    expect(await release()).toMatchObject({ status: 404, body: { code: 'no-such-brake' } });
+    const metrics = async () => (await rig.call('GET', '/metrics', { token: null })).text;
+    rig.brakeOnAll = onAll;
+    expect(await metrics()).toContain('onewriter_deletes_held 1\n');
+    expect((await rig.call('GET', '/v1/sync/brakes')).body).toEqual({ brakes: [], onAll });
+    expect((await rig.call('GET', '/v1/sync')).body['deletesHeld']).toBe(true);
+    expect(await release({ token: tokens.viewer })).toMatchObject({ status: 403 });
+    expect(await release({ body: {} })).toMatchObject({ status: 400 });
+    expect(await release()).toMatchObject({ status: 200, body: onAll });
+    const [row] = (await rig.audit.page(undefined, 1)).entries;
+    expect(row).toMatchObject({ action: 'sync.release', target: 'all partitions', reason: 'a clean-up' });
   });
 
   test('health, readiness and metrics are open and tell no secret', async () => {

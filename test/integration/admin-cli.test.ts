@@ -94,6 +94,24 @@ describe('sync brakes', () => {
     expect(released).toMatchObject({ exit: 0 });
     expect(released.stdout).toContain('Up to 30 copies of u1 are deleted now');
   });
+
+  test('shows what is held back over all partitions, and releases it by its own name', async () => {
+    rig.brakeOnAll = {
+      ...{ deletes: 30, lately: 190, limit: 200, copies: 9_000, atMs: 1_700_000_000_000 },
+      first: ['u1 item 1'],
+    };
+    const shown = await cli('sync', 'brakes');
+    expect(shown.stdout).toContain('NO COPY IS DELETED since 2023-11-14T22:13:20.000Z: 190 of about 9000');
+    expect(shown.stdout).not.toContain('No deletes are held back.');
+    expect((await cli('sync', 'status')).stdout).toContain('NOTHING IS DELETED');
+    for (const wrong of [[], ['u1', '--all']]) {
+      const refused = await cli('sync', 'release', ...wrong, '--reason', 'looked');
+      expect(refused.stderr).toContain('Name one partition');
+    }
+    const released = await cli('sync', 'release', '--all', '--reason', 'looked');
+    expect(released).toMatchObject({ exit: 0 });
+    expect(released.stdout).toContain('up to 230 copies are deleted');
+  });
 });
 
 describe('sync status', () => {

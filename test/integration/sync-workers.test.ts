@@ -234,6 +234,22 @@ describe('a ring', () => {
     ]);
   });
 
+  test('for a record that changed partitions is not kept by the tombstone it left there, whoever owns that', async () => {
+    const app = { softDeletes: true, records: [appointment('1', 'ann'), appointment('2', 'ann')] };
+    await start({ ...slowPolls, app });
+    for (const id of ['1', '2']) rig.legacy.set(appointment(id, 'bob'));
+    await rig.sync.desk.bringUp('ann', new AbortController().signal);
+    await rig.sync.desk.bringUp('bob', new AbortController().signal);
+    expect(rig.app.records.get('1')).toMatchObject(appointment('1', 'bob'));
+    rig.app.set({ ...appointment('2', 'ann'), deleted_at: new Date().toISOString() });
+    await rig.flip('ann');
+    rig.sync.doorbell.ring({ partition: 'bob', kind: 'appointment', id: '2' });
+    await rig.sync.startWorkers();
+    await until('the copy has moved', () => rig.app.records.get('2')?.['owner_id'] === 'bob');
+    await idle();
+    expect(await rig.sync.deadLetters.total()).toBe(0);
+  });
+
   test('that keeps failing becomes a dead letter with the reason; a retry rings again', async () => {
     await start({ sync: { pollMs: 3_600_000, attempts: 2 } });
     rig.legacy.set(appointment('1', 'ann'));

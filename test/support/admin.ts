@@ -2,7 +2,7 @@
 import { Redis } from 'ioredis';
 import { RedisAuditLog } from '../../src/admin/audit.ts';
 import { createAdmin } from '../../src/admin/server.ts';
-import type { BrakeEntry } from '../../src/admin/parts.ts';
+import type { BrakeEntry, BrakeOnAllEntry } from '../../src/admin/parts.ts';
 import type { BackfillProgress } from '../../src/sync/backfill.ts';
 import type { Config } from '../../src/config/schema.ts';
 import { resolveCohort } from '../../src/core/cohort.ts';
@@ -56,6 +56,7 @@ export interface AdminRig {
   /** How far first copies are; none by default. */
   backfills: readonly BackfillProgress[];
   brakes: readonly BrakeEntry[];
+  brakeOnAll: BrakeOnAllEntry | undefined;
   /** What the configuration says now; it can change without a restart. */
   rules: Pick<Config, 'partition' | 'newPartitions'>;
   call(
@@ -163,6 +164,8 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     brakes: {
       list: async () => rig.brakes,
       release: async (partition) => rig.brakes.find((brake) => brake.partition === partition),
+      onAll: async () => rig.brakeOnAll,
+      releaseAll: async () => rig.brakeOnAll,
     },
     webhooks: async () => ({
       waiting: 2,
@@ -185,7 +188,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     backfills: [],
     unreachable: [],
     pollFailure: undefined,
-    brakes: [],
+    ...{ brakes: [], brakeOnAll: undefined },
     rules: config,
     call: async (method, path, { token = tokens.operator, body, text, type } = {}) => {
       const response = await fetch(`${url}${path}`, {

@@ -1,7 +1,7 @@
 /** A sync between two small REST stores, with a real Redis, its ledger and its registry. */
 import type { Redis } from 'ioredis';
 import { configSchema, type Config } from '../../src/config/schema.ts';
-import type { TransitionOrder } from '../../src/core/ownership.ts';
+import type { Ownership, TransitionOrder } from '../../src/core/ownership.ts';
 import { connectRedis } from '../../src/ledger/connection.ts';
 import { RedisRegistry } from '../../src/ledger/books.ts';
 import { RedisLedger } from '../../src/ledger/ledger.ts';
@@ -23,6 +23,8 @@ export interface SyncRig {
   flip(partition: string): Promise<void>;
   /** Another process of the same deployment. */
   restartSync(): Promise<void>;
+  /** One more beside it; whoever starts it stops it. */
+  another(): Promise<Sync>;
   stop(): Promise<void>;
 }
 
@@ -36,6 +38,8 @@ export interface SyncRigOptions {
   readonly sync?: Record<string, unknown>;
   /** Other sections of the configuration. */
   readonly more?: Record<string, unknown>;
+  /** What the processes have heard; left out: as much as one knows that has just started. */
+  readonly ownershipOf?: (partition: string) => Ownership | undefined;
 }
 
 export async function startSyncRig(server: TestRedis, options: SyncRigOptions = {}): Promise<SyncRig> {
@@ -60,11 +64,10 @@ export async function startSyncRig(server: TestRedis, options: SyncRigOptions = 
   const registry = new RedisRegistry(redis);
   const events: SyncRig['events'] = [];
   const start = async (): Promise<Sync> => {
-    // As much as a process knows that has just started.
     const touched = await ledger.touched();
     return createSync({
       ...{ config, ledger, registry, redis: { url: server.url } },
-      ownershipOf: (partition) => touched.get(partition)?.ownership,
+      ownershipOf: options.ownershipOf ?? ((partition) => touched.get(partition)?.ownership),
       log: (_level, event, fields = {}) => events.push({ event, fields }),
     });
   };
@@ -85,6 +88,7 @@ export async function startSyncRig(server: TestRedis, options: SyncRigOptions = 
       await rig.sync.stop();
       rig.sync = await start();
     },
+    another: start,
     stop: async () => {
       await rig.sync.stop();
       await Promise.all([legacy.stop(), app.stop()]);

@@ -1,8 +1,6 @@
 /** `sync …`: how late the copies are, pausing them, what could not be copied, and which deletes are held back. */
 import {
   type BackfillAnswer,
-  brakeAnswer,
-  brakesAnswer,
   deadLetterAnswer,
   deadLettersAnswer,
   type PausesAnswer,
@@ -13,6 +11,7 @@ import {
 import type { Command } from '../command.ts';
 import { exitCodes, refusal } from '../exit.ts';
 import { plain } from '../output.ts';
+import { brakeCommands } from './sync-brakes.ts';
 import { troubleRows } from './troubles.ts';
 
 const lettersShown = 50;
@@ -48,6 +47,9 @@ const status: Command = {
       ...(sync.value.deleteBrakes === 0
         ? []
         : [['deletes held back', `${sync.value.deleteBrakes} partitions: onewriter sync brakes`]]),
+      ...(sync.value.deletesHeld
+        ? [['NOTHING IS DELETED', 'too many copies were to be: onewriter sync brakes']]
+        : []),
       ...(webhooks.deliveries.length === 0 ? [] : [['webhooks', sentenceOfWebhooks(webhooks)]]),
     ]);
     output.table(
@@ -120,57 +122,6 @@ const retry: Command = {
       context.output.event('retry', done.value);
     }
     context.output.line(`${rung} records are looked at again; onewriter sync status shows what remains.`);
-    return exitCodes.done;
-  },
-};
-
-const brakes: Command = {
-  name: 'sync brakes',
-  summary: 'Partitions of which many copies would be deleted at once, and are not',
-  positionals: [],
-  options: {},
-  changes: false,
-  async run(context) {
-    const admin = context.admin();
-    if (!admin.ok) return admin.refusal;
-    const listed = await admin.value.get('/sync/brakes', brakesAnswer);
-    if (!listed.ok) return listed.refusal;
-    const { output } = context;
-    for (const brake of listed.value.brakes) output.event('brake', brake);
-    output.table(
-      listed.value.brakes.map(({ partition, deletes, records, first, atMs }) => [
-        plain(partition),
-        `${deletes} of ${records} copies`,
-        `since ${new Date(atMs).toISOString()}`,
-        plain(`first: ${first.join(', ')}`),
-      ]),
-    );
-    output.line(
-      listed.value.brakes.length === 0
-        ? 'No deletes are held back.'
-        : 'Look whether the owner has really deleted them, then: onewriter sync release PARTITION --reason TEXT',
-    );
-    return exitCodes.done;
-  },
-};
-
-const release: Command = {
-  name: 'sync release',
-  summary: 'Agree to the deletes of a partition that are held back',
-  positionals: ['PARTITION'],
-  options: {},
-  changes: true,
-  async run(context, given) {
-    const [partition = ''] = given.positionals;
-    const admin = context.admin();
-    if (!admin.ok) return admin.refusal;
-    const path = `/sync/brakes/${encodeURIComponent(partition)}/release`;
-    const done = await admin.value.post(path, { reason: context.reason }, brakeAnswer);
-    if (!done.ok) return done.refusal;
-    context.output.event('released', done.value);
-    context.output.line(
-      `Up to ${done.value.deletes} copies of ${plain(partition)} are deleted now; each only after the owner has said that the record is gone.`,
-    );
     return exitCodes.done;
   },
 };
@@ -263,4 +214,4 @@ const discard: Command = {
   },
 };
 
-export const syncCommands: readonly Command[] = [status, ...steering, retry, show, discard, brakes, release];
+export const syncCommands: readonly Command[] = [status, ...steering, retry, show, discard, ...brakeCommands];

@@ -1,0 +1,175 @@
+/**
+ * The brake on deletes over all partitions: a source that denies everything must not empty the copies a few records
+ * here and a few there, each partition below its own brake. It lets an hour's share go, then nothing, until an operator
+ * agrees.
+ */
+import type { Redis } from 'ioredis';
+import { z } from 'zod';
+import { inBatches } from '../batches.ts';
+import { type RecordKey } from '../core/ports.ts';
+import { redisNowMs } from '../ledger/connection.ts';
+import type { Log } from '../log.ts';
+import { copiesSeenKey, syncKeys } from './keys.ts';
+
+const stateSchema = z.object({
+  /** Different copies that were to be deleted and were not, as far as they were asked for; about. */
+  deletes: z.number(),
+  /** So many are deleted within an hour without leave; `lately` were. */
+  limit: z.number(),
+  lately: z.number(),
+  /** Copies in all partitions, about. */
+  copies: z.number(),
+  /** A few of them, as "partition kind id". */
+  first: z.array(z.string()),
+  /** Redis clock. */
+  atMs: z.number(),
+  /** An operator has agreed: to so many more, until then. */
+  released: z.object({ left: z.number(), untilMs: z.number() }).optional(),
+});
+
+export type BrakeOnAll = z.output<typeof stateSchema>;
+
+/** Deletes without a receipt within an hour that need no leave: so many, or this share of all copies. */
+const deletesMin = 100;
+const deletesShare = 0.02;
+const hourMs = 3_600_000;
+const firstNamed = 3;
+const idsAtOnce = 1_000;
+const weekMs = 604_800_000;
+
+// KEYS: 1 brake, 2 deletes by minute, 3 which ones were refused, 4 copies counted by full passes, 5 and 6 copies seen by
+// partition. ARGV: 1 least limit, 2 share, 3 ms of an hour, then the deletes. Takes all of them, or none. Returns the
+// brake where it holds, and 1 where it has just taken hold; nothing where they may be made.
+const takeScript = `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local hour, asked = tonumber(ARGV[3]), #ARGV - 3
+local text = redis.call('GET', KEYS[1])
+local brake = text and cjson.decode(text)
+local released = brake and brake.released
+if released and now >= released.untilMs then
+  redis.call('DEL', KEYS[1], KEYS[3])
+  brake, released = nil, nil
+end
+if released and released.left >= asked then
+  released.left = released.left - asked
+  redis.call('SET', KEYS[1], cjson.encode(brake))
+  return {}
+end
+local isNew = 1
+if brake and not released then isNew = 0 end
+if not brake then
+  local lately, minute = 0, math.floor(now / 60000)
+  local counts = redis.call('HGETALL', KEYS[2])
+  for at = 1, #counts, 2 do
+    if (minute - tonumber(counts[at])) * 60000 >= hour then redis.call('HDEL', KEYS[2], counts[at])
+    else lately = lately + tonumber(counts[at + 1]) end
+  end
+  local copies = redis.call('PFCOUNT', KEYS[5], KEYS[6])
+  local counted = 0
+  for _, count in ipairs(redis.call('HVALS', KEYS[4])) do counted = counted + tonumber(count) end
+  copies = math.max(copies, counted)
+  local limit = math.max(tonumber(ARGV[1]), math.floor(ARGV[2] * copies))
+  if lately + asked <= limit then
+    redis.call('HINCRBY', KEYS[2], minute, asked)
+    return {}
+  end
+  brake = {limit = limit, lately = lately, copies = copies, first = {}}
+  for at = 4, math.min(#ARGV, 3 + ${firstNamed}) do
+    brake.first[at - 3] = table.concat(cjson.decode(ARGV[at]), ' ')
+  end
+end
+for at = 4, #ARGV do redis.call('PFADD', KEYS[3], ARGV[at]) end
+brake.released = nil
+brake.deletes = redis.call('PFCOUNT', KEYS[3])
+if isNew == 1 then brake.atMs = now end
+local made = cjson.encode(brake)
+redis.call('SET', KEYS[1], made)
+return {made, isNew}`;
+
+export class AllPartitionsBrake {
+  readonly #redis: Redis;
+  readonly #log: Log;
+
+  constructor(redis: Redis, log: Log) {
+    this.#redis = redis;
+    this.#log = log;
+  }
+
+  /** What holds these deletes back; undefined where all of them may be made, and then they are counted. */
+  async hold(deletes: readonly RecordKey[]): Promise<BrakeOnAll | undefined> {
+    if (deletes.length === 0) return undefined;
+    const week = Math.floor((await redisNowMs(this.#redis)) / weekMs);
+    const { brakeOnAll, deletesByMinute, deletesRefused, copiesCounted } = syncKeys;
+    const keys = [brakeOnAll, deletesByMinute, deletesRefused, copiesCounted];
+    const [made, isNew] = (await this.#redis.eval(
+      ...([takeScript, 6, ...keys, copiesSeenKey(week), copiesSeenKey(week - 1)] as const),
+      ...[deletesMin, deletesShare, hourMs],
+      ...deletes.map(({ partition, kind, id }) => JSON.stringify([partition, kind, id])),
+    )) as [string, number] | [];
+    if (made === undefined) return undefined;
+    const brake = stateSchema.parse(JSON.parse(made));
+    if (isNew === 1) {
+      const { limit, lately, copies, first } = brake;
+      const detail = sentenceOfBrakeOnAll(brake);
+      this.#log('error', 'sync.delete-brake-all', {
+        deletes: brake.deletes,
+        limit,
+        lately,
+        copies,
+        first,
+        detail,
+      });
+    }
+    return brake;
+  }
+
+  /** Undefined while nothing is held back. */
+  async holding(): Promise<BrakeOnAll | undefined> {
+    const brake = await this.#read();
+    return brake?.released === undefined ? brake : undefined;
+  }
+
+  /** An operator agrees to as many deletes as were refused, and an hour's share more; undefined where none is. */
+  async release(): Promise<BrakeOnAll | undefined> {
+    const brake = await this.holding();
+    if (brake === undefined) return undefined;
+    const untilMs = (await redisNowMs(this.#redis)) + hourMs;
+    const released = { ...brake, released: { left: brake.deletes + brake.limit, untilMs } };
+    await this.#redis.del(syncKeys.deletesRefused);
+    await this.#redis.set(syncKeys.brakeOnAll, JSON.stringify(released));
+    return released;
+  }
+
+  /** A full pass has counted the copies of a kind. */
+  async counted(name: string, copies: number): Promise<void> {
+    await this.#redis.hset(syncKeys.copiesCounted, name, copies);
+  }
+
+  /**
+   * A pass over a partition has seen these copies. They are counted in two HyperLogLogs (Flajolet and others, AofA 2007;
+   * 12 KB each, wrong by 1 %), so that copies of kinds that are listed only by partition count, too.
+   */
+  async seen(copies: Iterable<string>): Promise<void> {
+    let week: number | undefined;
+    for (const batch of inBatches(copies, idsAtOnce)) {
+      week ??= Math.floor((await redisNowMs(this.#redis)) / weekMs);
+      await this.#redis.pfadd(copiesSeenKey(week), ...batch);
+      await this.#redis.pexpire(copiesSeenKey(week), 2 * weekMs);
+    }
+  }
+
+  async #read(): Promise<BrakeOnAll | undefined> {
+    const text = await this.#redis.get(syncKeys.brakeOnAll);
+    return text === null ? undefined : stateSchema.parse(JSON.parse(text));
+  }
+}
+
+/** For logs, reports and plans. */
+export function sentenceOfBrakeOnAll({ deletes, lately, limit, copies, first }: BrakeOnAll): string {
+  return (
+    `${lately} of about ${copies} copies were deleted within an hour, and ${deletes} more are to be (first: ` +
+    `${first.join(', ')}): more than ${limit}, so no copy is deleted any more. Look whether the owner has really ` +
+    'deleted them, then: onewriter sync release --all --reason TEXT'
+  );
+}
