@@ -38,7 +38,10 @@ export interface SyncRigOptions {
   readonly more?: Record<string, unknown>;
 }
 
-export async function startSyncRig(server: TestRedis, options: SyncRigOptions = {}): Promise<SyncRig> {
+export async function startSyncRig(
+  server: Pick<TestRedis, 'url'>,
+  options: SyncRigOptions = {},
+): Promise<SyncRig> {
   const redis = await connectRedis({ url: server.url });
   await redis.flushall();
   const legacy = await startRestStore(options.legacy);

@@ -47,7 +47,7 @@ export function createRestStore(store: StoreName, config: Config, budget: CallBu
     client,
     budget,
     timeoutMs,
-    makeWriter: () => new RestWriter(client, records),
+    makeWriter: () => new RestWriter(client, records, connector?.write?.headers),
   };
 }
 
