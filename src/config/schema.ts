@@ -323,7 +323,7 @@ const syncSchema = z.strictObject({
   rollbackWindow: z
     .union([z.literal('off'), z.literal('on'), z.boolean()])
     .default('off')
-    .describe('After a commit, changes are copied back to legacy so that a return stays possible.'),
+    .describe('on: what users write in the app after a commit is copied back to legacy (docs/sync.md).'),
   attempts: z.int().min(1).max(50).default(5).describe('Tries before a record becomes a dead letter.'),
   strayPassMs: positiveMilliseconds
     .default(300_000)

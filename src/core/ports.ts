@@ -373,6 +373,8 @@ export interface CopyDesk {
   lagMs(): Promise<number | undefined>;
   /** Dead letters of this partition. */
   deadLetters(partition: string): Promise<number>;
+  /** Partitions of which nothing is copied back to the store that they have left, because an operator said so. */
+  closedWindows(): Promise<ReadonlySet<string>>;
   /** Partitions whose deletes are held back until an operator agrees, each with a sentence. */
   deleteBrakes(): Promise<ReadonlyMap<string, string>>;
   /** Why nothing is copied to this store now; no handoff to it may begin meanwhile. */

@@ -21,6 +21,7 @@ import { digestOf } from './digest.ts';
 import { letterOf } from './dead-letters.ts';
 import type { Log } from '../log.ts';
 import type { Progress } from './progress.ts';
+import { leftStore, type RollbackWindow, type WindowView } from './rollback-window.ts';
 import { type Survey, surveyKind } from './survey.ts';
 import { changedAtMs, lessOverlap, newest, noLaterThan } from './versions.ts';
 
@@ -32,6 +33,8 @@ export interface PollParts {
   readonly backlog: Backlog;
   readonly backfills: Pick<Backfills, 'begin' | 'mayBegin' | 'isUnderWay'>;
   readonly letters: DeadLetters;
+  /** Where copies go back to the store that partitions have left. */
+  readonly window?: Pick<RollbackWindow, 'view'> | undefined;
   readonly brakes: Pick<Brakes, 'list'>;
   readonly progress: Progress;
   readonly log: Log;
@@ -67,6 +70,7 @@ export class Poller {
   /** Partitions in the registry at the last poll; nothing ever takes one out. */
   #known = 0;
   #brakesAtMs = 0;
+  #window: WindowView | undefined;
 
   constructor(parts: PollParts) {
     this.#parts = parts;
@@ -87,8 +91,10 @@ export class Poller {
       log('warn', 'sync.backlog-full', { waiting: await backlog.count() });
       return;
     }
+    this.#window = await this.#parts.window?.view();
     let reachedMs: number | undefined = startedMs;
     for (const target of targets) {
+      if (target === leftStore && this.#window?.anyOpen !== true) continue;
       if (!wanted(target)) {
         reachedMs = undefined;
         continue;
@@ -221,6 +227,7 @@ export class Poller {
       kind,
       sides,
       {
+        includes: (partition) => this.#isCopiedFrom(partition, store),
         onPartitions: (partitions) => this.#note(partitions),
         onDifferent: async (keys) => {
           await this.#ring(
@@ -229,7 +236,7 @@ export class Poller {
           );
           return !(await backlog.isFull());
         },
-        missingMax: (await backfills.mayBegin(store, kind)) ? missingMax : undefined,
+        missingMax: store === leftStore && (await backfills.mayBegin(store, kind)) ? missingMax : undefined,
       },
       signal,
     );
@@ -261,7 +268,7 @@ export class Poller {
     const next = behind.slice(0, partitionsPerSweep);
     await backlog.ring(
       next
-        .filter((partition) => this.#ownedBy(partition, store))
+        .filter((partition) => this.#isCopiedFrom(partition, store))
         .map((partition) => wholePartition(partition)),
     );
     const roundMs = begins ? (unread.length === 0 ? startedMs : undefined) : sweep.startedMs;
@@ -296,7 +303,7 @@ export class Poller {
     keys: readonly (RecordKey & { readonly version?: string | undefined })[],
     owner: StoreName,
   ): Promise<void> {
-    const owned = keys.filter(({ partition }) => this.#ownedBy(partition, owner));
+    const owned = keys.filter(({ partition }) => this.#isCopiedFrom(partition, owner));
     const sinceMs = this.#owedSince(owned.map(({ version }) => version));
     await this.#parts.backlog.ring(
       owned.map(({ partition, kind, id }) => ({ partition, kind, id })),
@@ -313,9 +320,9 @@ export class Poller {
   }
 
   /** Only spares jobs that would copy nothing; whether one may copy, the ledger says when it runs. */
-  #ownedBy(partition: string, store: StoreName): boolean {
-    const ownership = this.#parts.ownershipOf(partition);
-    return ownership === undefined || ownership.owner === store;
+  #isCopiedFrom(partition: string, store: StoreName): boolean {
+    const owner = this.#parts.ownershipOf(partition)?.owner ?? leftStore;
+    return owner === store && (owner === leftStore || this.#window?.isClosed(partition) !== true);
   }
 
   /** A registry with fewer than it had was lost with its ledger, and is told everything anew. */

@@ -1,8 +1,9 @@
 /** A sync between two small REST stores, with a real Redis, its ledger and its registry. */
 import type { Redis } from 'ioredis';
 import { configSchema, type Config } from '../../src/config/schema.ts';
-import type { TransitionOrder } from '../../src/core/ownership.ts';
+import type { Ownership, TransitionOrder } from '../../src/core/ownership.ts';
 import { connectRedis } from '../../src/ledger/connection.ts';
+import { feedBlockMs, StreamFeed } from '../../src/ledger/feed.ts';
 import { RedisRegistry } from '../../src/ledger/books.ts';
 import { RedisLedger } from '../../src/ledger/ledger.ts';
 import { createSync, type Sync } from '../../src/sync/create.ts';
@@ -32,6 +33,7 @@ export interface SyncRigOptions {
   /** Another platform in the place of the small one. */
   readonly legacyUrl?: string;
   readonly legacyConnector?: Record<string, unknown>;
+  readonly legacyStore?: Record<string, unknown>;
   readonly appStore?: Record<string, unknown>;
   readonly sync?: Record<string, unknown>;
   /** Other sections of the configuration. */
@@ -53,6 +55,7 @@ export async function startSyncRig(
       legacy: {
         url: options.legacyUrl ?? legacy.url,
         connector: { ...connectorFor(options.legacy), ...options.legacyConnector },
+        ...options.legacyStore,
       },
       app: { url: app.url, guard: false, connector: connectorFor(options.app), ...options.appStore },
     },
@@ -62,12 +65,26 @@ export async function startSyncRig(
   const ledger = new RedisLedger(redis, { defaultOwner: 'legacy', minReplicas: 0 });
   const registry = new RedisRegistry(redis);
   const events: SyncRig['events'] = [];
+  let unfollow = (): Promise<void> => Promise.resolve();
   const start = async (): Promise<Sync> => {
-    // As much as a process knows that has just started.
-    const touched = await ledger.touched();
+    // As a process that follows the ledger's stream.
+    await unfollow();
+    const blocking = await connectRedis({ url: server.url }, { blockingMs: feedBlockMs });
+    const { position } = await ledger.snapshot();
+    const feed = await StreamFeed.open(
+      blocking,
+      { version: position.version, acknowledgements: false },
+      () => undefined,
+    );
+    const known = new Map<string, Ownership>();
+    feed.onTransition(({ partition, after }) => known.set(partition, after));
+    for (const [partition, { ownership }] of await ledger.touched()) {
+      if ((known.get(partition)?.epoch ?? 0) < ownership.epoch) known.set(partition, ownership);
+    }
+    unfollow = () => feed.stop();
     return createSync({
       ...{ config, ledger, registry, redis: { url: server.url } },
-      ownershipOf: (partition) => touched.get(partition)?.ownership,
+      ownershipOf: (partition) => known.get(partition),
       log: (_level, event, fields = {}) => events.push({ event, fields }),
     });
   };
@@ -90,6 +107,7 @@ export async function startSyncRig(
     },
     stop: async () => {
       await rig.sync.stop();
+      await unfollow();
       await Promise.all([legacy.stop(), app.stop()]);
       redis.disconnect();
     },

@@ -94,8 +94,6 @@ describe('what this version has', () => {
 
 describe('what this version does not have', () => {
   const missing: [path: string, changes: Record<string, unknown>][] = [
-    ['sync.rollbackWindow', { 'sync.rollbackWindow': 'on' }],
-    ['sync.rollbackWindow', { 'sync.rollbackWindow': true }],
     ['routes[0].reads', { routes: [{ path: '/a', reads: 'copy' }] }],
     ['routes[0].reads', { routes: [{ path: '/a', reads: 'app' }] }],
     ['routes[0].maxStalenessMs', { routes: [{ path: '/a', maxStalenessMs: 1 }] }],
