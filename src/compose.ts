@@ -16,7 +16,7 @@ import type { RuleSet } from './config/reload.ts';
 import { pinnedRoutesIn } from './config/route-words.ts';
 import type { Config } from './config/schema.ts';
 import type { NamedCohort, Plan } from './core/flip.ts';
-import { storeNames, type StoreName } from './core/ownership.ts';
+import { otherStore, storeNames, type StoreName } from './core/ownership.ts';
 import type { GuardAnswer, StoreReader } from './core/ports.ts';
 import { HandoffDesk } from './handoff/desk.ts';
 import { auditErasure } from './admin/erasures.ts';
@@ -215,7 +215,7 @@ async function startAdmin(
     ...{ deadLetters: () => sync.deadLetters.total(), letters: sync.deadLetters, halts: sync.halts },
     ...{ backfills: () => sync.backfills(), pollFailure: () => sync.pollFailure() },
     webhooks: () => sync.webhooks(),
-    ...{ verifications: sync.verifications, strays: sync.strays, erasures },
+    ...{ verifications: sync.verifications, strays: sync.strays, erasures, window: sync.window },
     cohorts: {
       list: () => listCohorts(config, made),
       put: (name, selection, by, reason) => made.put(name, { name, selection, by, reason }),
@@ -294,6 +294,8 @@ function handoffDesk(
   const writable: readonly StoreName[] = copyTargets(config.sync.rollbackWindow);
   // Where nothing can be copied back to legacy, only the app's guard can prove that nothing has to be.
   const proof = { app: writable.includes('legacy') ? 'copies' : 'unwritten' } as const;
+  // Partitions leave the stores that they are copied from.
+  const left = writable.map(otherStore);
   return new HandoffDesk({
     ...{ ledger, feed, registry, doubts, links, members, log, guarded, readers, writable },
     ...{ copies: sync.desk, strays: sync.strays },
@@ -301,7 +303,12 @@ function handoffDesk(
     acceptLoss: config.ledger.acceptLoss,
     observing: config.proxy.mode === 'observe',
     pinnedRoutes: pinnedRoutesIn(config),
-    settings: { ...config.flip, guarded, proof, feedDelayMs: sync.readers.legacy.feedDelayMs },
+    settings: {
+      ...config.flip,
+      guarded,
+      proof,
+      feedDelayMs: Math.max(...left.map((store) => sync.readers[store].feedDelayMs)),
+    },
     plans: new Book<Plan>(redis, 'plans', plansKept),
     flips: new FlipBook(redis),
     listCohorts: cohorts,

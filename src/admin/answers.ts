@@ -144,7 +144,7 @@ export const planAnswer = z.object({
   waveSizes: z.array(z.int()),
   pinnedRoutes: z.array(z.string()).describe('Each with its methods and host, where it has any.'),
   wayBack: z
-    .object({ until: z.enum(['always', 'first-write', 'never']), detail: z.string() })
+    .object({ until: z.enum(['always', 'window-closed', 'first-write', 'never']), detail: z.string() })
     .describe('Whether what moves can come back afterwards, and until when.'),
 });
 export type PlanAnswer = z.output<typeof planAnswer>;

@@ -17,6 +17,7 @@ import type { Log } from '../log.ts';
 import type { StoreTrouble } from '../stores/reach.ts';
 import type { BackfillProgress } from '../sync/backfill.ts';
 import type { HaltBook } from '../sync/halts.ts';
+import type { RollbackWindow } from '../sync/rollback-window.ts';
 import type { PollFailure } from '../sync/progress.ts';
 import type { WebhookState } from '../sync/webhooks/open.ts';
 import type { AuditLog } from './audit.ts';
@@ -96,6 +97,8 @@ export interface AdminParts {
   readonly webhooks?: () => Promise<WebhookState>;
   /** Pauses of the copying. */
   readonly halts?: Pick<HaltBook, 'read' | 'pause' | 'resume'>;
+  /** Left out: nothing is ever copied back to legacy. */
+  readonly window?: Pick<RollbackWindow, 'close' | 'closed'> | undefined;
   /** Records that could not be copied, oldest first; `retry` rings for one again, undefined if it is not there. */
   readonly letters?: {
     list(): Promise<DeadLetterEntry[]>;

@@ -25,6 +25,7 @@ export const adminProblems = {
   'method-not-allowed': { status: 405, title: 'The path does not take this method' },
   'stale-plan': { status: 409, title: 'The ledger has moved on since the plan was made' },
   'wrong-state': { status: 409, title: 'The flip is in a state that does not allow this' },
+  'no-window': { status: 409, title: 'Nothing is copied back to legacy' },
   'not-paused': { status: 409, title: 'The copying is not paused' },
   'ledger-not-regressed': { status: 409, title: 'The ledger has not lost anything' },
   'restore-running': { status: 409, title: 'The ledger is being restored already' },

@@ -21,6 +21,7 @@ import type { AdminParts } from './parts.ts';
 import { recoveryOperations } from './recovery.ts';
 import { frontPage } from './front-page.ts';
 import { registryOperations } from './registry.ts';
+import { rollbackWindowOperations } from './rollback-window.ts';
 import { stateOperations } from './state.ts';
 import { strayOperations } from './strays.ts';
 import { syncSteeringOperations } from './sync-steering.ts';
@@ -51,6 +52,7 @@ export function createAdmin(parts: AdminParts): Admin {
     ...stateOperations(parts),
     ...brakeOperations(parts),
     ...syncSteeringOperations(parts),
+    ...rollbackWindowOperations(parts),
     ...memberOperations(parts),
     ...recoveryOperations(parts),
   ];

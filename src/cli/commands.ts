@@ -20,6 +20,7 @@ import { strayCommands } from './commands/strays.ts';
 import { status } from './commands/status.ts';
 import { steering } from './commands/steer.ts';
 import { syncCommands } from './commands/sync.ts';
+import { windowCommands } from './commands/window.ts';
 import { verifyCommands } from './commands/verify.ts';
 
 export const commands: readonly Command[] = [
@@ -34,6 +35,7 @@ export const commands: readonly Command[] = [
   ...steering,
   ...verifyCommands,
   ...syncCommands,
+  ...windowCommands,
   ...strayCommands,
   ...eraseCommands,
   ...memberCommands,

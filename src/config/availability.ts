@@ -10,7 +10,6 @@ type Connector = NonNullable<Config['stores']['legacy']['connector']>;
 
 /** The same for readers, by the keys of docs/configuration.md: what is not there of each; empty for all of it. */
 export const unavailableKeys: Readonly<Record<string, readonly string[]>> = {
-  'sync.rollbackWindow': ['on', 'true'],
   'stores.legacy.connector.kind': ['postgres', 'caldav'],
   'stores.legacy.connector.auth': [],
   'stores.legacy.connector.freeze': [],
@@ -21,9 +20,8 @@ export const unavailableKeys: Readonly<Record<string, readonly string[]>> = {
 
 /** Every place of the configuration that asks for something this version does not have. */
 export function notAvailableYet(config: ReadableConfig): ConfigProblem[] {
-  const { sync, stores } = config;
+  const { stores } = config;
   const wanted: [path: string, unavailable: boolean, instead: string][] = [
-    ['sync.rollbackWindow', on(sync.rollbackWindow), 'use off'],
     ...connectorRows('stores.legacy.connector', stores.legacy.connector),
     ...connectorRows('stores.app.connector', stores.app.connector),
   ];
@@ -50,8 +48,4 @@ function connectorRows(path: string, connector: Connector | undefined): Rows {
       ];
     }),
   ];
-}
-
-function on(rollbackWindow: 'on' | 'off' | boolean | undefined): boolean {
-  return rollbackWindow === 'on' || rollbackWindow === true;
 }

@@ -12,6 +12,7 @@ const listPlaceholders = ['partition', 'since', 'cursor', 'page', 'offset', 'siz
 export function connectorFindings(config: ReadableConfig, report: Reporter): void {
   const { legacy, app } = config.stores;
   checkWebhookListener(config, report);
+  checkWindow(config, report);
   for (const [name, store] of [
     ['legacy', legacy],
     ['app', app],
@@ -26,6 +27,26 @@ export function connectorFindings(config: ReadableConfig, report: Reporter): voi
   const kinds = [legacy.connector, app.connector].map((one) => Object.keys(one.records));
   checkBothHave('stores.app.connector.records', kinds[0] ?? [], kinds[1] ?? [], report);
   checkBothHave('stores.legacy.connector.records', kinds[1] ?? [], kinds[0] ?? [], report);
+}
+
+/** Before anything moves: a way back that turns out not to exist afterwards would be none. */
+function checkWindow({ sync, stores }: ReadableConfig, report: Reporter): void {
+  if (sync.rollbackWindow !== 'on' && sync.rollbackWindow !== true) return;
+  const { connector } = stores.legacy;
+  if (connector?.kind !== 'rest') {
+    report.problem('sync.rollbackWindow', 'needs stores.legacy.connector: copies go back through it');
+    return;
+  }
+  for (const [kind, record] of Object.entries(connector.records)) {
+    for (const name of ['put', 'delete'] as const) {
+      if (record[name] !== undefined) continue;
+      const place = `stores.legacy.connector.records.${kind}.${name}`;
+      report.problem(place, 'is missing; with sync.rollbackWindow on, copies are written there, too');
+    }
+  }
+  report.warning(
+    'sync.rollbackWindow is on: what users write in the app is written to legacy, where it can send mails, ring webhooks and use up quota (docs/sync.md).',
+  );
 }
 
 function checkWebhook(place: string, { webhook, records }: RestConnector, report: Reporter): void {

@@ -90,6 +90,12 @@ export const recordSchema = z.strictObject({
 export const restConnectorSchema = z.strictObject({
   kind: z.literal('rest').describe('The kind of connector.'),
   headers: headerMap.default({}).describe('Headers of every call, for example authorization.'),
+  write: z
+    .strictObject({
+      headers: headerMap.describe('Headers of the calls that write copies, over those above.'),
+    })
+    .optional()
+    .describe('A credential of its own for writing copies; then that in headers need only read.'),
   auth: z.unknown().optional().describe('Credentials that are more than a header.'),
   rateLimit: z
     .strictObject({

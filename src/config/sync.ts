@@ -7,7 +7,7 @@ export const syncSchema = z.strictObject({
   rollbackWindow: z
     .union([z.literal('off'), z.literal('on'), z.boolean()])
     .default('off')
-    .describe('After a commit, changes are copied back to legacy so that a return stays possible.'),
+    .describe('on: what users write in the app after a commit is copied back to legacy (docs/sync.md).'),
   fullPassMs: positiveMilliseconds
     .default(60_000)
     .describe(

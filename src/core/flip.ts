@@ -15,8 +15,11 @@ export interface BlockedPartition extends Blocker {
 
 /** Whether what is planned can be taken back afterwards. */
 export interface WayBack {
-  /** `first-write`: of each partition, until its user first writes in the store that it went to. */
-  readonly until: 'always' | 'first-write' | 'never';
+  /**
+   * `first-write`: of each partition, until its user first writes in the store that it went to; `window-closed`: until
+   * an operator closes its rollback window.
+   */
+  readonly until: 'always' | 'window-closed' | 'first-write' | 'never';
   readonly detail: string;
 }
 

@@ -210,16 +210,19 @@ export type StoreFailureKind =
 export class StoreFailure extends Error {
   readonly kind: StoreFailureKind;
   readonly retryAfterMs: number | undefined;
+  /** Of the answer to a call that was rejected. */
+  readonly status: number | undefined;
   #store: StoreName | undefined;
   constructor(
     kind: StoreFailureKind,
     message: string,
-    options: { cause?: unknown; retryAfterMs?: number } = {},
+    options: { cause?: unknown; retryAfterMs?: number; status?: number } = {},
   ) {
     super(message, { cause: options.cause });
     this.name = 'StoreFailure';
     this.kind = kind;
     this.retryAfterMs = options.retryAfterMs;
+    this.status = options.status;
   }
 
   /** Undefined where it was no call to a store that failed. */
@@ -269,11 +272,26 @@ export interface CopyStamp extends PartitionEpoch {
   readonly also?: readonly PartitionEpoch[];
 }
 
+/** A write that the store itself refuses where the record has changed since: as of this version, or not there at all. */
+export type WriteCondition = { readonly version: string } | 'absent';
+
 /** Writing side of a store: made only for stores that copies may go to. */
 export interface CopyWriter {
   readonly store: StoreName;
-  put(copy: CopyForm, stamp: CopyStamp, exists: boolean, signal: AbortSignal): Promise<void>;
-  remove(key: { kind: string; id: string }, stamp: CopyStamp, signal: AbortSignal): Promise<void>;
+  /** `onlyIf` is said to stores that understand it, and means nothing to others. */
+  put(
+    copy: CopyForm,
+    stamp: CopyStamp,
+    exists: boolean,
+    signal: AbortSignal,
+    onlyIf?: WriteCondition,
+  ): Promise<void>;
+  remove(
+    key: { kind: string; id: string },
+    stamp: CopyStamp,
+    signal: AbortSignal,
+    onlyIf?: WriteCondition,
+  ): Promise<void>;
   /** Undefined where records of this kind can be written only one by one. */
   bulk(kind: string): BulkLimits | undefined;
   /** Creates or replaces records of one kind in one call, within the limits that `bulk` names. */
@@ -361,6 +379,8 @@ export interface CopyDesk {
   lagMs(): Promise<number | undefined>;
   /** Dead letters of this partition. */
   deadLetters(partition: string): Promise<number>;
+  /** Partitions of which nothing is copied back to the store that they have left, because an operator said so. */
+  closedWindows(): Promise<ReadonlySet<string>>;
   /** Partitions whose deletes are held back until an operator agrees, each with a sentence. */
   deleteBrakes(): Promise<ReadonlyMap<string, string>>;
   /** Why nothing is copied to this store now; no handoff to it may begin meanwhile. */

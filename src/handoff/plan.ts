@@ -90,6 +90,7 @@ async function sortOut(
   const byGuard = isProvenByGuard(parts.settings, otherStore(to));
   const letters = byGuard ? new Map<string, number>() : await countLetters(parts, partitions);
   const brakes = byGuard ? new Map<string, string>() : await parts.copies.deleteBrakes();
+  const closed = byGuard ? new Set<string>() : await parts.copies.closedWindows();
   const doubts = await doubtful(parts);
   const strays = (await parts.strays?.open()) ?? new Map<string, number>();
   const written = byGuard ? await askGuard(parts, otherStore(to), partitions, touched) : undefined;
@@ -102,6 +103,7 @@ async function sortOut(
     const blocker =
       whyBlocked(request, partition, record, letters.get(partition) ?? 0) ??
       heldBack(brakes.get(partition)) ??
+      closedWindow(partition, to, closed) ??
       doubts.get(partition) ??
       strayed(strays.get(partition) ?? 0) ??
       written?.get(partition);
@@ -113,6 +115,12 @@ async function sortOut(
 
 function heldBack(brake: string | undefined): Blocker | undefined {
   return brake === undefined ? undefined : { code: 'delete-brake', detail: brake };
+}
+
+function closedWindow(partition: string, to: StoreName, closed: ReadonlySet<string>): Blocker | undefined {
+  if (to === 'app' || !closed.has(partition)) return undefined;
+  const detail = `the rollback window of the partition was closed, so ${to} lacks what was written since. Correct it forward, in the store that owns it now.`;
+  return { code: 'window-closed', detail };
 }
 
 function livesAt({ ownership }: LedgerRecord, store: StoreName): boolean {

@@ -15,8 +15,8 @@ const askedAtOnce = 20;
 const askedWithinMs = 5_000;
 
 const waysOut =
-  'Ways out: correct it forward, in the store that owns it now. Copying back what was written there ' +
-  '(sync.rollbackWindow) and discarding it are not available yet.';
+  'Ways out: correct it forward, in the store that owns it now; or have what was written there copied back ' +
+  '(sync.rollbackWindow, docs/sync.md). Discarding it is not available yet.';
 
 export function isProvenByGuard({ proof }: Pick<HandoffSettings, 'proof'>, from: StoreName): boolean {
   return proof?.[from] === 'unwritten';
@@ -37,7 +37,12 @@ export function wayBackFrom(
 ): WayBack {
   const back = otherStore(to);
   if (!isProvenByGuard(settings, to) && writable.includes(back)) {
-    return { until: 'always', detail: `flip to ${back} again; what is written in ${to} is copied to it` };
+    const copied = `flip to ${back} again; what is written in ${to} is copied to it`;
+    if (back === 'app') return { until: 'always', detail: copied };
+    return {
+      until: 'window-closed',
+      detail: `${copied} until you end that ("window close COHORT"); from then on there is none`,
+    };
   }
   const notCopied = `nothing is copied from ${to} to ${back}`;
   if (isProvenByGuard(settings, to) && guarded[to]) {

@@ -1,5 +1,5 @@
 /**
- * The batch form of apply.ts, for a first copy: records of many partitions under one session. The same holds for
+ * The batch form of apply.ts, for a first copy, which goes to the app alone: records of many partitions under one session. The same holds for
  * each of them (I3): its copy lock is proven to be held and the ledger is asked right before every call, and whose
  * partition has moved is left out of the call.
  */
@@ -71,7 +71,7 @@ export class BatchSession {
     this.#parts = parts;
     this.#held = held;
     this.#owner = owner;
-    this.#writer = parts.writers.get(this.to);
+    this.#writer = parts.back?.store === this.to ? undefined : parts.writers.get(this.to);
   }
 
   static async open(
@@ -148,7 +148,8 @@ export class BatchSession {
   #judge(record: LedgerRecord | undefined, isLost: boolean): Asked {
     if (record === undefined || isLost) return { grant: 'later', epoch: 0 };
     const { ownership } = record;
-    const decision = decideCopy(ownership, { hand: 'sync' }, [...this.#parts.writers.keys()]);
+    const writable = [...this.#parts.writers.keys()].filter((store) => store !== this.#parts.back?.store);
+    const decision = decideCopy(ownership, { hand: 'sync' }, writable);
     const { epoch } = ownership;
     if (decision.copy === 'yes') return { grant: decision.from === this.#owner ? 'yes' : 'never', epoch };
     return { grant: ownership.phase === 'open' ? 'never' : 'later', epoch };

@@ -9,21 +9,18 @@ import {
   type Ledger,
   StoreFailure,
   type StoreReader,
-  type TargetShape,
+  type WriteCondition,
 } from '../core/ports.ts';
-import {
-  type CopyForm,
-  type CopyHand,
-  decideCopy,
-  differencesOf,
-  type StoreRecord,
-} from '../core/records.ts';
+import { type CopyForm, type CopyHand, decideCopy, type StoreRecord } from '../core/records.ts';
 import type { CallBudget } from '../stores/budget.ts';
-import { comparable } from '../stores/rest/shape.ts';
 import type { Brakes, HeldBack } from './brakes.ts';
+import type { BackCopy, CopyBack } from './copy-back.ts';
+import { isForeign, revived, sameCopy, wantedCopy } from './copy-form.ts';
 import type { CopyLock, HeldLock } from './copy-lock.ts';
 import { backfillName } from './keys.ts';
 import { traceOf } from './known-copies.ts';
+import { leftStore, type RollbackWindow } from './rollback-window.ts';
+import type { Snapshot } from './snapshots.ts';
 import type { Writers } from './writers.ts';
 
 export interface CopyParts {
@@ -34,6 +31,9 @@ export interface CopyParts {
   /** For copies under a fence, which were paid for before it began. */
   readonly prepaidReaders: Readonly<Record<StoreName, StoreReader>>;
   readonly writers: Writers;
+  /** Both only where copies go back to the store that users have left. */
+  readonly window?: Pick<RollbackWindow, 'isClosed' | 'closed'> | undefined;
+  readonly back?: CopyBack | undefined;
   readonly budgets: Readonly<Record<StoreName, CallBudget>>;
   readonly lock: CopyLock;
   readonly brakes: Pick<Brakes, 'mayRemove' | 'mayRemoveAll' | 'onAll'>;
@@ -114,9 +114,14 @@ async function mayCopy(
   hand: CopyHand,
 ): Promise<SessionResult<Direction>> {
   // The second question stands behind the first, so that no loss can come between them unseen.
-  const [{ ownership }, lost] = await Promise.all([parts.ledger.read(partition), parts.lost()]);
+  const [{ ownership }, lost, closed] = await Promise.all([
+    parts.ledger.read(partition),
+    parts.lost(),
+    parts.window?.isClosed(partition) ?? false,
+  ]);
   if (lost !== undefined) return { copied: 'no', because: `the ledger lost data: ${lost}`, when: 'later' };
-  const decision = decideCopy(ownership, hand, [...parts.writers.keys()]);
+  const writable = [...parts.writers.keys()].filter((store) => !(closed && store === leftStore));
+  const decision = decideCopy(ownership, hand, writable);
   if (decision.copy === 'yes') return { copied: 'yes', result: decision };
   const when = ownership.phase === 'open' ? 'never' : 'later';
   return { copied: 'no', because: decision.because, when };
@@ -145,6 +150,7 @@ export class CopySession {
   readonly #parts: CopyParts;
   readonly #held: HeldLock;
   readonly #hand: CopyHand;
+  #snapshot: Promise<Snapshot | undefined> | undefined;
   /** Deletes that the brake has let through together. */
   #removable: ReadonlySet<string> = new Set();
 
@@ -172,24 +178,88 @@ export class CopySession {
   /**
    * Makes the copy of one record equal to the owner's. Both must have been read inside this session, and
    * an absence must have been told by `get`. Throws StoreFailure as the writer does; after `unavailable`
-   * the outcome is unknown, and only reading again tells.
+   * the outcome is unknown, and only reading again tells. Throws StrayInTheWay as CopyBack does.
    */
   async apply(
     key: { readonly kind: string; readonly id: string },
     ownerRecord: StoreRecord | undefined,
     copyRecord: StoreRecord | undefined,
   ): Promise<Applied> {
+    const { back } = this.#parts;
+    if (back?.store === this.to) return this.#applyBack(back, key, ownerRecord);
     const needed = this.#neededFor(key, ownerRecord, copyRecord);
+    return (await this.#heldBack(needed, key, ownerRecord)) ?? this.#carryOut(needed, key);
+  }
+
+  /** As apply; what the copy holds is read once more, because a list can be late and shows no ETag. */
+  async #applyBack(
+    back: CopyBack,
+    key: { readonly kind: string; readonly id: string },
+    ownerRecord: StoreRecord | undefined,
+  ): Promise<Applied> {
+    const { partition, epoch, owner: to, copy: from, signal } = this;
+    const held = await from.get(key.kind, { id: key.id, partition }, signal);
+    this.#snapshot ??= back.snapshotOf(partition);
+    const sides = { from, to };
+    const copy: BackCopy = {
+      ...{ key: { partition, ...key }, epoch, sides, ownerRecord, snapshot: this.#snapshot },
+    };
+    const needed = this.#neededFor(key, ownerRecord, held);
+    if (needed.need === 'nothing') await back.same(copy, held);
+    const heldBack = await this.#heldBack(needed, key, ownerRecord);
+    if (needed.need === 'nothing' || heldBack !== undefined) return heldBack ?? 'same';
+    const onlyIf = await back.begin(copy, held);
+    try {
+      await this.#carryOut(needed, key, onlyIf);
+    } catch (error) {
+      if (nothingWritten(error)) await back.unchanged(copy, held);
+      throw error;
+    }
+    const found = await back.readBack(copy, signal);
+    if (found !== 'unread') this.#mustBeCopied(key, ownerRecord, found);
+    return needed.need === 'removal' ? 'removed' : 'written';
+  }
+
+  /** What a store holds differently than it was written would be written to it with every pass. */
+  #mustBeCopied(
+    key: { readonly kind: string; readonly id: string },
+    ownerRecord: StoreRecord | undefined,
+    found: StoreRecord | undefined,
+  ): void {
+    if (this.#neededFor(key, ownerRecord, found).need === 'nothing') return;
+    const { kind, id } = key;
+    throw new StoreFailure(
+      'rejected',
+      `${this.to} holds ${kind} ${id} differently than it was written; compare both stores ("verify --values")`,
+    );
+  }
+
+  /** Undefined where the copy may be made, or where there is none to make. */
+  async #heldBack(
+    needed: Needed,
+    key: { readonly kind: string; readonly id: string },
+    ownerRecord: StoreRecord | undefined,
+  ): Promise<Applied | undefined> {
+    if (needed.need !== 'removal') return undefined;
+    const isGone = ownerRecord === undefined || ownerRecord.deleted;
+    const answer = isGone ? await this.#mayRemove(key) : 'yes';
+    if (answer === 'yes') return undefined;
+    return answer === 'no' ? 'held-back' : 'by-pass';
+  }
+
+  async #carryOut(
+    needed: Needed,
+    key: { readonly kind: string; readonly id: string },
+    onlyIf?: WriteCondition,
+  ): Promise<Applied> {
+    const { signal } = this;
     if (needed.need === 'nothing') return 'same';
     if (needed.need === 'removal') {
-      const isGone = ownerRecord === undefined || ownerRecord.deleted;
-      const answer = isGone ? await this.#mayRemove(key) : 'yes';
-      if (answer !== 'yes') return answer === 'no' ? 'held-back' : 'by-pass';
-      await this.#write([key], (writer, stamp) => writer.remove(key, stamp, this.signal));
+      await this.#write([key], (writer, stamp) => writer.remove(key, stamp, signal, onlyIf));
       return 'removed';
     }
     const { form, exists } = needed;
-    await this.#write([key], (writer, stamp) => writer.put(form, stamp, exists, this.signal));
+    await this.#write([key], (writer, stamp) => writer.put(form, stamp, exists, signal, onlyIf));
     return 'written';
   }
 
@@ -218,8 +288,9 @@ export class CopySession {
     return this.#parts.brakes.mayRemove({ partition: this.partition, kind, id });
   }
 
-  /** How many records of the kind one call takes; undefined where they are written one by one. */
+  /** How many records of the kind one call takes; undefined where they are written one by one, as all copies back are. */
   bulkMax(kind: string): number | undefined {
+    if (this.#parts.back?.store === this.to) return undefined;
     return this.#parts.writers.get(this.to)?.bulk(kind)?.max;
   }
 
@@ -306,58 +377,23 @@ export class CopySession {
     try {
       return await send(writer, { partition: this.partition, epoch: this.epoch });
     } catch (error) {
-      const nothingWritten = error instanceof StoreFailure && error.kind !== 'unavailable';
-      if (!nothingWritten) this.#held.keepAfterRelease(this.#parts.settleMs[this.to]);
+      if (!nothingWritten(error)) this.#held.keepAfterRelease(this.#parts.settleMs[this.to]);
       throw error;
     }
   }
 }
 
-/** A tombstone is in nobody's way: a record that moved leaves one in its old partition, where a store keeps them. */
-function isForeign(held: StoreRecord | undefined, partition: string): boolean {
-  return held !== undefined && !held.deleted && held.partition !== partition;
+function nothingWritten(error: unknown): boolean {
+  return error instanceof StoreFailure && error.kind !== 'unavailable';
 }
 
-/** What the copy of this partition should hold for the record: nothing, where it is gone or lives elsewhere. */
-export function wantedCopy(
-  record: StoreRecord | undefined,
+/** Do copies of the partition go on, or have they ended with its rollback window? */
+export async function areCopied(
+  { writers, window }: Pick<CopyParts, 'writers' | 'window'>,
   partition: string,
-  owner: StoreReader,
-  copy: StoreReader,
-): CopyForm | undefined {
-  if (record === undefined || record.deleted || record.partition !== partition) return undefined;
-  return owner.toCopy(record, copy.shape(record.kind));
-}
-
-/** The copy's record without what either side keeps for itself. */
-export function comparableCopy(record: StoreRecord, owner: StoreReader, copy: StoreReader): StoreRecord {
-  const fields = comparable(record.fields, owner.shape(record.kind), copy.shape(record.kind));
-  return { ...record, fields };
-}
-
-function sameCopy(wanted: CopyForm, held: StoreRecord, owner: StoreReader, copy: StoreReader): boolean {
-  if (held.deleted) return false;
-  const ignored = matchedAlready(copy.shape(held.kind));
-  return differencesOf([wanted], [comparableCopy(held, owner, copy)], ignored).length === 0;
-}
-
-/**
- * Id and partition have been matched as names before records are compared; one side may hold the number 17
- * and the other the text "17". Versions and tombstones are stripped from both sides.
- */
-export function matchedAlready(target: TargetShape): ReadonlySet<string> {
-  return new Set([target.id, target.partition]);
-}
-
-function revived(wanted: CopyForm, shape: TargetShape): CopyForm {
-  if (shape.deleted === undefined || shape.deleted.includes('.')) return wanted;
-  return { ...wanted, fields: { ...wanted.fields, [shape.deleted]: null } };
-}
-
-/** The store that a partition's copies are compared with, whoever owns it. */
-export function sidesOf(
   owner: StoreName,
-  readers: Readonly<Record<StoreName, StoreReader>>,
-): { readonly owner: StoreReader; readonly copy: StoreReader } {
-  return { owner: readers[owner], copy: readers[otherStore(owner)] };
+): Promise<boolean> {
+  const target = otherStore(owner);
+  if (!writers.has(target)) return false;
+  return target !== leftStore || (await window?.isClosed(partition)) !== true;
 }

@@ -13,7 +13,7 @@ import type { CopyForm, StoreRecord } from '../core/records.ts';
 import type { Redis } from 'ioredis';
 import { inBatches } from '../batches.ts';
 import type { Log } from '../log.ts';
-import { wantedCopy } from './apply.ts';
+import { wantedCopy } from './copy-form.ts';
 import { type BatchParts, type BatchSession, withCopySessions } from './apply-batch.ts';
 import { type BackfillState, BackfillStates, withRate } from './backfill-state.ts';
 import type { Backlog } from './backlog.ts';

@@ -5,6 +5,7 @@
 import type { Ledger, RecordKey } from '../core/ports.ts';
 import { type CopyParts, type CopyRefused, type CopySession, withCopySession } from './apply.ts';
 import { type Backlog, type CopyJob, wholePartition } from './backlog.ts';
+import { StrayInTheWay } from './copy-back.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import type { SyncDesk } from './desk.ts';
 import type { Log } from '../log.ts';
@@ -83,7 +84,11 @@ async function copyRecord(session: CopySession, key: RecordKey, elsewhere: Recor
   ) {
     elsewhere.push({ partition: copyRecord.partition, kind, id });
   }
-  const applied = await session.apply(key, ownerRecord, copyRecord);
+  const applied = await session.apply(key, ownerRecord, copyRecord).catch((error: unknown) => {
+    // It stands in the book of strays, and is looked at again by the next full pass.
+    if (error instanceof StrayInTheWay) return 'stray';
+    throw error;
+  });
   if (applied === 'by-pass') elsewhere.push(wholePartition(partition));
 }
 

@@ -27,6 +27,7 @@ import { Backlog, controlQueueName, recordQueueName, scanQueueName, wholePartiti
 import type { BrakeOnAll } from './brake-on-all.ts';
 import { Brakes, type DeleteBrake } from './brakes.ts';
 import { RedisBudget } from './budget.ts';
+import { CopyBack } from './copy-back.ts';
 import { CopyLock } from './copy-lock.ts';
 import { CopyLocks } from './copy-locks.ts';
 import { type DeadLetter, DeadLetters } from './dead-letters.ts';
@@ -40,6 +41,7 @@ import { type Log, sentenceOf } from '../log.ts';
 import { Poller } from './poll.ts';
 import { type PollFailure, Progress } from './progress.ts';
 import { Receipts } from './receipts.ts';
+import { leftStore, RollbackWindow } from './rollback-window.ts';
 import { snapshotOf, Snapshots } from './snapshots.ts';
 import { StrayBook } from './stray-book.ts';
 import { StrayWatch } from './stray-watch.ts';
@@ -49,7 +51,7 @@ import { Verifications } from './verifications.ts';
 import { planSteps, type RangeParts, runStep } from './verify-range.ts';
 import { queueOptions, SyncWorkers } from './worker.ts';
 import { openWebhooks, type WebhookState } from './webhooks/open.ts';
-import { makeWriters } from './writers.ts';
+import { hasWindow, makeWriters } from './writers.ts';
 
 export interface SyncSettings {
   readonly config: Config;
@@ -103,6 +105,8 @@ export interface Sync {
   readonly strayWatch: Pick<StrayWatch, 'look' | 'follow'>;
   /** Deletes a partition's records in both stores, and what the sync keeps of them. */
   readonly erasing: { readonly eraser: PartitionEraser; readonly memory: PartitionMemory };
+  /** Undefined where nothing is ever copied back. */
+  readonly window: RollbackWindow | undefined;
   /** Pauses of all copying, or of copies to one store. */
   readonly halts: HaltBook;
   /** Records and partitions rung and not looked at yet. */
@@ -148,20 +152,25 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const brakes = new Brakes(redis, receipts, log);
   const halts = new HaltBook(redis);
   const lockMs = Math.max(stores.legacy.timeoutMs, stores.app.timeoutMs) + lockMarginMs;
+  const snapshots = new Snapshots(redis);
+  const window = hasWindow(config.sync.rollbackWindow)
+    ? new RollbackWindow({ redis, ledger, ownershipOf })
+    : undefined;
   const copies: BatchParts = {
     ledger,
     lost: settings.lost ?? (async () => (await ledger.regression())?.detail),
     readers,
     prepaidReaders: eachStore((store) => stores[store].prepaidReader),
     writers: makeWriters(stores, config.sync.rollbackWindow),
+    window,
+    back: window && new CopyBack(leftStore, { snapshots, tellStray: (found) => strayWatch.tell(found) }),
     budgets: eachStore((store) => stores[store].budget),
     brakes,
     lock: new CopyLock(redis, lockMs),
     locks: new CopyLocks(redis, lockMs),
     settleMs: eachStore((store) => config.stores[store].settleMs),
   };
-  const snapshots = new Snapshots(redis);
-  const handedOver = takeSnapshots(snapshots, ledger, readers);
+  const handedOver = takeSnapshots(snapshots, ledger, readers, window);
   const lag = (): Promise<number | undefined> => lagMs(ledger, [backlog, webhooks], progress);
   const desk = new SyncDesk(copies, letters, { brakes, halts }, lag, handedOver);
   const doorbell = new BatchingDoorbell({
@@ -182,20 +191,22 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     note: (partitions) => poller.notePartitions(partitions),
   });
   const poller: Poller = new Poller({
-    ...{ ledger, readers, targets, backlog, backfills, letters, brakes, progress, log },
+    ...{ ledger, readers, targets, backlog, backfills, letters, brakes, progress, log, window },
     surveyEveryMs: config.sync.fullPassMs,
     registry: settings.registry,
     ownershipOf,
   });
   const strays = new StrayBook(redis, snapshots);
-  const strayWatch = new StrayWatch({
-    ...{ redis, ledger, readers, targets, snapshots, log, registry: settings.registry, book: strays },
+  const strayWatch: StrayWatch = new StrayWatch({
+    ...{ redis, ledger, readers, snapshots, log, registry: settings.registry, book: strays },
+    watched: [leftStore],
     ...{ doubts: new RedisDoubts(redis), onFound: settings.onStray },
     ...{ passMs: config.sync.strayPassMs, followMs: followsPerPoll * config.sync.pollMs },
   });
   const ranges: RangeParts = {
     ...{ ledger, readers, targets, registry: settings.registry, lagMs: () => desk.lagMs() },
     ring: (records) => backlog.ring(records),
+    closedWindows: () => desk.closedWindows(),
     recheckMs: 2 * config.sync.pollMs,
   };
   const verifications = new Verifications({
@@ -226,6 +237,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     userCalls,
     readers,
     ...{ verifications, strays, strayWatch },
+    window,
     deadLetters: deadLetterDesk(letters, backlog),
     brakes: brakeDesk(brakes, backlog),
     halts,
@@ -346,10 +358,14 @@ function takeSnapshots(
   snapshots: Snapshots,
   ledger: Pick<Ledger, 'read'>,
   readers: Readonly<Record<StoreName, StoreReader>>,
+  window: RollbackWindow | undefined,
 ): HandedOver {
   return async (partition, records) => {
     try {
       const { owner } = (await ledger.read(partition)).ownership;
+      // Nobody looks for strays in the other one: it is copied to again.
+      if (owner !== leftStore) return;
+      await window?.reopen(partition);
       const sides = { from: readers[owner], to: readers[otherStore(owner)] };
       await snapshots.save(owner, partition, snapshotOf(records, partition, sides));
     } catch (cause) {

@@ -11,16 +11,8 @@ import {
   type StoreReader,
 } from '../core/ports.ts';
 import { type CopyHand, type Difference, differencesOf, type StoreRecord } from '../core/records.ts';
-import {
-  comparableCopy,
-  type CopyParts,
-  type CopyRefused,
-  type CopySession,
-  matchedAlready,
-  sidesOf,
-  wantedCopy,
-  withCopySession,
-} from './apply.ts';
+import { areCopied, type CopyParts, type CopyRefused, type CopySession, withCopySession } from './apply.ts';
+import { comparableCopy, matchedAlready, sidesOf, wantedCopy } from './copy-form.ts';
 import { type Brakes, type HeldBack, sentenceOfBrake } from './brakes.ts';
 import { pause } from '../pause.ts';
 import { unlimited } from '../stores/budget.ts';
@@ -114,9 +106,10 @@ export class SyncDesk implements CopyDesk {
     partition: string,
     signal: AbortSignal,
   ): Promise<{ readonly report: CopyReport; readonly pages: Comparison['pages'] } | undefined> {
-    const { ledger, writers, readers } = this.#parts;
+    const { ledger, readers } = this.#parts;
     const { ownership } = await ledger.read(partition);
-    if (ownership.phase !== 'open' || !writers.has(otherStore(ownership.owner))) return undefined;
+    if (ownership.phase !== 'open') return undefined;
+    if (!(await areCopied(this.#parts, partition, ownership.owner))) return undefined;
     const startedMs = performance.now();
     const sides = sidesOf(ownership.owner, readers);
     const found = await compareSides(sides, { partition, patience: 'background', signal });
@@ -206,7 +199,7 @@ export class SyncDesk implements CopyDesk {
   async compare(partition: string, signal: AbortSignal): Promise<PartitionComparison> {
     const { ownership } = await this.#parts.ledger.read(partition);
     const target = otherStore(ownership.owner);
-    if (!this.#parts.writers.has(target)) {
+    if (!(await areCopied(this.#parts, partition, ownership.owner))) {
       // What the old owner still holds is as old as the handoff, on purpose.
       const notCopied = `${ownership.owner} owns the partition, and nothing is copied to ${target}`;
       return { partition, notCopied, ownerRecords: 0, copyRecords: 0, differences: [], problems: [] };
@@ -254,6 +247,10 @@ export class SyncDesk implements CopyDesk {
     const [halted, brake] = await Promise.all([halts.read(), brakes.onAll.holding()]);
     const held = brake === undefined ? [] : [{ code: 'delete-brake', detail: sentenceOfBrake(brake) }];
     return [...halted.to(to), ...held];
+  }
+
+  async closedWindows(): Promise<ReadonlySet<string>> {
+    return (await this.#parts.window?.closed()) ?? new Set();
   }
 
   deadLetters(partition: string): Promise<number> {

@@ -1,8 +1,9 @@
 /** One pass over a partition: read both sides whole, compare, and (in a session) apply what differs. */
 import { type RecordProblem, StoreFailure, type StoreReader } from '../core/ports.ts';
 import { type CopyForm, type Difference, differencesOf, type StoreRecord } from '../core/records.ts';
+import type { CopySession, RecordPair } from './apply.ts';
 import type { HeldBack } from './brakes.ts';
-import { type CopySession, comparableCopy, matchedAlready, type RecordPair, wantedCopy } from './apply.ts';
+import { comparableCopy, matchedAlready, wantedCopy } from './copy-form.ts';
 import { type Patience, readPatiently } from './patience.ts';
 
 export interface Comparison {

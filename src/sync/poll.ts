@@ -22,6 +22,7 @@ import { digestOf } from './digest.ts';
 import { letterOf } from './dead-letters.ts';
 import type { Log } from '../log.ts';
 import type { Progress, Proof } from './progress.ts';
+import { leftStore, type RollbackWindow, type WindowView } from './rollback-window.ts';
 import { type Survey, surveyKind } from './survey.ts';
 import { changedAtMs, lessOverlap, newest, noLaterThan } from './versions.ts';
 
@@ -33,6 +34,8 @@ export interface PollParts {
   readonly backlog: Backlog;
   readonly backfills: Pick<Backfills, 'begin' | 'mayBegin' | 'isUnderWay'>;
   readonly letters: DeadLetters;
+  /** Where copies go back to the store that partitions have left. */
+  readonly window?: Pick<RollbackWindow, 'view'> | undefined;
   readonly brakes: Pick<Brakes, 'list' | 'onAll'>;
   readonly progress: Progress;
   readonly log: Log;
@@ -70,6 +73,7 @@ export class Poller {
   #brakesAtMs = 0;
   /** Of the poll under way. */
   #proof: Proof = { seenMs: 0, wholeMs: 0 };
+  #window: WindowView | undefined;
 
   constructor(parts: PollParts) {
     this.#parts = parts;
@@ -90,9 +94,11 @@ export class Poller {
       log('warn', 'sync.backlog-full', { waiting: await backlog.count() });
       return;
     }
+    this.#window = await this.#parts.window?.view();
     let reachedMs: number | undefined = startedMs;
     this.#proof = { seenMs: startedMs, wholeMs: startedMs };
     for (const target of targets) {
+      if (target === leftStore && this.#window?.anyOpen !== true) continue;
       if (!wanted(target)) {
         reachedMs = undefined;
         continue;
@@ -243,6 +249,7 @@ export class Poller {
       kind,
       sides,
       {
+        includes: (partition) => this.#isCopiedFrom(partition, store),
         onPartitions: (partitions) => this.#note(partitions),
         onDifferent: async (keys) => {
           await this.#ring(
@@ -252,7 +259,7 @@ export class Poller {
           );
           return !(await backlog.isFull());
         },
-        missingMax: (await backfills.mayBegin(store, kind)) ? missingMax : undefined,
+        missingMax: store === leftStore && (await backfills.mayBegin(store, kind)) ? missingMax : undefined,
       },
       signal,
     );
@@ -287,7 +294,7 @@ export class Poller {
     const next = behind.slice(0, partitionsPerSweep);
     await backlog.ring(
       next
-        .filter((partition) => this.#ownedBy(partition, store))
+        .filter((partition) => this.#isCopiedFrom(partition, store))
         .map((partition) => wholePartition(partition)),
       sweep.reachedMs ?? 0,
     );
@@ -324,7 +331,7 @@ export class Poller {
     owner: StoreName,
     unseenSinceMs: number,
   ): Promise<void> {
-    const owned = keys.filter(({ partition }) => this.#ownedBy(partition, owner));
+    const owned = keys.filter(({ partition }) => this.#isCopiedFrom(partition, owner));
     const sinceMs = owedSince(
       owned.map(({ version }) => version),
       unseenSinceMs,
@@ -336,9 +343,11 @@ export class Poller {
   }
 
   /** Only spares jobs that would copy nothing; whether one may copy, the ledger says when it runs. */
-  #ownedBy(partition: string, store: StoreName): boolean {
+  #isCopiedFrom(partition: string, store: StoreName): boolean {
     const ownership = this.#parts.ownershipOf(partition);
-    return ownership === undefined || (ownership.owner === store && !isBeingErased(ownership));
+    if (ownership !== undefined && isBeingErased(ownership)) return false;
+    const owner = ownership?.owner ?? leftStore;
+    return owner === store && (owner === leftStore || this.#window?.isClosed(partition) !== true);
   }
 
   /** A registry with fewer than it had was lost with its ledger, and is told everything anew. */

@@ -1,6 +1,6 @@
 /**
  * What the old owner held of a partition when it was handed over: a hash for each record, taken under the fence from
- * the pass that proved the copy. Nothing is copied there afterwards, so whatever differs from it later was changed by
+ * the pass that proved the copy; and what copies back have made of it since. Whatever differs from both was changed by
  * somebody else.
  */
 import { promisify } from 'node:util';
@@ -9,10 +9,10 @@ import type { Redis } from 'ioredis';
 import { z } from 'zod';
 import { inBatches } from '../batches.ts';
 import type { StoreName } from '../core/ownership.ts';
-import type { StoreReader } from '../core/ports.ts';
+import type { RecordKey, StoreReader } from '../core/ports.ts';
 import type { StoreRecord } from '../core/records.ts';
 import { keyPrefix, repliesOf } from '../ledger/connection.ts';
-import { matchedAlready, wantedCopy } from './apply.ts';
+import { matchedAlready, wantedCopy } from './copy-form.ts';
 import { digestOf } from './digest.ts';
 
 /** By kind, then by id. */
@@ -27,6 +27,26 @@ const partitionsAtOnce = 200;
 
 function keyOf(store: StoreName): string {
   return `${keyPrefix}:sync:snapshot:${store}`;
+}
+
+/** By record, what a copy back has left there. */
+function copiedKeyOf(store: StoreName, partition: string): string {
+  return `${keyPrefix}:sync:copied-back:${store}:${partition}`;
+}
+
+export interface CopiedBack {
+  /** Undefined where the record is gone. */
+  readonly digest: string | undefined;
+  /** False while a copy is on its way, and after one whose outcome nobody knows. */
+  readonly certain: boolean;
+}
+
+const certainMark = '=';
+const uncertainMark = '?';
+
+function parseCopied(text: string): CopiedBack {
+  const digest = text.slice(1);
+  return { digest: digest === '' ? undefined : digest, certain: text.startsWith(certainMark) };
 }
 
 /** Undefined where the record counts as absent from the partition. */
@@ -68,7 +88,14 @@ export class Snapshots {
     this.#redis = redis;
   }
 
+  /** What was copied back before belongs to an earlier stay. */
   async save(store: StoreName, partition: string, snapshot: Snapshot): Promise<void> {
+    await this.saveFirst(store, partition, snapshot);
+    await this.#redis.del(copiedKeyOf(store, partition));
+  }
+
+  /** Of a partition that has none; what was copied back meanwhile stays known. */
+  async saveFirst(store: StoreName, partition: string, snapshot: Snapshot): Promise<void> {
     const kinds = [...snapshot].map(([kind, records]) => [kind, [...records]] as const);
     const packed = await pack(JSON.stringify(Object.fromEntries(kinds)));
     await this.#redis.hset(keyOf(store), partition, packed);
@@ -82,17 +109,56 @@ export class Snapshots {
       for (const [at, packed] of all.entries()) {
         if (packed === null) continue;
         const kinds = packedSchema.parse(JSON.parse((await unpack(packed)).toString()));
-        found.set(
-          batch[at] ?? '',
-          new Map(Object.entries(kinds).map(([kind, entries]) => [kind, new Map(entries)])),
-        );
+        const snapshot = new Map(Object.entries(kinds).map(([kind, entries]) => [kind, new Map(entries)]));
+        found.set(batch[at] ?? '', snapshot);
       }
     }
+    await this.#addCopied(store, found);
     return found;
   }
 
   async remove(store: StoreName, partition: string): Promise<void> {
-    await this.#redis.hdel(keyOf(store), partition);
+    await Promise.all([
+      this.#redis.hdel(keyOf(store), partition),
+      this.#redis.del(copiedKeyOf(store, partition)),
+    ]);
+  }
+
+  async #addCopied(store: StoreName, found: ReadonlyMap<string, Snapshot>): Promise<void> {
+    for (const batch of inBatches([...found.keys()], partitionsAtOnce)) {
+      const pipeline = this.#redis.pipeline();
+      for (const partition of batch) pipeline.hgetall(copiedKeyOf(store, partition));
+      const all = (await repliesOf(pipeline)) as Record<string, string>[];
+      for (const [at, copied] of all.entries()) {
+        const snapshot = found.get(batch[at] ?? '') ?? new Map();
+        for (const [field, text] of Object.entries(copied)) {
+          const [kind = '', id = ''] = JSON.parse(field) as string[];
+          const { digest } = parseCopied(text);
+          if (digest === undefined) ofKind(snapshot, kind).delete(id);
+          else ofKind(snapshot, kind).set(id, digest);
+        }
+      }
+    }
+  }
+
+  /** Undefined where no copy went back. */
+  async copied(store: StoreName, key: RecordKey): Promise<CopiedBack | undefined> {
+    const text = await this.#redis.hget(copiedKeyOf(store, key.partition), fieldOf(key));
+    return text === null ? undefined : parseCopied(text);
+  }
+
+  /** A copy is about to be written over this content. */
+  uncertain(store: StoreName, key: RecordKey, digest: string | undefined): Promise<unknown> {
+    return this.#put(store, key, `${uncertainMark}${digest ?? ''}`);
+  }
+
+  /** From now on the record is as it should be with this content, or absent. */
+  async note(store: StoreName, key: RecordKey, digest: string | undefined): Promise<void> {
+    await this.#put(store, key, `${certainMark}${digest ?? ''}`);
+  }
+
+  #put(store: StoreName, key: RecordKey, text: string): Promise<unknown> {
+    return this.#redis.hset(copiedKeyOf(store, key.partition), fieldOf(key), text);
   }
 
   /** Bytes of each as it is kept, in order; 0 where there is none. */
@@ -105,17 +171,8 @@ export class Snapshots {
     }
     return sizes;
   }
+}
 
-  /** From now on the record is as it should be with this content, or absent. */
-  async accept(
-    store: StoreName,
-    { partition, kind, id }: { readonly partition: string; readonly kind: string; readonly id: string },
-    digest: string | undefined,
-  ): Promise<void> {
-    const snapshot = (await this.load(store, [partition])).get(partition);
-    if (snapshot === undefined) return;
-    if (digest === undefined) ofKind(snapshot, kind).delete(id);
-    else ofKind(snapshot, kind).set(id, digest);
-    await this.save(store, partition, snapshot);
-  }
+function fieldOf({ kind, id }: RecordKey): string {
+  return JSON.stringify([kind, id]);
 }

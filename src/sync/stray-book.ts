@@ -110,7 +110,7 @@ export class StrayBook implements StrayDesk {
       if ((await this.#put(after, text, -1, atMs)) !== 1) continue;
       const { store: where, partition, kind, record, digest } = stray;
       // What was repaired must be as it was; else it is as it is now, and may stay so.
-      if (how !== 'repaired') await this.#snapshots.accept(where, { partition, kind, id: record }, digest);
+      if (how !== 'repaired') await this.#snapshots.note(where, { partition, kind, id: record }, digest);
       return after;
     }
   }

@@ -1,11 +1,12 @@
 /**
- * Watches the stores that nothing is copied to for changes in partitions that they do not own any more. Full looks
- * compare with the snapshot of the handoff; a feed, where there is one, shows most of it sooner. It only reads.
+ * Watches the store that partitions leave for changes in those that it does not own any more. Full looks compare with
+ * the snapshot of the handoff and what was copied back since; a feed, where there is one, shows most of it sooner. It
+ * only reads.
  */
 import { randomInt, randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
 import type { Doubts } from '../core/doubt.ts';
-import { otherStore, type StoreName, storeNames } from '../core/ownership.ts';
+import { otherStore, type StoreName } from '../core/ownership.ts';
 import type { KindCapabilities, Ledger, RecordKey, Registry, StoreReader } from '../core/ports.ts';
 import type { StoreRecord } from '../core/records.ts';
 import { lateWriteOf, type NewStray, type Stray } from '../core/stray.ts';
@@ -14,7 +15,8 @@ import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import { eachOf } from './passes.ts';
 import { readPatiently } from './patience.ts';
-import { ofKind, type Snapshot, snapshotDigest, type Snapshots } from './snapshots.ts';
+import type { FoundStray } from './copy-back.ts';
+import { type CopiedBack, ofKind, type Snapshot, snapshotDigest, type Snapshots } from './snapshots.ts';
 import type { StrayBook } from './stray-book.ts';
 import { lessOverlap, newest } from './versions.ts';
 
@@ -23,7 +25,7 @@ export interface StrayWatchParts {
   readonly ledger: Pick<Ledger, 'touched' | 'readMany' | 'nowMs'>;
   readonly registry: Pick<Registry, 'count'>;
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
-  readonly targets: readonly StoreName[];
+  readonly watched: readonly StoreName[];
   readonly doubts: Pick<Doubts, 'of'>;
   readonly snapshots: Snapshots;
   readonly book: StrayBook;
@@ -82,7 +84,7 @@ export class StrayWatch {
   /** Everything that has changed where it should not; stores that nothing has left cost nothing. */
   async look(signal: AbortSignal): Promise<void> {
     const touched = await this.#parts.ledger.touched();
-    for (const store of this.#watchedStores()) {
+    for (const store of this.#parts.watched) {
       const watched: Watched[] = [];
       for (const [partition, { ownership }] of touched) {
         if (ownership.phase !== 'open' || ownership.owner === store) continue;
@@ -95,7 +97,7 @@ export class StrayWatch {
   /** What feeds show since the last time. Whoever was never looked at in full is left to the next full look. */
   async follow(signal: AbortSignal): Promise<void> {
     const { redis, readers } = this.#parts;
-    for (const store of this.#watchedStores()) {
+    for (const store of this.#parts.watched) {
       const sides = this.#sides(store);
       for (const { kind, since } of kindsOf(sides)) {
         const at = since ? await redis.hget(progressKey, `${store} ${kind}`) : null;
@@ -147,11 +149,6 @@ export class StrayWatch {
     return true;
   }
 
-  /** Where copies still go, what differs is copied over, and nothing of it is a stray. */
-  #watchedStores(): readonly StoreName[] {
-    return storeNames.filter((store) => !this.#parts.targets.includes(store));
-  }
-
   #sides(store: StoreName): Sides {
     const { readers } = this.#parts;
     return { from: readers[store], to: readers[otherStore(store)] };
@@ -195,7 +192,7 @@ export class StrayWatch {
         await redis.hsetnx(progressKey, progress, newestVersion);
     }
     for (const partition of await this.#movedSince(batch)) fresh.delete(partition);
-    for (const [partition, snapshot] of fresh) await snapshots.save(store, partition, snapshot);
+    for (const [partition, snapshot] of fresh) await snapshots.saveFirst(store, partition, snapshot);
     // Whoever was claimed for the app has none, and so has everybody once Redis has lost its memory.
     if (fresh.size > 0) log('info', 'sync.strays-from-now', { store, partitions: fresh.size });
     await this.#judgeAll(store, suspects, signal);
@@ -243,24 +240,39 @@ export class StrayWatch {
 
   /** Reads the record itself: what a list shows can be late, or shifted. */
   async #judge(store: StoreName, suspect: Suspect, signal: AbortSignal): Promise<void> {
-    const { partition, kind, id, epoch, expected } = suspect;
-    const { ledger, doubts } = this.#parts;
+    const { partition, kind, id, epoch } = suspect;
+    const { ledger } = this.#parts;
     const sides = this.#sides(store);
-    const foundAtMs = await ledger.nowMs();
     const get = (reader: StoreReader) =>
       readPatiently('background', signal, () => reader.get(kind, { id, partition }, signal));
+    const before = await this.#expected(store, suspect);
     const record = await get(sides.from);
     const digest = snapshotDigest(record, partition, sides);
-    if (digest === expected) return;
+    if (!before.certain || digest === before.digest) return;
     const ownerRecord = await get(sides.to).catch(() => undefined);
-    // Last, so that what was read was read under this owner.
-    const [now] = await ledger.readMany([partition]);
+    // Last, so that what was read was read under this owner, and while no copy back was on its way.
+    const [[now], after] = await Promise.all([ledger.readMany([partition]), this.#expected(store, suspect)]);
     if (now?.ownership.epoch !== epoch || now.ownership.owner === store) return;
+    if (!after.certain || after.digest !== before.digest) return;
+    const key = { partition, kind, id };
+    await this.tell({ store, key, epoch, expected: before.digest, digest, record, ownerRecord });
+  }
+
+  async #expected(store: StoreName, suspect: Suspect): Promise<CopiedBack> {
+    const copied = await this.#parts.snapshots.copied(store, suspect);
+    return copied ?? { digest: suspect.expected, certain: true };
+  }
+
+  /** Puts the stray into the book, and tells of it once. */
+  async tell({ store, key, epoch, expected, digest, record, ownerRecord }: FoundStray): Promise<void> {
+    const { ledger, doubts } = this.#parts;
+    const { partition, kind, id } = key;
     const change = expected === undefined ? 'created' : digest === undefined ? 'deleted' : 'changed';
     const late = lateWriteOf({ store, record: id, change }, await doubts.of(partition));
     await this.#record({
-      ...{ store, partition, kind, change, digest, epoch, foundAtMs, record: id },
-      owner: now.ownership.owner,
+      ...{ store, partition, kind, change, digest, epoch, record: id },
+      foundAtMs: await ledger.nowMs(),
+      owner: otherStore(store),
       holds: digest === undefined ? undefined : heldOf(record),
       ownerHolds: heldOf(ownerRecord),
       lateWrite: late && { id: late.id, method: late.method, path: late.path, atMs: late.atMs },

@@ -8,7 +8,7 @@
 import { createHash } from 'node:crypto';
 import type { ListScope, RecordKey, RecordProblem, StoreReader } from '../core/ports.ts';
 import type { StoreRecord } from '../core/records.ts';
-import { comparableCopy, matchedAlready, wantedCopy } from './apply.ts';
+import { comparableCopy, matchedAlready, wantedCopy } from './copy-form.ts';
 import { digestOf } from './digest.ts';
 import { newest } from './versions.ts';
 

@@ -1,4 +1,5 @@
 /** The second look of a verification: what differed in the lists is read again, record by record, and rung for. */
+import { leftStore } from './rollback-window.ts';
 import { inBatches } from '../batches.ts';
 import type { RecordKey, StoreReader } from '../core/ports.ts';
 import type { StoreName } from '../core/ownership.ts';
@@ -6,7 +7,7 @@ import { fieldDifferences, type FieldDifference } from '../core/records.ts';
 import { type DifferenceExample, shownValue } from '../core/verification.ts';
 import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
-import { comparableCopy, matchedAlready, sidesOf, wantedCopy } from './apply.ts';
+import { comparableCopy, matchedAlready, sidesOf, wantedCopy } from './copy-form.ts';
 import { eachOf } from './passes.ts';
 import { readPatiently } from './patience.ts';
 import type { DifferentKey } from './survey.ts';
@@ -159,13 +160,18 @@ function keyOf({ partition, kind, id }: RecordKey): string {
   return `${partition}\n${kind}\n${id}`;
 }
 
+/** `nobody`: the partition's owner is not copied from any more. */
 export async function ownersOf(
-  { ledger }: Pick<RangeParts, 'ledger'>,
+  { ledger, closedWindows }: Pick<RangeParts, 'ledger' | 'closedWindows'>,
   partitions: readonly string[],
-): Promise<readonly StoreName[]> {
-  const owners: StoreName[] = [];
+): Promise<readonly (StoreName | 'nobody')[]> {
+  const owners: (StoreName | 'nobody')[] = [];
+  const closed = await closedWindows();
   for (const batch of inBatches(partitions, readAtOnce)) {
-    for (const { ownership } of await ledger.readMany(batch)) owners.push(ownership.owner);
+    for (const [at, { ownership }] of (await ledger.readMany(batch)).entries()) {
+      const { owner } = ownership;
+      owners.push(owner !== leftStore && closed.has(batch[at] ?? '') ? 'nobody' : owner);
+    }
   }
   return owners;
 }

@@ -6,7 +6,7 @@ import { otherStore, type StoreName, storeNames } from '../core/ownership.ts';
 import { type Ledger, type RecordKey, type StoreReader } from '../core/ports.ts';
 import type { DifferenceExample } from '../core/verification.ts';
 import { sentenceOf } from '../log.ts';
-import { sidesOf } from './apply.ts';
+import { sidesOf } from './copy-form.ts';
 import { eachOf } from './passes.ts';
 import { readPatiently } from './patience.ts';
 import { surveyKind, type SurveyHooks, surveySlice } from './survey.ts';
@@ -52,6 +52,8 @@ export interface RangeParts {
   readonly ledger: Pick<Ledger, 'readMany'>;
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
   readonly targets: readonly StoreName[];
+  /** Partitions of which nothing is copied to the store that they have left. */
+  readonly closedWindows: () => Promise<ReadonlySet<string>>;
   readonly registry: { count(): Promise<number> };
   readonly lagMs: () => Promise<number | undefined>;
   /** Rings for records that may differ. */
@@ -119,7 +121,9 @@ export async function planSteps(parts: RangeParts, partitions: readonly string[]
   if (single.length > 0 && partitions.length > 0) {
     steps.push({ read: 'by-partition', kinds: single, from: 0, to: partitions.length });
   }
-  const notCopied = owners.filter((owner) => !parts.targets.includes(otherStore(owner))).length;
+  const isCopied = (owner: StoreName | 'nobody'): boolean =>
+    owner !== 'nobody' && parts.targets.includes(otherStore(owner));
+  const notCopied = owners.filter((owner) => !isCopied(owner)).length;
   return { steps, problems, notCopied };
 }
 

@@ -69,7 +69,7 @@ describe.each(['embedded', 'server'])('a cohort whose app has its database %s', 
     const refused = await calendar.order('POST', '/rollbacks', { cohort: 'alone', reason: 'test' });
     expect(refused).toMatchObject({ status: 422, body: { code: 'nothing-can-move' } });
     expect(refused.body['blocked']).toMatchObject([{ partition: 'u4', code: 'app-was-written' }]);
-    for (const way of ['sync.rollbackWindow', 'discarding', 'not available yet', 'correct it forward']) {
+    for (const way of ['sync.rollbackWindow', 'Discarding', 'not available yet', 'correct it forward']) {
       expect(refused.body['detail']).toContain(way);
     }
     const back = await calendar.carryOut('/rollbacks', { cohort: 'busy' });

@@ -123,6 +123,7 @@ describe('what a verification finds', () => {
     };
     const parts: RangeParts = {
       ...{ ledger: rig.ledger, readers: rig.sync.readers, targets: ['app'], registry: rig.registry },
+      closedWindows: () => Promise.resolve(new Set<string>()),
       ...{ recheckMs: 1, lagMs: () => Promise.resolve(300), ring: () => Promise.resolve() },
     };
     const [step] = (await planSteps(parts, people)).steps;
@@ -178,6 +179,7 @@ describe('a store that is larger than what may be kept', () => {
     for (const id of ['r0', 'r17', 'r42']) rig.app.records.delete(id);
     const parts: RangeParts = {
       ...{ ledger: rig.ledger, readers: rig.sync.readers, targets: ['app'], registry: rig.registry },
+      closedWindows: () => Promise.resolve(new Set<string>()),
       ...{ recheckMs: 1, keptMax: 20, lagMs: () => Promise.resolve(0), ring: () => Promise.resolve() },
     };
     const found: string[] = [];

@@ -174,7 +174,12 @@ describe('what a plan says of the way back', () => {
       { ...byGuard, guarded: { legacy: false, app: true } },
       'first-write',
     ],
-    ['it stays while copies go back', 'app', { ...copied, guarded: { legacy: false, app: false } }, 'always'],
+    [
+      'it stays while copies go back',
+      'app',
+      { ...copied, guarded: { legacy: false, app: false } },
+      'window-closed',
+    ],
     [
       'from legacy one can go again',
       'legacy',

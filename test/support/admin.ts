@@ -110,6 +110,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     compare: async (partition) => rig.compare(partition),
     lagMs: async () => 120,
     deadLetters: async (partition) => (partition === 'u2' ? 3 : 0),
+    closedWindows: async () => new Set(),
     deleteBrakes: async () => new Map(),
     halted: async () => [],
   };

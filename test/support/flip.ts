@@ -200,6 +200,7 @@ export class FlipRig {
     }),
     lagMs: async () => 0,
     deadLetters: async () => 0,
+    closedWindows: async () => new Set(),
     deleteBrakes: async () => this.brakes,
     halted: async () => this.halts,
   };

@@ -3,6 +3,7 @@ import type { Redis } from 'ioredis';
 import { configSchema, type Config } from '../../src/config/schema.ts';
 import type { Ownership, TransitionOrder } from '../../src/core/ownership.ts';
 import { connectRedis } from '../../src/ledger/connection.ts';
+import { feedBlockMs, StreamFeed } from '../../src/ledger/feed.ts';
 import { RedisRegistry } from '../../src/ledger/books.ts';
 import { RedisLedger } from '../../src/ledger/ledger.ts';
 import { createSync, type Sync } from '../../src/sync/create.ts';
@@ -34,6 +35,7 @@ export interface SyncRigOptions {
   /** Another platform in the place of the small one. */
   readonly legacyUrl?: string;
   readonly legacyConnector?: Record<string, unknown>;
+  readonly legacyStore?: Record<string, unknown>;
   readonly appStore?: Record<string, unknown>;
   readonly sync?: Record<string, unknown>;
   /** Other sections of the configuration. */
@@ -42,7 +44,10 @@ export interface SyncRigOptions {
   readonly ownershipOf?: (partition: string) => Ownership | undefined;
 }
 
-export async function startSyncRig(server: TestRedis, options: SyncRigOptions = {}): Promise<SyncRig> {
+export async function startSyncRig(
+  server: Pick<TestRedis, 'url'>,
+  options: SyncRigOptions = {},
+): Promise<SyncRig> {
   const redis = await connectRedis({ url: server.url });
   await redis.flushall();
   const legacy = await startRestStore(options.legacy);
@@ -54,6 +59,7 @@ export async function startSyncRig(server: TestRedis, options: SyncRigOptions = 
       legacy: {
         url: options.legacyUrl ?? legacy.url,
         connector: { ...connectorFor(options.legacy), ...options.legacyConnector },
+        ...options.legacyStore,
       },
       app: { url: app.url, guard: false, connector: connectorFor(options.app), ...options.appStore },
     },
@@ -63,11 +69,25 @@ export async function startSyncRig(server: TestRedis, options: SyncRigOptions = 
   const ledger = new RedisLedger(redis, { defaultOwner: 'legacy', minReplicas: 0 });
   const registry = new RedisRegistry(redis);
   const events: SyncRig['events'] = [];
+  const feeds: StreamFeed[] = [];
   const start = async (): Promise<Sync> => {
-    const touched = await ledger.touched();
+    // As a process that follows the ledger's stream.
+    const blocking = await connectRedis({ url: server.url }, { blockingMs: feedBlockMs });
+    const { position } = await ledger.snapshot();
+    const feed = await StreamFeed.open(
+      blocking,
+      { version: position.version, acknowledgements: false },
+      () => undefined,
+    );
+    feeds.push(feed);
+    const known = new Map<string, Ownership>();
+    feed.onTransition(({ partition, after }) => known.set(partition, after));
+    for (const [partition, { ownership }] of await ledger.touched()) {
+      if ((known.get(partition)?.epoch ?? 0) < ownership.epoch) known.set(partition, ownership);
+    }
     return createSync({
       ...{ config, ledger, registry, redis: { url: server.url } },
-      ownershipOf: options.ownershipOf ?? ((partition) => touched.get(partition)?.ownership),
+      ownershipOf: options.ownershipOf ?? ((partition) => known.get(partition)),
       log: (_level, event, fields = {}) => events.push({ event, fields }),
     });
   };
@@ -91,6 +111,7 @@ export async function startSyncRig(server: TestRedis, options: SyncRigOptions = 
     another: start,
     stop: async () => {
       await rig.sync.stop();
+      await Promise.all(feeds.map((feed) => feed.stop()));
       await Promise.all([legacy.stop(), app.stop()]);
       redis.disconnect();
     },

@@ -8,12 +8,18 @@ export const doctor: Command = {
   name: 'doctor',
   summary: 'Check configuration, Redis, stores and ports; needs nothing running',
   positionals: [],
-  options: {},
+  options: {
+    'probe-writes': {
+      type: 'boolean',
+      summary:
+        'Ask the stores whether credentials meant for reading could write: one DELETE of an id that nobody has.',
+    },
+  },
   changes: false,
-  async run({ configPath, env, output }) {
+  async run({ configPath, env, output }, given) {
     // Loaded only here: it brings the clients of Redis and of the stores.
     const { examine } = await import('../doctor/examine.ts');
-    const findings = await examine(configPath, env);
+    const findings = await examine(configPath, env, { probeWrites: given.flag('probe-writes') });
     const count = (level: Finding['level']): number =>
       findings.filter((finding) => finding.level === level).length;
     for (const finding of findings) output.event('finding', finding);

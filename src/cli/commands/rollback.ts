@@ -1,4 +1,4 @@
-/** `rollback COHORT`: hands back to legacy what took no write at the app, with the same steps as a flip. */
+/** `rollback COHORT`: hands back to legacy what is copied there or took no write at the app, with the steps of a flip. */
 import type { Command } from '../command.ts';
 import { deadlineOf } from '../wait.ts';
 import { carryOut } from './carry-out.ts';
@@ -7,7 +7,7 @@ import { askForPlan } from './plan.ts';
 
 export const rollback: Command = {
   name: 'rollback',
-  summary: 'Hand a cohort back to legacy where no user has written to the app since its move',
+  summary: 'Hand a cohort back to legacy, as far as nothing would be lost',
   positionals: ['<COHORT>'],
   options: { 'no-wait': { type: 'boolean', summary: 'Return once the flip has started.' } },
   changes: true,

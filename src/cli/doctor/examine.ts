@@ -21,7 +21,11 @@ function adviceOn(message: string, configPath: string): string {
 }
 
 /** Reads only. Where the configuration does not load, its problems are all there is to say. */
-export async function examine(configPath: string, env: Environment): Promise<Finding[]> {
+export async function examine(
+  configPath: string,
+  env: Environment,
+  asked: { readonly probeWrites: boolean },
+): Promise<Finding[]> {
   const node = checkNode(process.versions.node);
   const loaded = loadConfig({ path: configPath, env });
   if (!loaded.ok) {
@@ -39,8 +43,8 @@ export async function examine(configPath: string, env: Environment): Promise<Fin
   if (config.proxy.mode === 'observe') return [...first, ...(await checkObserving(config))];
   const [redis, legacy, app, ports] = await Promise.all([
     checkRedis(config, env),
-    checkStore(config, 'legacy'),
-    checkStore(config, 'app'),
+    checkStore(config, 'legacy', asked),
+    checkStore(config, 'app', asked),
     checkPorts(config),
   ]);
   return [

@@ -11,6 +11,7 @@ import { whyUnreachable } from '../../stores/reach.ts';
 import { RestGuardCalls } from '../../stores/rest/guard-calls.ts';
 import { createRestStore, type RestStore } from '../../stores/rest/store.ts';
 import { fail, type Finding, lookMs, ok, sentenceOf, warn } from './finding.ts';
+import { checkWriteCredential } from './write-probe.ts';
 
 /** Whether a connection to the store can be made, and trusted. */
 export async function checkReach(config: Config, name: StoreName): Promise<Finding[]> {
@@ -28,8 +29,12 @@ export async function checkReach(config: Config, name: StoreName): Promise<Findi
   return [reached, fail(`${setting}.tls`, untrusted, adviceOnTls(setting))];
 }
 
-/** Reads only: one page of each list, and a verdict that changes nothing. */
-export async function checkStore(config: Config, name: StoreName): Promise<Finding[]> {
+/** Reads only: one page of each list, and a verdict that changes nothing; with `probeWrites` see write-probe.ts, too. */
+export async function checkStore(
+  config: Config,
+  name: StoreName,
+  { probeWrites = false } = {},
+): Promise<Finding[]> {
   const { connector, guard } = config.stores[name];
   const setting = `stores.${name}`;
   const findings = await checkReach(config, name);
@@ -47,6 +52,7 @@ export async function checkStore(config: Config, name: StoreName): Promise<Findi
       );
     } else {
       findings.push(...(await checkConnector(setting, config, store.reader)));
+      findings.push(...(await checkWriteCredential(config, store, probeWrites)));
     }
     if (guard) findings.push(...(await checkGuard(setting, config, store)));
     else if (name === 'app') findings.push(withoutGuard(setting));

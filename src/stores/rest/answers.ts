@@ -12,6 +12,8 @@ export interface RestCall {
   readonly body?: Json;
   readonly access: GuardAccess;
   readonly stamp: CopyStamp;
+  /** Over those of every call. */
+  readonly headers?: Readonly<Record<string, string>>;
   /** The budget was charged before (CallBudget.prepay). */
   readonly prepaid?: boolean;
   /** Does not wait for the sync's share of a rate limit. */
@@ -85,8 +87,15 @@ export function failureOf(
       `${where}, a redirect, which the connector does not follow; configure the final address`,
     );
   }
+  if (status === 412) {
+    return new StoreFailure(
+      'rejected',
+      `${where}: the record has changed since it was read; nothing was written`,
+      { status },
+    );
+  }
   const detail = problem?.detail === undefined ? '' : `: ${problem.detail.slice(0, 200)}`;
-  return new StoreFailure('rejected', `${where}${detail}`);
+  return new StoreFailure('rejected', `${where}${detail}`, { status });
 }
 
 function problemIn(text: string): z.output<typeof problemSchema> | undefined {

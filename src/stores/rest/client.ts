@@ -149,6 +149,7 @@ export class RestClient {
       accept: 'application/json',
       ...(call.body === undefined ? {} : { 'content-type': 'application/json' }),
       ...headers,
+      ...call.headers,
       ...signed,
     };
   }

@@ -42,6 +42,7 @@ export function createRestStore(store: StoreName, config: Config, budget: CallBu
     budget,
   });
   const feedDelayMs = connector?.feedDelayMs ?? 0;
+  const makeWriter = (): RestWriter => new RestWriter(client, records, connector?.write?.headers);
   return {
     store,
     reader: new RestReader(client, records, feedDelayMs),
@@ -49,9 +50,9 @@ export function createRestStore(store: StoreName, config: Config, budget: CallBu
     client,
     budget,
     timeoutMs,
-    makeWriter: () => new RestWriter(client, records),
+    makeWriter,
     makeRemover: () => {
-      const writer = new RestWriter(client, records);
+      const writer = makeWriter();
       return {
         remove: (key, stamp, signal) => writer.remove(key, stamp, signal),
         can: (kind) => records[kind]?.delete !== undefined,

@@ -11,6 +11,7 @@ import {
   type CopyWriter,
   type StampedCopy,
   StoreFailure,
+  type WriteCondition,
 } from '../../core/ports.ts';
 import type { CopyForm, Json } from '../../core/records.ts';
 import type { RestAnswer } from './answers.ts';
@@ -23,24 +24,38 @@ interface WriteCall {
   readonly method: string;
   readonly template: string;
   readonly body?: Json;
+  readonly condition?: Readonly<Record<string, string>>;
 }
 
 export class RestWriter implements CopyWriter {
   readonly store: StoreName;
   readonly #client: RestClient;
   readonly #records: RecordConfigs;
+  readonly #headers: Readonly<Record<string, string>>;
 
-  constructor(client: RestClient, records: RecordConfigs) {
+  /** `headers` go with writes alone. */
+  constructor(
+    client: RestClient,
+    records: RecordConfigs,
+    headers: Readonly<Record<string, string>> | undefined = {},
+  ) {
     this.store = client.store;
     this.#client = client;
     this.#records = records;
+    this.#headers = headers;
   }
 
   /**
    * Throws StoreFailure: `unavailable` means that the outcome is unknown; `rejected` and
    * `refused-by-guard` that nothing was written.
    */
-  async put(copy: CopyForm, stamp: CopyStamp, exists: boolean, signal: AbortSignal): Promise<void> {
+  async put(
+    copy: CopyForm,
+    stamp: CopyStamp,
+    exists: boolean,
+    signal: AbortSignal,
+    onlyIf?: WriteCondition,
+  ): Promise<void> {
     const config = this.#configOf(copy.kind);
     if (!exists && config.create !== undefined) {
       await this.#create(config, copy, stamp, signal);
@@ -48,7 +63,8 @@ export class RestWriter implements CopyWriter {
     }
     if (config.put === undefined) throw notConfigured(this.store, copy.kind, 'put');
     const { method = 'PUT', path } = config.put;
-    const answer = await this.#send({ method, template: path, body: copy.fields }, copy.id, stamp, signal);
+    const call = { method, template: path, body: copy.fields, condition: conditionOf(config, onlyIf) };
+    const answer = await this.#send(call, copy.id, stamp, signal);
     if (isGone(answer)) {
       throw new StoreFailure(
         'rejected',
@@ -57,11 +73,18 @@ export class RestWriter implements CopyWriter {
     }
   }
 
-  async remove(key: { kind: string; id: string }, stamp: CopyStamp, signal: AbortSignal): Promise<void> {
-    const call = this.#configOf(key.kind).delete;
-    if (call === undefined) throw notConfigured(this.store, key.kind, 'delete');
+  async remove(
+    key: { kind: string; id: string },
+    stamp: CopyStamp,
+    signal: AbortSignal,
+    onlyIf?: WriteCondition,
+  ): Promise<void> {
+    const config = this.#configOf(key.kind);
+    if (config.delete === undefined) throw notConfigured(this.store, key.kind, 'delete');
+    const { method = 'DELETE', path } = config.delete;
     // 404 and 410 are what was wanted.
-    await this.#send({ method: call.method ?? 'DELETE', template: call.path }, key.id, stamp, signal);
+    const call = { method, template: path, condition: conditionOf(config, onlyIf) };
+    await this.#send(call, key.id, stamp, signal);
   }
 
   bulk(kind: string): BulkLimits | undefined {
@@ -125,6 +148,7 @@ export class RestWriter implements CopyWriter {
         path,
         access: 'copy',
         stamp,
+        headers: { ...this.#headers, ...call.condition },
         ...(call.body === undefined ? {} : { body: call.body }),
       },
       signal,
@@ -138,6 +162,16 @@ export class RestWriter implements CopyWriter {
     }
     return config;
   }
+}
+
+/** A weak ETag proves nothing of the content, and no store may match it (RFC 9110, 13.1.1). */
+function conditionOf(
+  { version: kept }: RecordConfig,
+  onlyIf: WriteCondition | undefined,
+): Readonly<Record<string, string>> {
+  if (kept !== 'etag' || onlyIf === undefined) return {};
+  if (onlyIf === 'absent') return { 'if-none-match': '*' };
+  return onlyIf.version.startsWith('W/') ? {} : { 'if-match': onlyIf.version };
 }
 
 function idIn(body: Json | undefined, path: string): string | undefined {

@@ -98,8 +98,6 @@ describe('what this version has', () => {
 
 describe('what this version does not have', () => {
   const missing: [path: string, changes: Record<string, unknown>][] = [
-    ['sync.rollbackWindow', { 'sync.rollbackWindow': 'on' }],
-    ['sync.rollbackWindow', { 'sync.rollbackWindow': true }],
     [`${app}.kind`, { [app]: { kind: 'postgres', tables: {} } }],
     [`${app}.kind`, { [app]: { kind: 'caldav' } }],
     [`${app}.auth`, { [`${app}.auth`]: { basic: {} } }],

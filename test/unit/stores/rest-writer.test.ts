@@ -147,3 +147,35 @@ test('the guard is asked and told in signed calls, and a store without one says 
   expect(await kindOf(calls.seal('app', stamp, never))).toBe('rejected');
   expect(await kindOf(calls.seal('legacy', stamp, never))).toBe('rejected');
 });
+
+test('headers of its own go with writes alone, over those of every call', async () => {
+  const { store, client } = await rigOf();
+  const headers = { authorization: 'Bearer may-write' };
+  const writer = new RestWriter(client, connectorFor().records, headers);
+  await writer.put(copyOf(1), stamp, false, never);
+  await client.call({ method: 'GET', path: '/appointments/1', access: 'read', stamp }, never);
+  expect(store.calls.map(({ headers: sent }) => sent.authorization)).toEqual(['Bearer may-write', undefined]);
+});
+
+test.each([
+  ['a strong ETag', '"7"', { 'if-match': '"7"' }],
+  ['a weak ETag, which no store may match', 'W/"7"', {}],
+])('a write that must not go over a later change carries %s', async (_, version, sent) => {
+  const { store, writer } = await rigOf({}, { version: 'etag' });
+  await writer.put(copyOf(1), stamp, true, never, { version });
+  await writer.remove({ kind: 'appointment', id: '1' }, stamp, never, { version });
+  for (const { headers } of store.writes()) {
+    expect(headers['if-match']).toBe('if-match' in sent ? sent['if-match'] : undefined);
+  }
+});
+
+test('a write of what must not be there yet says so, where the store has ETags, and 412 wrote nothing', async () => {
+  const { store, writer } = await rigOf({}, { version: 'etag' });
+  store.intercept = ({ headers }) =>
+    headers['if-none-match'] === '*' ? { status: 412, body: {} } : undefined;
+  expect(await kindOf(writer.put(copyOf(1), stamp, false, never, 'absent'))).toBe('rejected');
+  expect(store.records.size).toBe(0);
+  const plain = await rigOf();
+  await plain.writer.put(copyOf(1), stamp, false, never, 'absent');
+  expect(plain.store.writes()[0]?.headers['if-none-match']).toBeUndefined();
+});

@@ -1,8 +1,8 @@
 import { expect, test } from '@jest/globals';
 import type { CopyWriter } from '../../../src/core/ports.ts';
-import { copyTargets, makeWriters } from '../../../src/sync/writers.ts';
+import { makeWriters } from '../../../src/sync/writers.ts';
 
-test('no writer for legacy is constructed', () => {
+test('no writer for legacy is constructed without a rollback window', () => {
   const made: string[] = [];
   const storeNamed = (name: 'legacy' | 'app') => ({
     makeWriter: (): CopyWriter => {
@@ -20,9 +20,8 @@ test('no writer for legacy is constructed', () => {
   for (const off of ['off', false] as const) {
     expect([...makeWriters(stores, off).keys()]).toEqual(['app']);
   }
-  for (const on of ['on', true] as const) {
-    expect(() => makeWriters(stores, on)).toThrow('not available yet');
-    expect(() => copyTargets(on)).toThrow('not available yet');
-  }
   expect(made).toEqual(['app', 'app']);
+  for (const on of ['on', true] as const) {
+    expect([...makeWriters(stores, on).keys()]).toEqual(['app', 'legacy']);
+  }
 });

@@ -1,0 +1,57 @@
+/** `window …`: whether what users write in the app is copied back to legacy, and the end of that. */
+import { closedWindowAnswer, windowAnswer } from '../../admin/rollback-window.ts';
+import type { Command } from '../command.ts';
+import { exitCodes } from '../exit.ts';
+import { plain } from '../output.ts';
+import { confirm, mayAsk } from './confirm.ts';
+
+const status: Command = {
+  name: 'window status',
+  summary: 'Of how many partitions changes are copied back to legacy',
+  positionals: [],
+  options: {},
+  changes: false,
+  async run(context) {
+    const admin = context.admin();
+    if (!admin.ok) return admin.refusal;
+    const found = await admin.value.get('/rollback-window', windowAnswer);
+    if (!found.ok) return found.refusal;
+    const { rollbackWindow, open, closed } = found.value;
+    context.output.event('window', found.value);
+    context.output.line(
+      rollbackWindow === 'off'
+        ? 'sync.rollbackWindow is off: nothing is copied back to legacy.'
+        : `Changes of ${open} partitions are copied back to legacy; of ${closed} partitions in the app not any more.`,
+    );
+    return exitCodes.done;
+  },
+};
+
+const close: Command = {
+  name: 'window close',
+  summary: 'End the copying back to legacy for a cohort; from then on there is no way back',
+  positionals: ['<COHORT>'],
+  options: {},
+  changes: true,
+  async run(context, given) {
+    const [cohort = ''] = given.positionals;
+    const unasked = mayAsk(context);
+    if (unasked !== undefined) return unasked;
+    const admin = context.admin();
+    if (!admin.ok) return admin.refusal;
+    const question = `Nothing of ${plain(cohort)} is copied back to legacy any more, and it cannot go back.`;
+    const unsure = await confirm(context, question, cohort);
+    if (unsure !== undefined) return unsure;
+    const order = { cohort, confirm: cohort, reason: context.reason };
+    const done = await admin.value.post('/rollback-window/close', order, closedWindowAnswer);
+    if (!done.ok) return done.refusal;
+    const { closed, closedBefore, notInApp } = done.value;
+    context.output.event('closed', done.value);
+    context.output.line(
+      `Closed for ${closed} partitions; ${closedBefore} were closed before, ${notInApp} live in legacy.`,
+    );
+    return exitCodes.done;
+  },
+};
+
+export const windowCommands: readonly Command[] = [status, close];
