@@ -7,7 +7,7 @@ import type { Blocker } from './flip.ts';
 import type { CaughtUpProof } from './handoff.ts';
 import type { Acknowledgement, WriteOutcome } from './member.ts';
 import type { Ownership, StoreName, TransitionOrder, TransitionRefusal } from './ownership.ts';
-import type { CopyForm, Difference, StoreRecord } from './records.ts';
+import type { CopyForm, Difference, Fields, Json, StoreRecord } from './records.ts';
 import type { Regression } from './regression.ts';
 import type { GuardAccess, GuardRefusal } from './guard.ts';
 import type { Admission, PartitionEpoch, WriteTicket } from './ticket.ts';
@@ -255,7 +255,17 @@ export interface StoreReader {
   /** One cheap authenticated read, to see that address and credentials are right. */
   probe(signal: AbortSignal): Promise<void>;
   readonly shape: (kind: string) => TargetShape;
+  /** Absent where nobody remembers what the records have. */
+  readonly fields?: FieldKnowledge;
   close(): Promise<void>;
+}
+
+/** What is known of the fields of a store's records, and of what the other store puts into their copies. */
+export interface FieldKnowledge {
+  /** Without values that the copy's store puts there by itself: both sides without them can be compared by hash. */
+  withoutOwn(kind: string, fields: Fields): Fields;
+  /** The copy keeps this value in a field that the record has not. True: from now on any value counts as its own. */
+  learnOwn(kind: string, field: string, value: Json): Promise<boolean>;
 }
 
 /** Names of the fields in which a store keeps what onewriter must know about a record. */

@@ -23,6 +23,14 @@ export interface CopyForm {
   readonly kind: string;
   readonly id: string;
   readonly fields: Fields;
+  /** Fields that other records of the owner have, and this one has not: the copy must not have them either. */
+  readonly lacks?: readonly LackedField[];
+}
+
+export interface LackedField {
+  readonly field: string;
+  /** The copy's store puts this value there by itself. */
+  readonly isOwn: (value: Json) => boolean;
 }
 
 export type Difference =
@@ -59,13 +67,29 @@ export function differencesOf(
       differences.push({ difference: 'missing', copy });
       continue;
     }
-    const fields = fieldDifferences(copy.fields, held.fields, known);
+    const fields = formDifferences(copy, held.fields, known, ignored);
     if (fields.length > 0) differences.push({ difference: 'changed', copy, fields });
   }
   for (const record of copies.values()) {
     differences.push({ difference: 'extra', kind: record.kind, id: record.id });
   }
   return differences;
+}
+
+/** As fieldDifferences, of `names` and of what the form lacks. */
+export function formDifferences(
+  { fields, lacks = [] }: CopyForm,
+  held: Fields,
+  names: ReadonlySet<string>,
+  ignored: ReadonlySet<string>,
+): FieldDifference[] {
+  const lacked = new Set(lacks.map(({ field }) => field));
+  const kept = lacks.filter(({ field, isOwn }) => {
+    const value = held[field] ?? null;
+    return value !== null && !ignored.has(field) && !isOwn(value);
+  });
+  const compared = [...names].filter((name) => !lacked.has(name));
+  return fieldDifferences(fields, held, [...compared, ...kept.map(({ field }) => field)]);
 }
 
 export function fieldDifferences(owner: Fields, copy: Fields, names: Iterable<string>): FieldDifference[] {

@@ -3,57 +3,44 @@
  * the partition's copy lock, and takes its direction from the ledger. Right before every write the lock is
  * proven to be held and the ledger is asked again; when anything has moved, nothing is written.
  */
-import { otherStore, type StoreName } from '../core/ownership.ts';
-import {
-  type CopyStamp,
-  type Ledger,
-  StoreFailure,
-  type StoreReader,
-  type WriteCondition,
-} from '../core/ports.ts';
-import { type CopyForm, type CopyHand, decideCopy, type StoreRecord } from '../core/records.ts';
+import type { StoreName } from '../core/ownership.ts';
+import { type CopyStamp, StoreFailure, type StoreReader, type WriteCondition } from '../core/ports.ts';
+import type { CopyForm, CopyHand, StoreRecord } from '../core/records.ts';
 import type { CallBudget } from '../stores/budget.ts';
 import type { Brakes, HeldBack } from './brakes.ts';
 import type { BackCopy, CopyBack } from './copy-back.ts';
-import { isForeign, revived, sameCopy, wantedCopy } from './copy-form.ts';
+import { differingFields, isForeign, revived, wantedCopy } from './copy-form.ts';
 import type { CopyLock, HeldLock } from './copy-lock.ts';
 import { backfillName } from './keys.ts';
 import { traceOf } from './known-copies.ts';
-import { leftStore, type RollbackWindow } from './rollback-window.ts';
+import { settleLacked } from './lacked-fields.ts';
+import {
+  type CopyRefused,
+  type Direction,
+  type DirectionParts,
+  mayCopy,
+  type SessionResult,
+} from './may-copy.ts';
 import type { Snapshot } from './snapshots.ts';
 import type { Writers } from './writers.ts';
 
-export interface CopyParts {
-  readonly ledger: Pick<Ledger, 'read' | 'readMany'>;
-  /** What the ledger has lost, asked at that moment; undefined while it is sound. */
-  readonly lost: () => Promise<string | undefined>;
+export interface CopyParts extends DirectionParts {
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
   /** For copies under a fence, which were paid for before it began. */
   readonly prepaidReaders: Readonly<Record<StoreName, StoreReader>>;
-  readonly writers: Writers;
-  /** Both only where copies go back to the store that users have left. */
-  readonly window?: Pick<RollbackWindow, 'isClosed' | 'closed'> | undefined;
+  /** Only where copies go back to the store that users have left. */
   readonly back?: CopyBack | undefined;
   readonly budgets: Readonly<Record<StoreName, CallBudget>>;
   readonly lock: CopyLock;
   readonly brakes: Pick<Brakes, 'mayRemove' | 'mayRemoveAll' | 'onAll'>;
   /** How long a copy whose outcome is unknown may still take effect, ms. */
   readonly settleMs: Readonly<Record<StoreName, number>>;
+  /** The store puts so many different values into a field by itself that full passes cannot compare it. */
+  readonly onUncompared?: (kind: string, field: string) => void;
 }
 
 /** `held-back`: the brake does not let the delete through; `by-pass`: only a pass over the partition can tell. */
 export type Applied = 'written' | 'removed' | 'same' | 'held-back' | 'by-pass';
-
-export type CopyRefused = {
-  readonly copied: 'no';
-  readonly because: string;
-  /** `later`: look again soon; `never`: not while the partition stays where it is. */
-  readonly when: 'later' | 'never';
-  /** It was only the copy lock that another hand had. */
-  readonly lockTaken?: boolean;
-};
-
-export type SessionResult<T> = { readonly copied: 'yes'; readonly result: T } | CopyRefused;
 
 /** Thrown inside a session and turned into a refusal at its edge. */
 class SessionOver extends Error {
@@ -102,31 +89,6 @@ export async function withCopySession<T>(
   }
 }
 
-interface Direction {
-  readonly from: StoreName;
-  readonly to: StoreName;
-  readonly epoch: number;
-}
-
-async function mayCopy(
-  parts: CopyParts,
-  partition: string,
-  hand: CopyHand,
-): Promise<SessionResult<Direction>> {
-  // The second question stands behind the first, so that no loss can come between them unseen.
-  const [{ ownership }, lost, closed] = await Promise.all([
-    parts.ledger.read(partition),
-    parts.lost(),
-    parts.window?.isClosed(partition) ?? false,
-  ]);
-  if (lost !== undefined) return { copied: 'no', because: `the ledger lost data: ${lost}`, when: 'later' };
-  const writable = [...parts.writers.keys()].filter((store) => !(closed && store === leftStore));
-  const decision = decideCopy(ownership, hand, writable);
-  if (decision.copy === 'yes') return { copied: 'yes', result: decision };
-  const when = ownership.phase === 'open' ? 'never' : 'later';
-  return { copied: 'no', because: decision.because, when };
-}
-
 /** What stands on both sides under one id, as read inside a session. */
 export interface RecordPair {
   readonly id: string;
@@ -137,7 +99,8 @@ export interface RecordPair {
 type Needed =
   | { readonly need: 'nothing' }
   | { readonly need: 'removal' }
-  | { readonly need: 'put'; readonly form: CopyForm; readonly exists: boolean };
+  /** `onlyLacked`: the copy has fields that the owner's record has not, and else it is equal. */
+  | { readonly need: 'put'; readonly form: CopyForm; readonly exists: boolean; readonly onlyLacked: boolean };
 
 export class CopySession {
   readonly partition: string;
@@ -258,8 +221,22 @@ export class CopySession {
       await this.#write([key], (writer, stamp) => writer.remove(key, stamp, signal, onlyIf));
       return 'removed';
     }
-    const { form, exists } = needed;
-    await this.#write([key], (writer, stamp) => writer.put(form, stamp, exists, signal, onlyIf));
+    const { form, exists, onlyLacked } = needed;
+    const put = (copy: CopyForm, isThere: boolean): Promise<void> =>
+      this.#write([key], (writer, stamp) => writer.put(copy, stamp, isThere, signal, onlyIf));
+    await put(form, exists);
+    if (!onlyLacked || onlyIf !== undefined) return 'written';
+    const { owner, copy, partition } = this;
+    const { kind, id } = key;
+    await settleLacked(
+      {
+        owner,
+        read: () => copy.get(kind, { id, partition }, signal),
+        put: (cleared) => put(cleared, true),
+        onUncompared: (field) => this.#parts.onUncompared?.(kind, field),
+      },
+      form,
+    );
     return 'written';
   }
 
@@ -303,7 +280,8 @@ export class CopySession {
     for (const { id, ownerRecord, copyRecord } of pairs) {
       if (isForeign(copyRecord, this.partition)) continue;
       const needed = this.#neededFor({ kind, id }, ownerRecord, copyRecord);
-      if (needed.need === 'put') forms.push(needed.form);
+      // What the store makes of a field that is left out, is looked at record by record.
+      if (needed.need === 'put' && !needed.onlyLacked) forms.push(needed.form);
     }
     if (forms.length === 0) return new Set();
     try {
@@ -338,10 +316,15 @@ export class CopySession {
           `${this.partition}; it was left alone: it must leave the other partition first`,
       );
     }
-    if (copyRecord === undefined) return { need: 'put', form: wanted, exists: false };
-    if (sameCopy(wanted, copyRecord, this.owner, this.copy)) return { need: 'nothing' };
-    const form = copyRecord.deleted ? revived(wanted, this.copy.shape(key.kind)) : wanted;
-    return { need: 'put', form, exists: true };
+    if (copyRecord === undefined) return { need: 'put', form: wanted, exists: false, onlyLacked: false };
+    if (copyRecord.deleted) {
+      const form = revived(wanted, this.copy.shape(key.kind));
+      return { need: 'put', form, exists: true, onlyLacked: false };
+    }
+    const fields = differingFields(wanted, copyRecord, this.owner, this.copy);
+    if (fields.length === 0) return { need: 'nothing' };
+    const onlyLacked = fields.every(({ field }) => wanted.lacks?.some((one) => one.field === field));
+    return { need: 'put', form: wanted, exists: true, onlyLacked };
   }
 
   /** Ends the session when the lock was lost or the partition has moved since it began. */
@@ -385,15 +368,4 @@ export class CopySession {
 
 function nothingWritten(error: unknown): boolean {
   return error instanceof StoreFailure && error.kind !== 'unavailable';
-}
-
-/** Do copies of the partition go on, or have they ended with its rollback window? */
-export async function areCopied(
-  { writers, window }: Pick<CopyParts, 'writers' | 'window'>,
-  partition: string,
-  owner: StoreName,
-): Promise<boolean> {
-  const target = otherStore(owner);
-  if (!writers.has(target)) return false;
-  return target !== leftStore || (await window?.isClosed(partition)) !== true;
 }

@@ -52,6 +52,13 @@ if tonumber(redis.call('GET', KEYS[1]) or 0) >= tonumber(ARGV[3]) then return 'p
 if redis.call('INCR', KEYS[1]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 return 'yes'`;
 
+// KEYS: 1 brakes. ARGV: 1 partition, 2 the brake as it was read or '', 3 the brake to be, 4 most brakes. Returns 0 where
+// somebody has changed it since, for example released it.
+const holdScript = `
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+if ARGV[2] ~= '' or redis.call('HLEN', KEYS[1]) < tonumber(ARGV[4]) then redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
+return 1`;
+
 export class Brakes {
   readonly #redis: Redis;
   readonly #receipts: Receipts;
@@ -86,7 +93,8 @@ export class Brakes {
     deletes: readonly RecordKey[],
     records: number,
   ): Promise<HeldBack | undefined> {
-    const known = await this.of(partition);
+    const text = await this.#textOf(partition);
+    const known = text === null ? undefined : brakeSchema.parse(JSON.parse(text));
     if (deletes.length === 0 && known === undefined) return undefined;
     const counted = await this.#receipts.without(deletes);
     const recent = Number((await this.#redis.get(deletesKey(partition))) ?? 0);
@@ -105,10 +113,10 @@ export class Brakes {
       first: counted.slice(0, firstNamed).map(({ kind, id }) => `${kind} ${id}`),
       atMs: known?.released === undefined ? (known?.atMs ?? nowMs) : nowMs,
     };
+    const made = [partition, text ?? '', JSON.stringify(brake), brakesMax];
+    const isHeld = await this.#redis.eval(holdScript, 1, syncKeys.brakes, ...made);
+    if (isHeld === 0) return this.mayRemoveAll(partition, deletes, records);
     if (known === undefined || known.released !== undefined) this.#alarm(brake);
-    if (known !== undefined || (await this.#redis.hlen(syncKeys.brakes)) < brakesMax) {
-      await this.#redis.hset(syncKeys.brakes, partition, JSON.stringify(brake));
-    }
     return brake;
   }
 
@@ -123,8 +131,12 @@ export class Brakes {
   }
 
   async of(partition: string): Promise<DeleteBrake | undefined> {
-    const text = await this.#redis.hget(syncKeys.brakes, partition);
+    const text = await this.#textOf(partition);
     return text === null ? undefined : brakeSchema.parse(JSON.parse(text));
+  }
+
+  #textOf(partition: string): Promise<string | null> {
+    return this.#redis.hget(syncKeys.brakes, partition);
   }
 
   /** Those that hold something back, oldest first. */

@@ -3,7 +3,8 @@
  * should come again; throws StoreFailure where a store failed.
  */
 import type { Ledger, RecordKey } from '../core/ports.ts';
-import { type CopyParts, type CopyRefused, type CopySession, withCopySession } from './apply.ts';
+import { type CopyParts, type CopySession, withCopySession } from './apply.ts';
+import type { CopyRefused } from './may-copy.ts';
 import { type Backlog, type CopyJob, wholePartition } from './backlog.ts';
 import { StrayInTheWay } from './copy-back.ts';
 import type { DeadLetters } from './dead-letters.ts';

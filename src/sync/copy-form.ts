@@ -1,7 +1,7 @@
 /** What a copy should hold, and whether it does: both sides in one form, without what either keeps for itself. */
 import { otherStore, type StoreName } from '../core/ownership.ts';
 import type { StoreReader, TargetShape } from '../core/ports.ts';
-import { type CopyForm, differencesOf, type StoreRecord } from '../core/records.ts';
+import { type CopyForm, differencesOf, type FieldDifference, type StoreRecord } from '../core/records.ts';
 import { comparable } from '../stores/rest/shape.ts';
 
 /** A tombstone is in nobody's way: a record that moved leaves one in its old partition, where a store keeps them. */
@@ -26,15 +26,16 @@ export function comparableCopy(record: StoreRecord, owner: StoreReader, copy: St
   return { ...record, fields };
 }
 
-export function sameCopy(
+/** Empty where a live copy holds what it should. */
+export function differingFields(
   wanted: CopyForm,
   held: StoreRecord,
   owner: StoreReader,
   copy: StoreReader,
-): boolean {
-  if (held.deleted) return false;
+): readonly FieldDifference[] {
   const ignored = matchedAlready(copy.shape(held.kind));
-  return differencesOf([wanted], [comparableCopy(held, owner, copy)], ignored).length === 0;
+  const [found] = differencesOf([wanted], [comparableCopy(held, owner, copy)], ignored);
+  return found?.difference === 'changed' ? found.fields : [];
 }
 
 /**

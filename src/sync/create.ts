@@ -37,6 +37,7 @@ import { RecordEraser } from './erase.ts';
 import { FailingStores } from './failing-stores.ts';
 import { SyncMemory } from './forget.ts';
 import { HaltBook } from './halts.ts';
+import { CompletingReader, KnownFields } from './known-fields.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { Poller } from './poll.ts';
 import { type PollFailure, Progress } from './progress.ts';
@@ -145,7 +146,10 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const listDelayMs = Math.max(bareReaders.legacy.feedDelayMs, bareReaders.app.feedDelayMs);
   const backlog = new Backlog(redis, queues.record, { attempts, epochOf, listDelayMs });
   const webhooks = openWebhooks({ config, redis, backlog, readers: bareReaders, ownershipOf, log });
-  const readers = eachStore((store) => webhooks.learning(bareReaders[store]));
+  const known = eachStore((store) => new KnownFields(redis, store));
+  const readers = eachStore(
+    (store) => new CompletingReader(webhooks.learning(bareReaders[store]), known[store]),
+  );
   const letters = new DeadLetters(redis);
   const progress = new Progress(redis);
   const receipts = new Receipts(redis);
@@ -160,7 +164,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     ledger,
     lost: settings.lost ?? (async () => (await ledger.regression())?.detail),
     readers,
-    prepaidReaders: eachStore((store) => stores[store].prepaidReader),
+    prepaidReaders: eachStore((store) => new CompletingReader(stores[store].prepaidReader, known[store])),
     writers: makeWriters(stores, config.sync.rollbackWindow),
     window,
     back: window && new CopyBack(leftStore, { snapshots, tellStray: (found) => strayWatch.tell(found) }),
@@ -169,6 +173,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     lock: new CopyLock(redis, lockMs),
     locks: new CopyLocks(redis, lockMs),
     settleMs: eachStore((store) => config.stores[store].settleMs),
+    onUncompared: (kind, field) => log('warn', 'sync.field-not-compared', { kind, field }),
   };
   const handedOver = takeSnapshots(snapshots, ledger, readers, window);
   const lag = (): Promise<number | undefined> => lagMs(ledger, [backlog, webhooks], progress);

@@ -11,7 +11,8 @@ import {
   type StoreReader,
 } from '../core/ports.ts';
 import { type CopyHand, type Difference, differencesOf, type StoreRecord } from '../core/records.ts';
-import { areCopied, type CopyParts, type CopyRefused, type CopySession, withCopySession } from './apply.ts';
+import { type CopyParts, type CopySession, withCopySession } from './apply.ts';
+import { areCopied, type CopyRefused } from './may-copy.ts';
 import { comparableCopy, matchedAlready, sidesOf, wantedCopy } from './copy-form.ts';
 import { type Brakes, type HeldBack, sentenceOfBrake } from './brakes.ts';
 import { pause } from '../pause.ts';

@@ -46,6 +46,11 @@ export function knownKey(backfill: string): string {
   return `${keyPrefix}:sync:known:${backfill}`;
 }
 
+/** Fields that the records of an owner have. */
+export function knownFieldsKey(owner: StoreName): string {
+  return `${keyPrefix}:sync:fields:${owner}`;
+}
+
 /** How many single deletes of the partition there were lately. */
 export function deletesKey(partition: string): string {
   return `${keyPrefix}:sync:deletes:${partition}`;

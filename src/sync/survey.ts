@@ -170,9 +170,11 @@ class Pass {
     const form = wantedCopy(record, record.partition, owner, copy);
     if (form === undefined) return;
     const matched = matchedAlready(copy.shape(this.#kind));
-    const known = Object.keys(form.fields).filter((name) => !matched.has(name));
+    const lacked = (form.lacks ?? []).map(({ field }) => field);
+    const known = [...Object.keys(form.fields), ...lacked].filter((name) => !matched.has(name));
     const partition = names.add(record.partition, known);
-    wanted.set(record.id, { partition, digest: digestOf(form.fields, known) });
+    const fields = owner.fields?.withoutOwn(form.kind, form.fields) ?? form.fields;
+    wanted.set(record.id, { partition, digest: digestOf(fields, known) });
   }
 
   async #compare(
@@ -212,7 +214,8 @@ class Pass {
       return;
     }
     wanted.delete(id);
-    const { fields } = comparableCopy(held, owner, copy);
+    const { fields: all } = comparableCopy(held, owner, copy);
+    const fields = owner.fields?.withoutOwn(kind, all) ?? all;
     if (digestOf(fields, names.of(partition)) !== entry.digest) this.#add({ partition, kind, id }, names);
   }
 

@@ -3,7 +3,7 @@ import { leftStore } from './rollback-window.ts';
 import { inBatches } from '../batches.ts';
 import type { RecordKey, StoreReader } from '../core/ports.ts';
 import type { StoreName } from '../core/ownership.ts';
-import { fieldDifferences, type FieldDifference } from '../core/records.ts';
+import { type FieldDifference, formDifferences } from '../core/records.ts';
 import { type DifferenceExample, shownValue } from '../core/verification.ts';
 import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
@@ -140,13 +140,10 @@ async function differenceOf(
   if (wanted === undefined) return held === undefined ? undefined : { ...place, difference: 'extra' };
   if (held === undefined) return { ...place, difference: 'missing' };
   const matched = matchedAlready(copy.shape(kind));
-  const names = [...new Set([...suspect.names, ...Object.keys(wanted.fields)])];
+  const all = [...suspect.names, ...Object.keys(wanted.fields)];
   const { fields } = comparableCopy(held, owner, copy);
-  const found = fieldDifferences(
-    wanted.fields,
-    fields,
-    names.filter((name) => !matched.has(name)),
-  );
+  const names = new Set(all.filter((name) => !matched.has(name)));
+  const found = formDifferences(wanted, fields, names, matched);
   if (found.length === 0) return undefined;
   const values = withValues ? { values: found.map(shown) } : {};
   return { ...place, difference: 'changed', fields: found.map(({ field }) => field), ...values };

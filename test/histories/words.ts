@@ -87,7 +87,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     arbitrary: fc.record({
       ...{ do: fc.constant('write' as const), record, told },
       note: fc.constantFrom('text' as const, 'null' as const, 'absent' as const),
-      title: fc.constant('new' as const),
+      title: fc.constantFrom('new' as const, 'same' as const),
     }),
   },
   { weight: 3, arbitrary: fc.record({ do: fc.constant('delete' as const), record, told }) },

@@ -1,5 +1,6 @@
 /** Deletes: what is believed, what is held back until an operator agrees, and what a handoff makes of it. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { Brakes } from '../../src/sync/brakes.ts';
 import { Receipts } from '../../src/sync/receipts.ts';
 import { syncKeys } from '../../src/sync/keys.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
@@ -78,6 +79,22 @@ describe('the brake', () => {
     expect(copiesOf('ann')).toBe(70);
     expect(await rig.sync.brakes.list()).toMatchObject([{ partition: 'ann', deletes: 70 }]);
     expect(alarms()).toBe(2);
+  });
+
+  test('keeps a release that comes while a pass is making up its mind', async () => {
+    await start();
+    const records = appointments(60).map(({ id }) => keyOf(id));
+    const brakes = new Brakes(rig.redis, new Receipts(rig.redis), () => undefined);
+    await brakes.mayRemoveAll('ann', records, 60);
+    class Slow extends Receipts {
+      override async without(asked: Parameters<Receipts['without']>[0]) {
+        await brakes.release('ann');
+        return super.without(asked);
+      }
+    }
+    const late = new Brakes(rig.redis, new Slow(rig.redis), () => undefined);
+    expect(await late.mayRemoveAll('ann', records, 60)).toBeUndefined();
+    expect(await brakes.list()).toEqual([]);
   });
 
   test('is lifted by itself when the owner shows its records again', async () => {

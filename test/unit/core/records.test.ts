@@ -39,6 +39,20 @@ describe('a comparison', () => {
     expect(differencesOf(wanted, [held('17', { id: '17', text: 'a' })], new Set(['id']))).toEqual([]);
   });
 
+  test('counts what the copy holds in a field that the record lacks, unless its store put it there', () => {
+    const lacks = [{ field: 'colour', isOwn: (value: unknown) => value === 'grey' }];
+    const wanted = [{ kind: 'note', id: '1', fields: { text: 'a', colour: null }, lacks }];
+    const fieldsOf = (colour: string | null) => {
+      const [found] = differencesOf(wanted, [held('1', { text: 'a', colour })], none);
+      return found?.difference === 'changed' ? found.fields : found;
+    };
+    expect(fieldsOf('blue')).toEqual([{ field: 'colour', owner: null, copy: 'blue' }]);
+    expect([fieldsOf('grey'), fieldsOf(null)]).toEqual([undefined, undefined]);
+    expect(differencesOf(wanted, [held('1', { text: 'a', colour: 'blue' })], new Set(['colour']))).toEqual(
+      [],
+    );
+  });
+
   test('takes a deleted copy for absent', () => {
     const wanted = [{ kind: 'note', id: '1', fields: {} }];
     expect(differencesOf(wanted, [held('1', {}, true)], none)).toMatchObject([{ difference: 'missing' }]);
