@@ -30,6 +30,8 @@ export const scanQueueName = 'scan';
 const recordsPerPartitionMax = 5;
 /** With more marks than these nothing new is discovered until the workers have caught up. */
 const marksMax = 20_000;
+/** With more than these, writes of users are not rung for either: a mark and its job take about 1 KB of Redis. */
+const rungMax = 40_000;
 
 // KEYS: 1 marks, 2 since when each is owed. ARGV: 1 ms or '', then members. Sets each mark to Redis's time; what is owed
 // already stays owed since then, however often it is rung for.
@@ -63,6 +65,7 @@ export interface BacklogSettings {
   readonly epochOf: (partition: string) => number;
   /** How late lists show a change, ms. */
   readonly listDelayMs?: number;
+  readonly rungMax?: number;
 }
 
 export class Backlog {
@@ -82,6 +85,17 @@ export class Backlog {
    */
   ring(records: readonly RecordKey[], sinceMs?: number): Promise<void> {
     return this.ringEach(grouped(records), sinceMs);
+  }
+
+  /**
+   * As ring, for what users have written. Throws where too much waits already: polls rest meanwhile, so the first one
+   * afterwards shows what was not rung for, and until then the lag says how old it can be.
+   */
+  async ringWritten(records: readonly RecordKey[]): Promise<void> {
+    const most = this.#settings.rungMax ?? rungMax;
+    if ((await this.count()) >= most)
+      throw new Error(`${most} records wait already; the polls will find these`);
+    await this.ring(records);
   }
 
   /**

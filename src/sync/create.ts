@@ -182,7 +182,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     ringRecords: async (records) => {
       // Before the ring: a worker that removes a copy asks whether there is a receipt.
       await Promise.all([receipts.note(records), webhooks.learn(records)]);
-      await backlog.ring(records);
+      await backlog.ringWritten(records);
     },
     onFailure: (error, records) => log('warn', 'sync.doorbell-failed', { records, detail: String(error) }),
   });
