@@ -21,6 +21,7 @@ import type { DeadLetters } from './dead-letters.ts';
 import { digestOf } from './digest.ts';
 import { letterOf } from './dead-letters.ts';
 import type { Log } from '../log.ts';
+import { patientPages } from './patience.ts';
 import type { Progress, Proof } from './progress.ts';
 import { leftStore, type RollbackWindow, type WindowView } from './rollback-window.ts';
 import { type Survey, surveyKind } from './survey.ts';
@@ -225,7 +226,7 @@ export class Poller {
     const rungBefore = this.#recent.get(feed);
     const rungNow = new Map<string, string>();
     let seen: string | undefined;
-    for await (const page of owner.pages(kind, { since }, signal)) {
+    for await (const page of patientPages(owner, kind, { since }, signal)) {
       await this.#notePage(page);
       const fresh = page.records.filter(({ id, version, fields }) => {
         // Some platforms leave it empty until the first change.
@@ -318,7 +319,7 @@ export class Poller {
     for (const { kind, needsPartition } of owner.capabilities) {
       if (needsPartition === true) continue;
       try {
-        for await (const page of owner.pages(kind, {}, signal)) await this.#notePage(page);
+        for await (const page of patientPages(owner, kind, {}, signal)) await this.#notePage(page);
       } catch (error) {
         failures.push(error);
       }

@@ -10,6 +10,7 @@ import type { ListScope, RecordKey, RecordProblem, StoreReader } from '../core/p
 import type { StoreRecord } from '../core/records.ts';
 import { comparableCopy, matchedAlready, wantedCopy } from './copy-form.ts';
 import { digestOf } from './digest.ts';
+import { patientPages } from './patience.ts';
 import { newest } from './versions.ts';
 
 export interface Survey {
@@ -142,7 +143,7 @@ class Pass {
     const wanted = new Map<string, Entry>();
     const names = new NamesByPartition();
     let peeked = false;
-    for await (const page of this.#sides.owner.pages(this.#kind, scopeOf(only), this.#signal)) {
+    for await (const page of patientPages(this.#sides.owner, this.#kind, scopeOf(only), this.#signal)) {
       for (const record of page.records) {
         this.#newestVersion = newest(this.#newestVersion, record.version);
         if (isOurs(record.partition)) {
@@ -184,7 +185,7 @@ class Pass {
     first: boolean,
   ): Promise<'compared' | Survey> {
     const scope = scopeOf(this.#hooks.partition);
-    for await (const page of this.#sides.copy.pages(this.#kind, scope, this.#signal)) {
+    for await (const page of patientPages(this.#sides.copy, this.#kind, scope, this.#signal)) {
       for (const held of page.records) if (isOurs(held.partition)) this.#compareOne(held, wanted, names);
       if (first) this.#note(page.problems);
       await this.#tell(keysAtOnce);
@@ -238,7 +239,7 @@ class Pass {
   /** Does the copy hold at least so many records of the kind? */
   async #copyHolds(atLeast: number): Promise<boolean> {
     let held = 0;
-    for await (const page of this.#sides.copy.pages(this.#kind, {}, this.#signal)) {
+    for await (const page of patientPages(this.#sides.copy, this.#kind, {}, this.#signal)) {
       held += page.records.length;
       if (held >= atLeast) return true;
     }

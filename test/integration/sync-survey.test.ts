@@ -1,8 +1,9 @@
 /** A full pass over stores that are larger than what may be kept in memory. */
-import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import type { RecordKey } from '../../src/core/ports.ts';
 import { surveyKind } from '../../src/sync/survey.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
+import type { TestRestStore } from '../support/rest-store.ts';
 import { appointment, startSyncRig, type SyncRig } from '../support/sync.ts';
 
 let server: TestRedis;
@@ -67,4 +68,53 @@ test('a partition that is larger than what may be kept is not cut', async () => 
   });
   const { survey } = await surveyed(5);
   expect(survey).toMatchObject({ records: 60, missing: 60, different: 60 });
+});
+
+describe('a store that asks to wait in the middle of a long list', () => {
+  const paged = { paging: 'cursor', pageSize: 2 } as const;
+  /** Refuses every third call for a page, as often as `times` in a row. */
+  const refusing = (times: number) => {
+    let calls = 0;
+    const asked: string[] = [];
+    const intercept: TestRestStore['intercept'] = ({ path, query }) => {
+      if (path !== '/appointments') return undefined;
+      calls += 1;
+      if (calls % (2 + times) >= 2) return { status: 429, headers: { 'retry-after': '0' } };
+      asked.push(query.get('cursor') ?? 'first');
+      return undefined;
+    };
+    return { asked, intercept };
+  };
+
+  test('is read on from there, and not again from the beginning', async () => {
+    rig = await startSyncRig(server, {
+      legacy: { ...paged, records },
+      app: { ...paged, records: records.slice(1) },
+    });
+    const [legacy, app] = [refusing(1), refusing(2)];
+    rig.legacy.intercept = legacy.intercept;
+    rig.app.intercept = app.intercept;
+    const { survey, ids } = await surveyed(1_000);
+    expect(survey).toMatchObject({ records: 60, missing: 1, different: 1 });
+    expect(ids).toEqual(new Set(['user-0 r0']));
+    for (const { asked } of [legacy, app]) {
+      expect(asked).toHaveLength(30);
+      expect(asked.filter((cursor) => cursor === 'first')).toHaveLength(1);
+    }
+  });
+
+  test('ends the pass where it says nothing else any more, or wants to be left alone for long', async () => {
+    rig = await startSyncRig(server, { legacy: { ...paged, records } });
+    let pages = 0;
+    let retryAfter = '0';
+    rig.legacy.intercept = ({ path }) => {
+      pages += path === '/appointments' ? 1 : 0;
+      return pages > 3 ? { status: 429, headers: { 'retry-after': retryAfter } } : undefined;
+    };
+    await expect(surveyed(1_000)).rejects.toMatchObject({ kind: 'rate-limited' });
+    expect(pages).toBe(3 + 31);
+    [pages, retryAfter] = [0, '3600'];
+    await expect(surveyed(1_000)).rejects.toMatchObject({ kind: 'rate-limited' });
+    expect(pages).toBe(4);
+  });
 });
