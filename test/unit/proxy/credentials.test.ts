@@ -221,6 +221,19 @@ describe('a name with a password', () => {
     for (const value of ['Bearer abc', 'Basicx YTpi', 'Digest a', '']) expect(basic(value)).toBeUndefined();
   });
 
+  test('that some servers could find behind another scheme is refused', () => {
+    for (const value of [
+      'Foo Basic YTpi',
+      'Bearer x, basic YTpi',
+      'Basic\u00a0YTpi',
+      'Basic:YTpi',
+      'Foo \u0085',
+    ]) {
+      expect([value, isWrong(basic(value))]).toEqual([value, true]);
+    }
+    expect(basic('Bearer sk-basic-1')).toBeUndefined();
+  });
+
   test('that is not exactly one is refused', () => {
     const wrong = [
       'Basic',
@@ -273,6 +286,21 @@ describe('a bearer token', () => {
       asSent: '12|aB.c-d_e~f+g/h==',
     });
     expect(bearer('Basic YTpi')).toBeUndefined();
+  });
+
+  test('that some servers could find behind another scheme is refused', () => {
+    for (const value of [
+      'Foo Bearer EVIL',
+      'Basic x, Bearer EVIL',
+      'Token,bearer EVIL',
+      'Bearer,EVIL',
+      'Bearer:EVIL',
+      'Bearer\u00a0EVIL',
+      'Token \u0085EVIL',
+    ]) {
+      expect([value, isWrong(bearer(value))]).toEqual([value, true]);
+    }
+    expect(bearer('Digest username="a",\tb=c')).toBeUndefined();
   });
 
   test('that could not stand in a header by itself is refused', () => {
