@@ -57,7 +57,7 @@ export interface AdminRig {
   backfills: readonly BackfillProgress[];
   brakes: readonly BrakeEntry[];
   /** What the configuration says now; it can change without a restart. */
-  rules: Pick<Config, 'partition' | 'newPartitions'>;
+  rules: Pick<Config, 'partition' | 'partitionNames' | 'newPartitions'>;
   call(
     method: string,
     path: string,

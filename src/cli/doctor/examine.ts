@@ -9,6 +9,7 @@ import {
   checkIdentity,
   checkListening,
   checkListeningTls,
+  checkPartitionNames,
   checkPinnedRoutes,
   checkTokens,
 } from './settings.ts';
@@ -49,6 +50,7 @@ export async function examine(configPath: string, env: Environment): Promise<Fin
     ...checkListening(config),
     ...checkListeningTls(config),
     ...checkIdentity(config),
+    ...checkPartitionNames(config),
     ...checkPinnedRoutes(config),
     ...redis,
     ...legacy,
