@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import type { DirectoryRefusal } from '../core/homes.ts';
 import { isGoodName } from '../proxy/field.ts';
+import { nameTestOf } from '../proxy/partition-name.ts';
 import { directoryAnswer, directorySetAnswer } from './answers.ts';
 import { type Operation, operation, type Reply } from './operation.ts';
 import type { AdminParts } from './parts.ts';
@@ -9,9 +10,9 @@ import type { AdminProblem } from './problems.ts';
 import { reason } from './terms.ts';
 
 /** As the proxy takes names: what it would refuse in a request must not come in here. */
-export const usableName = z
-  .string()
-  .refine(isGoodName, { error: 'must be 1 to 256 bytes without control characters' });
+const nameError =
+  'must be 1 to 256 bytes, composed (NFC), without control or invisible characters or white space around it';
+export const usableName = z.string().refine(isGoodName, { error: nameError });
 
 export function directoryOperations(parts: AdminParts): Operation[] {
   return [
@@ -43,6 +44,8 @@ export function directoryOperations(parts: AdminParts): Operation[] {
         if (!usable.success || parts.directory === undefined) return badUser();
         if (!isFollowed(parts)) return nothingWouldFollow();
         const { partition } = body;
+        const unlike = unlikeNames(parts, [partition]);
+        if (unlike !== undefined) return unlike;
         const set = await parts.directory.set({ user, partition, by: actor.name, reason: body.reason });
         if ('refused' in set) return { problem: problemOfDirectory(set) };
         const change = {
@@ -84,8 +87,23 @@ function entryUnfollowed(user: string, partition: string | undefined): Reply {
   return { problem: { code: 'no-directory', detail } };
 }
 
+/** Requests that would lead to such a partition are refused: it must not come in. */
+export function unlikeNames({ config, rules }: AdminParts, names: readonly string[]): Reply | undefined {
+  const isName = nameTestOf(rules?.() ?? config);
+  const other = names.find((name) => !isName(name));
+  if (other === undefined) return undefined;
+  const message = `"${other}" is no name of a partition by partitionNames of the configuration, or could be read as another one`;
+  return {
+    problem: {
+      code: 'invalid-request',
+      detail: `Nothing was changed. partition: ${message}.`,
+      members: { problems: [{ path: 'partition', message }] },
+    },
+  };
+}
+
 function badUser(): Reply {
-  const message = 'must be 1 to 256 bytes without control characters';
+  const message = nameError;
   return {
     problem: {
       code: 'invalid-request',

@@ -61,7 +61,7 @@ export interface CohortBook {
 export interface AdminParts {
   readonly config: Config;
   /** What of the configuration can change while the process runs. */
-  readonly rules?: () => Pick<Config, 'partition' | 'newPartitions'>;
+  readonly rules?: () => Pick<Config, 'partition' | 'partitionNames' | 'newPartitions'>;
   readonly ledger: Ledger;
   readonly registry: Registry;
   readonly flips: FlipDesk;

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { sayCompleteness } from '../core/homes.ts';
 import { importAnswer } from './answers.ts';
-import { problemOfDirectory, usableName } from './directory.ts';
+import { problemOfDirectory, unlikeNames, usableName } from './directory.ts';
 import { type Operation, operation, type Reply } from './operation.ts';
 import type { AdminParts } from './parts.ts';
 import { name, reason } from './terms.ts';
@@ -47,6 +47,9 @@ export function registryOperations(parts: AdminParts): Operation[] {
           : { ...body, complete: body.complete === true || query.complete === 'true' };
         if (order.reason === undefined) return missingReason();
         const { partitions, complete } = order;
+        const names = partitions.map(({ partition }) => partition);
+        const unlike = unlikeNames(parts, names);
+        if (unlike !== undefined) return unlike;
         const before = await registryState(parts);
         await parts.registry.note(
           partitions.map(({ partition, attributes }) => ({ partition, ...(attributes && { attributes }) })),

@@ -11,6 +11,7 @@ export function accessHash(config: Config): string {
   const deciding = {
     identity: config.identity.map(withoutSecrets),
     partition: config.partition,
+    partitionNames: config.partitionNames,
     routes: config.routes,
     pathEndings: config.pathEndings,
     anonymousReads: config.anonymousReads,

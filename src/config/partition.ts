@@ -30,3 +30,33 @@ export const pathEndings = z
   .describe(
     'Endings that both stores take off the last segment of a path, in small letters and without the dot (`/notes/1.json` is `/notes/1`); "*" where they take off any, as Rails and older Spring do; [] where they take off none. They are taken off before routes and partitions are found. Left out: nobody knows, and a path that would be one of another route without its ending, or of another partition without an ending of documents like .json, is refused.',
   );
+
+export const partitionNames = z
+  .strictObject({
+    pattern: z
+      .string()
+      .min(1)
+      .refine(isPattern, { error: 'must be a regular expression of JavaScript (with the flag u)' })
+      .optional()
+      .describe(
+        'Regular expression that a name must match as a whole, like `[1-9][0-9]*` where the stores keep whole numbers. Left out: any name but a whole number in another spelling than its shortest (`01`, `+1`, `1.0`, digits of other scripts).',
+      ),
+    letterCase: z
+      .enum(['exact', 'lower'])
+      .default('exact')
+      .describe(
+        'lower: names with upper-case letters are refused. For stores to which `Ann` is `ann`; to the proxy they are two.',
+      ),
+  })
+  .optional()
+  .describe(
+    'What names of partitions look like, wherever they stand; requests with others are refused. The proxy takes them as they are written: a name that the stores read from several spellings must have only one here, or writes in another spelling pass its fence.',
+  );
+
+function isPattern(text: string): boolean {
+  try {
+    return new RegExp(`^(?:${text})$`, 'u') instanceof RegExp;
+  } catch {
+    return false;
+  }
+}

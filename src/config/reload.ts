@@ -10,6 +10,7 @@ export interface RuleSet {
 const rules: ReadonlySet<string> = new Set<keyof Config>([
   'identity',
   'partition',
+  'partitionNames',
   'routes',
   'pathEndings',
   'anonymousReads',

@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { otherConnector, restConnectorSchema } from './connector.ts';
 import { identityRule } from './identity.ts';
 import { proxyLimits } from './limits.ts';
-import { partitionRule, pathEndings } from './partition.ts';
+import { partitionNames, partitionRule, pathEndings } from './partition.ts';
 import { readsOfRoute } from './reads.ts';
 import { listeningTls, storeShaping } from './shaping.ts';
 import { syncSchema } from './sync.ts';
@@ -333,6 +333,7 @@ export const configSchema = z.strictObject({
     .min(1)
     .default([{ by: 'user' }])
     .describe('How the partition of a request is found; the first rule that yields one decides.'),
+  partitionNames,
   anonymousReads: z
     .enum(['legacy', 'app', 'refuse'])
     .default('legacy')

@@ -1,6 +1,6 @@
 /**
  * How servers could read a path. They disagree about letter case, empty segments, parameters, slashes that are encoded
- * or the other way round, sequences that are no UTF-8, and endings (`/a.json` for `/a`): what a path decides is
+ * or the other way round, what is encoded twice, sequences that are no UTF-8, and endings (`/a.json` for `/a`): what a path decides is
  * compared over all of these readings, and where they differ it is refused.
  */
 
@@ -40,7 +40,9 @@ export function exactReading(path: string, endings: Endings): Segments {
 
 /** As servers could read it that do not go by its letters. */
 export function looseReadings(path: string, endings: Endings): readonly LooseReading[] {
-  const spelled = slashReadings(path).map((spelling) => looseReading(looseSegments(spelling), endings));
+  const again = decodedTwice(path);
+  const spellings = again === undefined ? slashReadings(path) : [path, again].flatMap(slashReadings);
+  const spelled = spellings.map((spelling) => looseReading(looseSegments(spelling), endings));
   // Most paths have one reading.
   if (!/[%.]/.test(path)) return spelled;
   const otherwise = isText(path) ? [] : [inLatin1(path), withoutFaults(path)].flatMap(slashReadings);
@@ -51,8 +53,14 @@ export function looseReadings(path: string, endings: Endings): readonly LooseRea
 
 /** Segments of a path or a template as loose readers have them; in their own letters. */
 export function looseSegments(path: string): string[] {
-  const segments = path.split('/').map((segment) => decodeSegment(segment.split(';', 1)[0] ?? ''));
+  const segments = path.split('/').map((segment) => decodeSegment(withoutParameters(segment)));
   return ['', ...segments.filter((segment) => segment !== '')];
+}
+
+/** Some servers look for them behind a proxy that has decoded the semicolon (nginx in front of Tomcat). */
+function withoutParameters(segment: string): string {
+  const mark = segment.includes('%') ? segment.search(/;|%3b/i) : segment.indexOf(';');
+  return mark === -1 ? segment : segment.slice(0, mark);
 }
 
 /** Names of parameters keep theirs. */
@@ -112,6 +120,18 @@ function slashReadings(path: string): readonly string[] {
   return readings.flatMap((reading) =>
     reading.startsWith('//') ? [reading, reading.replace(/^\/+[^/]*/, '') || '/'] : [reading],
   );
+}
+
+/**
+ * Still encoded, as it is for servers that decode what another one has decoded already; undefined where that changes
+ * nothing. Only percent signs and hex digits are decoded here, for more is not needed to find new sequences.
+ */
+function decodedTwice(path: string): string | undefined {
+  if (!path.includes('%') || (!path.includes('%25') && isText(path))) return undefined;
+  const again = path.replaceAll(/%(25|3[0-9]|[46][1-6])/gi, (_, hex: string) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  );
+  return again === path ? undefined : again;
 }
 
 /** Are all of its encoded sequences UTF-8? */
@@ -175,15 +195,17 @@ const plainPath = /^(?:\/[\w~!$&'()*+,:@=-]*)+$/;
 
 /**
  * Why a target cannot be classified safely, if so. Upstreams disagree about dot segments, also behind slashes that
- * are encoded or the other way round, so a path with them could mean one record here and another one there.
+ * are encoded or the other way round, before parameters, and encoded twice, so a path with them could mean one record here and another one there.
  */
 export function unsafeTarget(path: string): string | undefined {
   if (plainPath.test(path)) return undefined;
   if (!path.startsWith('/')) return 'it does not start with a slash';
   if (/[\u0000-\u0020\u007f#]/.test(path)) return 'it contains a control character, a space or a fragment';
-  for (const reading of isText(path) ? [path] : [path, withoutFaults(path)]) {
+  const again = decodedTwice(path);
+  const decodings = again === undefined ? [path] : [path, again];
+  for (const reading of decodings.flatMap((text) => (isText(text) ? [text] : [text, withoutFaults(text)]))) {
     for (const segment of reading.split(/\/|%2f|%5c|\\/i)) {
-      const name = segment.replaceAll(/%2e/gi, '.').split(';', 1)[0];
+      const name = withoutParameters(segment.replaceAll(/%2e/gi, '.'));
       if (name === '.' || name === '..') return 'it contains a dot segment';
     }
     if (/%([01][0-9a-f]|7f)/i.test(reading)) return 'it contains an encoded control character';

@@ -82,7 +82,7 @@ export interface Classifier {
 const healthPath = '/.well-known/onewriter/health';
 
 export function createClassifier(
-  config: Pick<Config, 'routes' | 'partition' | 'anonymousReads' | 'pathEndings'>,
+  config: Pick<Config, 'routes' | 'partition' | 'partitionNames' | 'anonymousReads' | 'pathEndings'>,
   directory: Pick<Directory, 'cached'> = emptyDirectory,
   /** Whose X-Forwarded-Host is believed. */
   isTrusted: PeerTest = () => false,

@@ -33,9 +33,13 @@ export function asText(value: string): string | undefined {
 
 const nameBytesMax = 256;
 
-/** May this stand for a user or a partition? Non-empty, at most 256 bytes, no control characters. */
+/**
+ * May this stand for a user or a partition? Non-empty, at most 256 bytes, no control characters; and nothing that many
+ * stores take for another name: white space at an end, invisible characters, letters that are not composed (NFC).
+ */
 export function isGoodName(name: string): boolean {
   if (name === '' || name.length > nameBytesMax) return false;
-  if (/[\u0000-\u001f\u007f-\u009f]/.test(name) || !name.isWellFormed()) return false;
-  return Buffer.byteLength(name) <= nameBytesMax;
+  if (/^[\x21-\x7e]+$/.test(name)) return true;
+  if (/[\p{Cc}\p{Cf}]|^\s|\s$/u.test(name) || !name.isWellFormed()) return false;
+  return name === name.normalize('NFC') && Buffer.byteLength(name) <= nameBytesMax;
 }

@@ -23,6 +23,12 @@ export function basicIn(request: IncomingMessage): Found {
   return isGoodName(user) ? { text: user, asSent: found } : { wrong: 'it has no usable user name' };
 }
 
+/**
+ * Behind another scheme. Laravel takes what is behind the last "Bearer " anywhere; others split at any white space, and
+ * what is that beyond ASCII differs. A token may hold the letters "basic", and a blank behind them it cannot.
+ */
+const couldHold = { bearer: /bearer|[^\t\x20-\x7e]/i, basic: /basic[^\w.~+/-]|[^\t\x20-\x7e]/i } as const;
+
 /** What follows the scheme; undefined where there is another scheme, or none. */
 function underScheme(
   request: IncomingMessage,
@@ -35,7 +41,11 @@ function underScheme(
   if (values.length > 1) return { wrong: 'the Authorization header is there more than once' };
   const space = value.search(/[ \t]/);
   const name = space === -1 ? value : value.slice(0, space);
-  if (name.toLowerCase() !== scheme) return undefined;
+  if (name.toLowerCase() !== scheme) {
+    return couldHold[scheme].test(value)
+      ? { wrong: `it stands under another scheme, and servers could find a ${scheme} credential in it` }
+      : undefined;
+  }
   return space === -1 ? '' : value.slice(space).trim();
 }
 

@@ -43,25 +43,37 @@ function placesNamed(header: string, name: string): Place[] {
     } else if (couldBe(spelled, wanted)) {
       places.push('perhaps');
     }
-    if (!/[\s,"]/.test(pair)) continue;
+    if (!separator.test(pair)) continue;
     places.push(...placesWithin(pair, wanted));
     quoted ||= leavesQuotesOpen(pair);
   }
   return places;
 }
 
-/** Letter case, blanks, dots, brackets, and letters that are percent-encoded (PHP and Rack have decoded names, too). */
+/**
+ * Letter case, blanks, dots, brackets, and letters that are percent-encoded (PHP and Rack have decoded names, too). What is
+ * white space differs: Python strips U+0085 and U+2028, in Latin-1 or in UTF-8, and others strip controls.
+ */
 function couldBe(spelled: string, wanted: string): boolean {
   if (/^[\w-]*$/.test(spelled)) return spelled.length === wanted.length && spelled.toLowerCase() === wanted;
   const decoded = spelled.replaceAll('+', ' ').replaceAll(/%([0-9a-f]{2})/gi, (_, hex: string) => {
     return String.fromCharCode(Number.parseInt(hex, 16));
   });
-  return couldMean(decoded, wanted);
+  return [decoded, ...stripped.map((bytes) => decoded.replaceAll(bytes, ''))].some((name) =>
+    couldMean(name, wanted),
+  );
 }
+
+/** PHP ends a name at NUL, and reads a blank in it as "_": stripped or not, each counts. */
+const stripped = [/[^\0\x20-\x7e]/g, /[^\0\x21-\x7e]/g, /[^\x21-\x7e]/g];
+
+/** Every byte that is not visible ASCII could be white space, or a part of it. */
+const separator = /[^\x21\x23-\x2b\x2d-\x7e]/;
+const nameWithin = /[^\x21\x23-\x2b\x2d-\x7e]([\x21\x23-\x2b\x2d-\x3c\x3e-\x7e]+)[^\x21-\x7e]*=/g;
 
 /** For servers that take the header apart at commas or blanks, too, or that know no quotes. */
 function placesWithin(pair: string, wanted: string): Place[] {
-  return [...pair.trimStart().matchAll(/[\s,"]([^\s,"=]+)\s*=/g)].flatMap(([, spelled = '']) =>
+  return [...pair.trimStart().matchAll(nameWithin)].flatMap(([, spelled = '']) =>
     couldBe(spelled, wanted) ? ['perhaps' as const] : [],
   );
 }

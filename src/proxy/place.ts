@@ -10,9 +10,9 @@ import type { StoreName } from '../core/ownership.ts';
 import type { RouteRule } from '../core/route.ts';
 import { isSignableSet } from '../guard/signature.ts';
 import type { MatchedRequest } from './classify.ts';
-import { isGoodName } from './field.ts';
 import type { Identity } from './identify.ts';
 import type { Names, PartitionList } from './partition-list.ts';
+import { type NameTest, nameTestOf } from './partition-name.ts';
 import { type Origin, type PartitionSource, routeSourceOf, sourceOf } from './partition-source.ts';
 
 /** Pinned and anonymous requests belong to no partition. */
@@ -31,11 +31,13 @@ export type Placer = (
 ) => Place;
 
 export const nothingDone = 'Nothing was forwarded and nothing was changed.';
+const unusable =
+  'a name has one spelling, without white space around it, and a whole number no leading zeros or sign; what else names look like, the operator says with partitionNames in the configuration';
 /** Partitions that one request may touch. */
 export const partitionsMax = 100;
 
 export function placerOf(
-  config: Pick<Config, 'routes' | 'partition' | 'anonymousReads' | 'pathEndings'>,
+  config: Pick<Config, 'routes' | 'partition' | 'partitionNames' | 'anonymousReads' | 'pathEndings'>,
   directory: Pick<Directory, 'cached'>,
   lists: ReadonlyMap<RouteRule, PartitionList>,
 ): Placer {
@@ -48,12 +50,13 @@ export function placerOf(
     ),
     lists,
     anonymousReads: config.anonymousReads,
+    isName: nameTestOf(config),
   };
   return (request, matched, identity) => {
     const here = placeAt(rules, { request, matched, identity });
     if (matched.destination === undefined) return here;
     const there = placeAt(rules, { request, identity, matched: { ...matched, ...matched.destination } });
-    return together(here, there);
+    return together(rules, here, there);
   };
 }
 
@@ -62,6 +65,7 @@ interface PlaceRules {
   readonly byRoute: ReadonlyMap<string, PartitionSource>;
   readonly lists: ReadonlyMap<RouteRule, PartitionList>;
   readonly anonymousReads: StoreName | 'refuse';
+  readonly isName: NameTest;
 }
 
 function placeAt(rules: PlaceRules, origin: Origin): Place {
@@ -75,24 +79,28 @@ function placeAt(rules: PlaceRules, origin: Origin): Place {
   const list = rule && rules.lists.get(rule);
   // A route that names its own places is never judged by the general rules: they would name the caller.
   const sources = own !== undefined ? [own] : list !== undefined ? [] : rules.general;
-  const first = firstOf(sources, origin);
+  const first = firstOf(rules, sources, origin);
   if (list === undefined) return first ?? placeOfNothing(rules, origin);
   if (own !== undefined && first?.place !== 'partition') return first ?? placeOfNothing(rules, origin);
   const further = namesOf(list, origin);
   if (typeof further === 'string') return unreadable(further);
-  if (first?.place === 'partition') return placeOfAll([first.partition, ...further]);
-  return further.length === 0 ? placeOfNothing(rules, origin) : placeOfAll(further);
+  if (first?.place === 'partition') return placeOfAll(rules, [first.partition, ...further]);
+  return further.length === 0 ? placeOfNothing(rules, origin) : placeOfAll(rules, further);
 }
 
-function firstOf(sources: readonly PartitionSource[], origin: Origin): Place | undefined {
+function firstOf(
+  { isName }: PlaceRules,
+  sources: readonly PartitionSource[],
+  origin: Origin,
+): Place | undefined {
   for (const source of sources) {
     const partition = source(origin);
     if (partition === undefined) continue;
     if (typeof partition !== 'string') return { place: 'look-up', user: partition.lookUp };
-    if (isGoodName(partition)) return { place: 'partition', partition };
+    if (isName(partition)) return { place: 'partition', partition };
     return refused(
       'no-partition',
-      'The partition that the request names is no usable name, or servers could read another one there.',
+      `The partition that the request names is no usable name, or servers could read another one there: ${unusable}.`,
     );
   }
   return undefined;
@@ -113,22 +121,25 @@ function unreadable(because: Exclude<Names, readonly string[]>): Place {
   );
 }
 
-function placeOfAll(names: readonly string[]): Place {
+function placeOfAll({ isName }: PlaceRules, names: readonly string[]): Place {
   const [partition = '', ...also] = new Set(names);
   if (also.length >= partitionsMax) return tooMany;
-  if (![partition, ...also].every(isGoodName)) {
-    return refused('no-partition', 'A partition that the request names is no usable name.');
+  if (![partition, ...also].every(isName)) {
+    return refused('no-partition', `A partition that the request names is no usable name: ${unusable}.`);
   }
   if (also.length === 0) return { place: 'partition', partition };
   return isSignableSet(also) ? { place: 'partition', partition, also } : tooMany;
 }
 
 /** Of a MOVE or COPY: what is changed there counts like what is changed here. */
-function together(here: Place, there: Place): Place {
+function together(rules: PlaceRules, here: Place, there: Place): Place {
   if (here.place === 'refused' || here.place === 'look-up') return here;
   if (there.place === 'refused' || there.place === 'look-up') return there;
   if (here.place === 'partition' && there.place === 'partition') {
-    return placeOfAll([here, there].flatMap(({ partition, also = [] }) => [partition, ...also]));
+    return placeOfAll(
+      rules,
+      [here, there].flatMap(({ partition, also = [] }) => [partition, ...also]),
+    );
   }
   if (here.place === 'store' && there.place === 'store' && here.store === there.store) return here;
   return refused(

@@ -26,6 +26,28 @@ afterEach(() => rig.stop());
 
 const cli = (...argv: string[]) => runCli(['--admin', rig.url, '--token', tokens.operator, ...argv]);
 
+test('what the rules take for no name of a partition comes in by no import and no entry of the directory', async () => {
+  const put = (partition: string) =>
+    rig.call('PUT', '/v1/directory/ann', { body: { partition, reason: 'moved' } });
+  const load = (partition: string) =>
+    rig.call('POST', '/v1/partitions/import', { body: { reason: 'crm', partitions: [{ partition }] } });
+  rig.rules = { ...rig.rules, partition: [{ directory: true }] };
+  for (const partition of ['01', '1 ', 'a\u0308']) {
+    expect(await put(partition)).toMatchObject({ status: 400, body: { code: 'invalid-request' } });
+    const loaded = await load(partition);
+    expect(loaded).toMatchObject({
+      status: 400,
+      body: { detail: expect.stringContaining('partitionNames') },
+    });
+  }
+  rig.rules = { ...rig.rules, partitionNames: { pattern: '[0-9]{2}', letterCase: 'exact' } };
+  expect(await put('1')).toMatchObject({ status: 400 });
+  expect(await load('1')).toMatchObject({ status: 400 });
+  expect(await rig.parts.registry.count()).toBe(0);
+  expect(await load('01')).toMatchObject({ status: 200 });
+  expect((await put('01')).body).toMatchObject({ partition: '01' });
+});
+
 describe('a complete registry', () => {
   test('is declared by an import, told in list and status, and by whom', async () => {
     const before = await rig.call('GET', '/v1/partitions');

@@ -58,7 +58,7 @@ export interface AdminRig {
   brakes: readonly BrakeEntry[];
   brakeOnAll: BrakeOnAllEntry | undefined;
   /** What the configuration says now; it can change without a restart. */
-  rules: Pick<Config, 'partition' | 'newPartitions'>;
+  rules: Pick<Config, 'partition' | 'partitionNames' | 'newPartitions'>;
   call(
     method: string,
     path: string,

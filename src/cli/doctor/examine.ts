@@ -9,6 +9,7 @@ import {
   checkIdentity,
   checkListening,
   checkListeningTls,
+  checkPartitionNames,
   checkPinnedRoutes,
   checkTokens,
 } from './settings.ts';
@@ -53,6 +54,7 @@ export async function examine(
     ...checkListening(config),
     ...checkListeningTls(config),
     ...checkIdentity(config),
+    ...checkPartitionNames(config),
     ...checkPinnedRoutes(config),
     ...redis,
     ...legacy,

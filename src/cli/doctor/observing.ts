@@ -4,7 +4,7 @@ import { connectRedis, describe } from '../../ledger/connection.ts';
 import { RedisLedger } from '../../ledger/ledger.ts';
 import { fail, type Finding, ok, sentenceOf, warn } from './finding.ts';
 import { checkDataDir, checkProxyPort } from './machine.ts';
-import { checkIdentity, checkListeningTls, checkPinnedRoutes } from './settings.ts';
+import { checkIdentity, checkListeningTls, checkPartitionNames, checkPinnedRoutes } from './settings.ts';
 import { checkReach } from './stores.ts';
 
 export async function checkObserving(config: Config): Promise<Finding[]> {
@@ -30,6 +30,7 @@ export async function checkObserving(config: Config): Promise<Finding[]> {
   return [
     mode,
     ...identity,
+    ...checkPartitionNames(config),
     ...checkPinnedRoutes(config),
     ...checkListeningTls(config),
     ...ledger,

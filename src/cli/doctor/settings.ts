@@ -59,6 +59,14 @@ export function checkIdentity({ identity }: Config): Finding[] {
   return findings;
 }
 
+/** To the stores, several spellings can be one name. */
+export function checkPartitionNames({ partitionNames }: Config): Finding[] {
+  if (partitionNames?.pattern !== undefined) return [ok('partitionNames', `match ${partitionNames.pattern}`)];
+  const detail =
+    'no pattern: a name in another spelling (1abc for 1, Ann for ann) is another partition to the proxy, whatever the stores read there (docs/routes.md)';
+  return [ok('partitionNames', detail)];
+}
+
 export function checkPinnedRoutes(config: Config): Finding[] {
   const pinned = pinnedRoutesIn(config);
   if (pinned.length === 0) return [];

@@ -75,6 +75,8 @@ const refused: readonly (readonly [target: string, why: string])[] = [
   ['/%2e%2e/admin/x', 'encoded'],
   ['/%2E%2e/admin/x', 'encoded in two ways'],
   ['/.%2e/admin/x', 'encoded by half'],
+  ['/%252e%252e/admin/x', 'encoded twice'],
+  ['/a/..%3B/admin/x', 'with a parameter whose semicolon is encoded'],
   ['/a/%2e/b', 'one dot, encoded'],
   ['/a/..;/admin/x', 'with an empty parameter'],
   ['/a/..;x=y/admin/x', 'with a parameter'],

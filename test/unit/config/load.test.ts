@@ -189,6 +189,8 @@ describe('the result', () => {
     ['routes', { routes: [{ path: '/login', store: 'legacy' }] }],
     ['anonymousReads', { anonymousReads: 'refuse' }],
     ['pathEndings', { pathEndings: [] }],
+    ['partitionNames', { partitionNames: { pattern: '[a-z]+' } }],
+    ['letter case of partitionNames', { partitionNames: { letterCase: 'lower' } }],
     ['secret', { secret: 'another secret of the guard' }],
   ];
   test.each(deciding)('has another hash when %s changes', (_, changes) => {

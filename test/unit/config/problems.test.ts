@@ -31,6 +31,12 @@ describe('what one key may be', () => {
       'pathEndings[1]',
       'must be an ending in small letters without its dot, like json, or "*"',
     ],
+    [
+      'a pattern of names that is none',
+      { partitionNames: { pattern: '[a-' } },
+      'partitionNames.pattern',
+      'must be a regular expression of JavaScript (with the flag u)',
+    ],
     ['a port that is text', { 'proxy.port': 'http' }, 'proxy.port', 'must be a number, not text'],
     ['a port that is too high', { 'proxy.port': 70_000 }, 'proxy.port', 'must be 65535 or less'],
     ['a port below zero', { 'admin.port': -1 }, 'admin.port', 'must be 0 or more'],

@@ -190,9 +190,38 @@ describe('a slash that is encoded, or the other way round', () => {
       expect(unsafeTarget(path)).toBe('it contains a dot segment');
     },
   );
-  test.each(['/b%2Fc', '/b\\c', '/a..%2F..b', '/%252e%252e%252f'])('%s is no climb', (path) => {
+  test.each(['/b%2Fc', '/b\\c', '/a..%2F..b', '/a%252e%252e%252f'])('%s is no climb', (path) => {
     expect(unsafeTarget(path)).toBeUndefined();
   });
+});
+
+describe('what a server reads that decodes again, or a semicolon that is encoded', () => {
+  const table = compileRoutes([
+    { path: '/files/*', store: 'legacy' },
+    { path: '/users/:owner/*', partition: 'path.owner' },
+  ]);
+  test.each([
+    '/users/u%2531/x',
+    '/users/%2575%2531/x',
+    '/users/%25%37%35/x',
+    '/users/a%252Fb/x',
+    '/users/u1%3Bx/y',
+    '/users/u1%253bx/y',
+    '/users%3bx/u1/y',
+    '/%2566iles/x',
+    '/f%%36%39les/x',
+    '/files%3Bx/y',
+    '/files%252Fy',
+  ])('%s is ambiguous', (path) => {
+    expect(table(seen({ path }))).toMatchObject({ match: 'ambiguous' });
+  });
+  test.each([
+    '/files/50%2525',
+    '/files/a%253Bb%3Bc',
+    '/users/u1/a%2541%3b',
+    '/other%2541/x',
+    '/users/50%25/x',
+  ])('%s is forwarded: no route is in question', (path) => expect(table(seen({ path })).match).toBe('route'));
 });
 
 /** What becomes of a path at rules of two kinds: by a literal, and by partition. */
