@@ -244,7 +244,14 @@ describe('the partition in the body', () => {
     [{ type: jsonType, body: '[]' }, partition('ann')],
     [{}, partition('ann')],
     [{ type: 'image/png', body: 'x' }, partition('ann')],
-    [{ type: form, body: 'data.owner=bob' }, partition('ann')],
+    [{ type: form, body: 'other=bob' }, partition('ann')],
+    [{ type: form, body: 'data.owner=bob' }, refused],
+    [{ type: form, body: 'a=1&data[owner]=bob' }, refused],
+    [{ type: form, body: 'Data%5Bowner]=bob' }, refused],
+    [{ type: form, body: 'a='.padEnd(3_000_000, '&') }, refused],
+    [{ type: form, body: '{"a":"&data[owner]=bob&"}' }, refused],
+    [{ type: 'multipart/form-data; boundary=x', body: '--x' }, refused],
+    [{ body: 'data[owner]=bob' }, refused],
     [{ type: 'application/graphql', body: '{ a }' }, partition('ann')],
     // Some servers decode JSON whatever its type says, others do not: it is the one's partition, or the other's.
     ...['image/png', form, 'multipart/form-data; boundary=x', 'application/graphql', undefined].flatMap(
