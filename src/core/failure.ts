@@ -22,6 +22,7 @@ export const failureKinds = {
     retry: false,
   },
   'bad-request': { status: 400, title: 'The request cannot be read', retry: false },
+  'expectation-failed': { status: 417, title: 'What the request expects is not known', retry: false },
   'head-too-large': { status: 431, title: 'The head of the request is longer than allowed', retry: false },
   'no-route': { status: 404, title: 'Nothing is served at this path', retry: false },
   'method-not-allowed': { status: 405, title: 'This method is not forwarded', retry: false },

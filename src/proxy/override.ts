@@ -5,7 +5,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { RouteRule } from '../core/route.ts';
 import { foldedName } from './field.ts';
-import { overridesMethodIn, type SeenBody } from './seen-body.ts';
+import { mayName, overridesMethodIn, type SeenBody } from './seen-body.ts';
 import { overridesMethodInQuery } from './target.ts';
 
 const overrideHeaders = new Set(['x-http-method-override', 'x-method-override', 'x-http-method']);
@@ -19,14 +19,28 @@ interface Origin {
   readonly rule: RouteRule | undefined;
 }
 
-/** True where there is an override that the route does not answer for. */
+/** True where there is an override that the route does not answer for, or the like of one: contradictsQuery. */
 export function overridesMethod({ request, query, body, rule }: Origin): boolean {
   const known = rule?.access === undefined ? undefined : rule;
   return (
     inHeader(request, known?.headers) ||
     (overridesMethodInQuery(query) && !isNamed(known?.query, '_method', query)) ||
-    inBody(body, known)
+    inBody(body, known) ||
+    contradictsQuery(body, known)
   );
+}
+
+/**
+ * The query says by `rule` that the request reads, and the body could say something else at the same name: in PHP,
+ * Rails and others it counts.
+ */
+function contradictsQuery(body: SeenBody | undefined, rule: RouteRule | undefined): boolean {
+  if (body === undefined || rule?.access !== 'read') return false;
+  return Object.keys(rule.query ?? {}).some((name) => {
+    // What the rule asks of the body, too, is what it says there.
+    const named = body.kind === 'json' && (rule.body?.[name] ?? '*') !== '*';
+    return !named && mayName(body, name);
+  });
 }
 
 /** Also in the spelling that gateways which map fields to variables take for the same (CGI, WSGI, PHP). */

@@ -7,7 +7,7 @@ import { compileRoutes } from '../core/route.ts';
 import type { MatchedRequest } from './classify.ts';
 import { asText, valuesOf } from './field.ts';
 import type { Identity } from './identify.ts';
-import { nameInBody, nameInQuery, type SeenBody } from './seen-body.ts';
+import { nameInBody, nameInQuery, rootsOf, type SeenBody } from './seen-body.ts';
 
 export type Origin = { readonly request: IncomingMessage; readonly matched: MatchedRequest } & {
   readonly identity: Identity | undefined;
@@ -106,7 +106,13 @@ function fromQuery(name: string): PartitionSource {
 }
 
 function fromBody(path: string): PartitionSource {
-  return ({ matched }) => matched.names.get(path);
+  return ({ matched }) => {
+    const name = matched.names.get(path);
+    if (name === undefined || matched.access === 'read') return name;
+    // Servers that put query and body together could take the query's (PHP, Rails, Express).
+    const others = rootsOf(path).map((root) => nameInQuery(matched.query, root));
+    return others.every((other) => other === undefined || other === name) ? name : '';
+  };
 }
 
 function fromPath(name: string): PartitionSource {

@@ -51,9 +51,13 @@ export class PinnedWrites {
     this.#underWay.add(write);
     return (outcome) => {
       this.#underWay.delete(write);
-      const rule = matched.route?.rule;
-      if (outcome !== 'in-doubt' || rule === undefined) return;
-      this.#doubts.set(rule, { untilMs: performance.now() + settleMs, before });
+      if (outcome !== 'in-doubt') return;
+      // What a MOVE changes lies also where it moves to.
+      for (const route of [matched.route, matched.destination?.route]) {
+        if (route !== undefined) {
+          this.#doubts.set(route.rule, { untilMs: performance.now() + settleMs, before });
+        }
+      }
     };
   }
 

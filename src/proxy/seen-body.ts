@@ -127,7 +127,10 @@ function readingsIn(body: WithText, path: string): readonly Reading[] | 'unreada
  * and nobody else's partition may be taken instead.
  */
 export function nameInBody(body: SeenBody, path: string): string | undefined {
-  if (body.kind === 'unreadable') return '';
+  if (body.kind === 'unreadable' || body.kind === 'parts') return '';
+  // Many servers take fields of a form for those of JSON.
+  const pairs = formIn(body);
+  if (pairs !== undefined && mayName({ kind: 'form', text: pairs }, path)) return '';
   if (body.kind !== 'json' && body.kind !== 'disguised') return undefined;
   const readings = textsIn(body, path);
   if (readings === 'too-many' || readings.length > 1) return '';
@@ -135,6 +138,52 @@ export function nameInBody(body: SeenBody, path: string): string | undefined {
   if (body.kind === 'disguised') return readings[0] === undefined ? undefined : '';
   const [text] = readings;
   return text === undefined ? undefined : nameOfText(text);
+}
+
+function formIn(body: SeenBody): string | undefined {
+  const isForm = body.kind === 'form' || (body.kind === 'disguised' && body.as === 'form');
+  return isForm ? body.text : undefined;
+}
+
+/**
+ * Could a server find something by this name in the body, or something that is a part of it? Also where that cannot
+ * be told. Servers put what they find in a body and in a query together (PHP, Rails, Express).
+ */
+export function mayName(body: SeenBody, name: string): boolean {
+  switch (body.kind) {
+    case 'none':
+    case 'foreign':
+    case 'graphql':
+      return false;
+    case 'form':
+      return (
+        hasMorePairs(body.text, membersMax) ||
+        rootsOf(name).some((root) => readingsInPairs(body.text, root).length > 0)
+      );
+    case 'json':
+      return hasMember(body, name);
+    case 'disguised': {
+      if (hasMember(body, name)) return true;
+      const pairs = formIn(body);
+      return pairs !== undefined && mayName({ kind: 'form', text: pairs }, name);
+    }
+    case 'parts':
+    case 'unreadable':
+      return true;
+  }
+}
+
+function hasMember(body: WithText, name: string): boolean {
+  return rootsOf(name).some((root) => {
+    const texts = textsIn(body, root);
+    return texts === 'too-many' || texts.some((text) => text !== undefined);
+  });
+}
+
+/** `a.b` and `a[b]` are members of `a`, or names of their own. */
+export function rootsOf(name: string): readonly string[] {
+  const [first = ''] = name.split(/[.[]/, 1);
+  return first === '' || first === name ? [name] : [first, name];
 }
 
 /** Of the text of one value. */

@@ -5,7 +5,7 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Failure } from '../core/failure.ts';
 import { isReadMethod } from '../core/route.ts';
-import { answerBroken, answerOnSocket } from './answer.ts';
+import { answerBroken, answerOnSocket, isOver } from './answer.ts';
 import type { CertificateFiles } from './certificate.ts';
 import { resetConnection } from './reset.ts';
 import { answerBeyond, clientsWithinFiles, Crowd } from './crowd.ts';
@@ -45,13 +45,16 @@ export function newServer(
   server.maxHeadersCount = 0;
   server.timeout = limits.stalledMs;
   server.on('timeout', endWhereStalled);
-  const take = (request: IncomingMessage, response: ServerResponse): void => {
-    if (crowd.isBeyond(request.socket)) answerBeyond(serving(), request, response);
-    else inTurn(request, response, () => serveSafely(serving(), request, response));
-  };
-  server.on('request', take);
+  const takenBy =
+    (serveOne: typeof serveSafely) =>
+    (request: IncomingMessage, response: ServerResponse): void => {
+      if (crowd.isBeyond(request.socket)) answerBeyond(serving(), request, response);
+      else inTurn(request, response, () => serveOne(serving(), request, response));
+    };
+  server.on('request', takenBy(serveSafely));
   // The 100 is sent once the request is admitted.
-  server.on('checkContinue', take);
+  server.on('checkContinue', takenBy(serveSafely));
+  server.on('checkExpectation', takenBy(refuseExpectation));
   server.on('upgrade', (request, socket, head) => {
     // Node listens for errors no longer, and one that nobody hears of ends the process.
     socket.on('error', () => socket.destroy());
@@ -74,6 +77,16 @@ function serveSafely(context: ProxyContext, request: IncomingMessage, response: 
   } catch (error) {
     endOnBug(context, request, error);
   }
+}
+
+/** RFC 9110, 10.1.1: only 100-continue is known. */
+function refuseExpectation(context: ProxyContext, request: IncomingMessage, response: ServerResponse): void {
+  if (isOver(request, response)) return;
+  const sent = isReadMethod(request.method ?? '') ? {} : ({ sent: 'no' } as const);
+  const failure: Failure = { code: 'expectation-failed', detail: unknownExpectation, ...sent };
+  countRefusal(context, failure);
+  // What follows cannot be told from a body.
+  answerBroken(request, response, failure, context.challenge);
 }
 
 /**
@@ -135,6 +148,7 @@ function refuseOnSocket(context: ProxyContext, socket: Duplex, failure: Failure)
 }
 
 const nothing = 'Nothing of it was forwarded and nothing was changed';
+const unknownExpectation = `Of Expect only 100-continue is known here. ${nothing}; send the request without it.`;
 const partlySent =
   'The rest of the body did not come, or was no HTTP, when a part of the write had been sent already. It may or may not have taken effect; look at the record before you send it again.';
 const badRequest: Failure = {

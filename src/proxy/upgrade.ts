@@ -2,7 +2,7 @@
  * WebSocket upgrades: admitted like a write, asked for at the store, and ended on both sides when their partition is
  * fenced, so that the client comes back into the hold (RFC 6455, close code 1012).
  */
-import { type IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Config } from '../config/schema.ts';
@@ -12,16 +12,17 @@ import type { StoreName } from '../core/ownership.ts';
 import { touchedBy } from '../core/ticket.ts';
 import { type StoreDial, storeDialer, storeTlsOf } from '../stores/connect.ts';
 import type { Client, Passage } from './admit.ts';
-import { answerOnSocket, endGently } from './answer.ts';
+import { answerOnSocket } from './answer.ts';
+import { passAnswer } from './answered-upgrade.ts';
 import type { MatchedRequest } from './classify.ts';
 import { statusClass, type StatusClass } from './counters.ts';
 import { noteDoubt } from './doubt.ts';
 import { EarlyBytes } from './early-bytes.ts';
+import { isEventStream } from './event-streams.ts';
 import { Handshake } from './handshake.ts';
 import { framed, responseHeaders, without } from './headers.ts';
 import type { Identity } from './identify.ts';
 import { headersFor, shapedAnswer } from './outgoing.ts';
-import { relayAnswer } from './relay.ts';
 import { noticeWrite } from './notice.ts';
 import { beginPinned } from './pinned.ts';
 import {
@@ -153,7 +154,10 @@ class Upgrade {
   #tunnel: Tunnel | undefined;
   #stopListening = (): void => {};
   #sending = false;
+  #sentAtMs = 0;
   #answering = false;
+  /** Of an answer that does not end by itself. */
+  #endStream: (() => void) | undefined;
   #over = false;
 
   constructor(order: UpgradeOrder) {
@@ -207,14 +211,18 @@ class Upgrade {
     else void known.then(() => this.#over || this.#handshake?.start());
   }
 
-  /** The partition is fenced, the lease has lapsed, or the proxy ends. An ordinary answer goes on. */
+  /** The partition is fenced, the lease has lapsed, or the proxy ends. An ordinary answer goes on, within its time. */
   close(why: 'fenced' | 'shutting-down'): void {
     const { context, passage, refuse, again } = this.#order;
-    if (this.#over || this.#answering) return;
+    if (this.#over || (this.#answering && this.#endStream === undefined)) return;
     const sending = this.#sending;
     if (why === 'fenced' && sending) context.counters.closedAtFence += 1;
     if (this.#tunnel !== undefined) {
       this.#tunnel.close();
+      return;
+    }
+    if (this.#endStream !== undefined) {
+      this.#endStream();
       return;
     }
     this.#handshake?.cancel();
@@ -227,6 +235,7 @@ class Upgrade {
 
   #begin(): boolean {
     this.#sending = true;
+    this.#sentAtMs = performance.now();
     return true;
   }
 
@@ -278,12 +287,17 @@ class Upgrade {
     }
     if (statusClass(status) !== '4xx') noticeWrite(context, passage);
     this.#answering = true;
-    early.take();
-    const fields = framed(request, status, this.#shaped(answer));
-    relayAnswer(answer, responseOn(early.client, request), fields, (complete) => {
-      const doubtful = !complete || leavesDoubt(status);
-      this.#settle(doubtful ? 'in-doubt' : 'ended', complete ? statusClass(status) : 'broken');
+    const { writeTimeoutMs } = context.config.stores[passage.store];
+    const breakOff = passAnswer({
+      ...{ request, answer, early, fields: framed(request, status, this.#shaped(answer)) },
+      leftMs: writeTimeoutMs - (performance.now() - this.#sentAtMs),
+      stalledMs: context.config.proxy.limits.stalledMs,
+      ended: (complete) => {
+        const doubtful = !complete || leavesDoubt(status);
+        this.#settle(doubtful ? 'in-doubt' : 'ended', complete ? statusClass(status) : 'broken');
+      },
     });
+    if (isEventStream(answer.rawHeaders)) this.#endStream = breakOff;
   }
 
   #shaped(answer: IncomingMessage): string[] {
@@ -345,16 +359,6 @@ class Upgrade {
         : 'the WebSocket was closed; what its last frames did is not known';
     noteDoubt(context, passage, { method: 'GET', target: matched.target, why });
   }
-}
-
-/** The server has let go of the connection: what it does for an answer is done here. */
-function responseOn(client: Duplex, request: IncomingMessage): ServerResponse {
-  const response = new ServerResponse(request);
-  response.shouldKeepAlive = false;
-  response.assignSocket(client as Socket);
-  client.on('drain', () => response.emit('drain'));
-  response.once('finish', () => endGently(client));
-  return response;
 }
 
 function socketClient(socket: Duplex): Client {

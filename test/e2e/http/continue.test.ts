@@ -102,11 +102,16 @@ describe('a write that may wait long', () => {
     await goesOn(client, 'hello', 'hello', 'legacy');
   });
 
-  test.each(['200-ok', 'x'])('row 3: "%s", which nobody knows, is 417', async (value) => {
+  test.each(['200-ok', 'x'])('row 3: "%s", which nobody knows, is 417 in its turn', async (value) => {
     const client = await rig.connect();
-    client.send(requestText('POST /a', { lines: [`Expect: ${value}`, 'Content-Length: 5'] }));
-    expect(statusOf(await client.answer())).toBe(417);
-    expect(rig.legacy.bytes).toBe('');
+    const expecting = requestText('POST /a', { lines: [`Expect: ${value}`, 'Content-Length: 5'] });
+    client.send(requestText('GET /first') + expecting);
+    expect(statusOf(await client.answer())).toBe(200);
+    const answer = await client.answer();
+    expect(statusOf(answer)).toBe(417);
+    expect(problemOf(answer)).toMatchObject({ code: 'expectation-failed', sent: 'no' });
+    await client.toTheEnd();
+    expect(rig.legacy.requests.map(({ startLine }) => startLine)).toEqual(['GET /first HTTP/1.1']);
   });
 
   test('row 3: without a body there is nothing to ask for', async () => {

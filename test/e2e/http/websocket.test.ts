@@ -91,7 +91,7 @@ async function started(options: HttpRigOptions = {}): Promise<HttpRig> {
 
 describe('row 27: an upgrade', () => {
   beforeAll(async () => {
-    rig = await started({ app: { guard: true }, legacy: { writeTimeoutMs: 800 } });
+    rig = await started({ app: { guard: true }, legacy: { writeTimeoutMs: 3_000 } });
   }, 60_000);
   afterEach(() => rig.tidy());
   afterAll(() => rig.stop(), 60_000);

@@ -236,7 +236,37 @@ describe('the partition in the query', () => {
   });
 });
 
+describe('a read by a name in its query', () => {
+  const query = { action: 'list' };
+  const rows: [name: string, sent: Sent, access: string, body?: unknown][] = [
+    ['without a body', {}, 'read'],
+    ['with another name in a form', { type: form, body: 'id=5' }, 'read'],
+    ['with the name in a form', { type: form, body: 'id=5&action=delete' }, 'write'],
+    ['with the name in a form as PHP reads it', { type: form, body: 'action[]=delete' }, 'write'],
+    ['with another name in JSON', { type: jsonType, body: '{"id":5}' }, 'read'],
+    ['with the name in JSON', { type: jsonType, body: '{"action":"delete"}' }, 'write'],
+    ['with the name in other letters', { type: jsonType, body: '{"Action":"delete"}' }, 'write'],
+    ['with the name in JSON of another type', { type: 'text/xml', body: '{"action":"x"}' }, 'write'],
+    ['with what the rule asks of both', { type: jsonType, body: '{"action":"list"}' }, 'read', query],
+    ['with a form in parts', { type: 'multipart/form-data; boundary=x', body: '--x' }, 'write'],
+  ];
+  test.each(rows)('%s', (...[, sent, access, body]) => {
+    const rule = { path: '/a', methods: ['POST'], query, access: 'read', ...(body ? { body } : {}) };
+    expect(accessOf([rule], { url: '/a?action=list', ...sent })).toBe(access);
+  });
+});
+
 describe('the partition in the body', () => {
+  test.each([
+    ['/a?owner=bob', partition('bob')],
+    ['/a?owner=eve', refused],
+    ['/a?Owner[]=eve', refused],
+    ['/a?other=eve', partition('bob')],
+  ])('is that of a write to %s only where the query names no other', (url, place) => {
+    const config = { partition: [{ body: 'owner' }, { by: 'user' }] };
+    expect(placeOf(config, { url, type: jsonType, body: '{"owner":"bob"}' })).toMatchObject(place as object);
+  });
+
   const rows: [sent: Sent, place: unknown][] = [
     [{ type: jsonType, body: '{"data":{"owner":"bob"}}' }, partition('bob')],
     [{ type: jsonType, body: '{"data":{"owner":17}}' }, partition('17')],
@@ -244,7 +274,14 @@ describe('the partition in the body', () => {
     [{ type: jsonType, body: '[]' }, partition('ann')],
     [{}, partition('ann')],
     [{ type: 'image/png', body: 'x' }, partition('ann')],
-    [{ type: form, body: 'data.owner=bob' }, partition('ann')],
+    [{ type: form, body: 'other=bob' }, partition('ann')],
+    [{ type: form, body: 'data.owner=bob' }, refused],
+    [{ type: form, body: 'a=1&data[owner]=bob' }, refused],
+    [{ type: form, body: 'Data%5Bowner]=bob' }, refused],
+    [{ type: form, body: 'a='.padEnd(3_000_000, '&') }, refused],
+    [{ type: form, body: '{"a":"&data[owner]=bob&"}' }, refused],
+    [{ type: 'multipart/form-data; boundary=x', body: '--x' }, refused],
+    [{ body: 'data[owner]=bob' }, refused],
     [{ type: 'application/graphql', body: '{ a }' }, partition('ann')],
     // Some servers decode JSON whatever its type says, others do not: it is the one's partition, or the other's.
     ...['image/png', form, 'multipart/form-data; boundary=x', 'application/graphql', undefined].flatMap(
