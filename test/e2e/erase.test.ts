@@ -39,7 +39,7 @@ async function start(options: ErasureRigOptions = {}): Promise<void> {
 }
 
 const idsOf = (store: { readonly records: ReadonlyMap<string, Fields> }, owner: string): string[] =>
-  [...store.records.values()].filter((record) => record['owner_id'] === owner).map(({ id }) => String(id));
+  [...store.records].filter(([, record]) => record['owner_id'] === owner).map(([id]) => id);
 
 async function flip(cohort: string): Promise<void> {
   const done = await rig.cli('flip', '--cohort', cohort, '--to', 'app', '--reason', 'test', '--yes');
@@ -332,5 +332,5 @@ describe('who may, and what is refused', () => {
 
 function without(connector: ReturnType<typeof connectorFor>, name: 'delete'): Record<string, unknown> {
   const { [name]: _, ...rest } = connector.records['appointment'] ?? {};
-  return rest as Record<string, unknown>;
+  return rest;
 }

@@ -55,7 +55,7 @@ function turn(
   return eraseUnderFence(
     {
       ...{ ledger: parts.ledger, feed: parts.feed, members: watch, doubts: parts.doubts, settings },
-      guards: { advance: say('advance'), seal: say('seal') as never },
+      guards: { advance: say('advance'), seal: say('seal') },
       guarded: { legacy: false, app: true },
       eraser: {
         look: async () => empty,

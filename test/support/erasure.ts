@@ -216,7 +216,7 @@ export class ErasureRig {
   async #judge(call: SeenCall): Promise<GivenAnswer | undefined> {
     const asked = /^\/\.well-known\/onewriter\/guard\/(\w+)$/.exec(call.path)?.[1];
     const named = call.body?.['partition'] ?? call.headers['onewriter-partition'];
-    const partition = decodeURIComponent(String(named ?? ''));
+    const partition = typeof named === 'string' ? decodeURIComponent(named) : '';
     const epoch = Number(call.body?.['epoch'] ?? call.headers['onewriter-epoch'] ?? 0);
     const row = this.guard.get(partition) ?? unknownToGuard;
     if (asked !== undefined) {
