@@ -530,8 +530,8 @@ test('a reader that goes away does not crash the command', async () => {
   rig.desk.then = {};
   const running = startCli(['--admin', rig.url, '--token', tokens.operator, ...flipPilot]);
   await until('something is printed', () => running.stdout() !== '');
-  running.child.stdout?.destroy();
   await until('the flip is there', () => rig.desk.all.has('flip-1'));
+  running.child.stdout?.destroy();
   rig.desk.all.set('flip-1', {
     ...rig.desk.all.get('flip-1')!,
     state: 'completed',

@@ -110,7 +110,7 @@ describe('row 27: an upgrade', () => {
         'cookie: a',
         'X-ONE: 2',
         'Cookie: b',
-        'Onewriter-Epoch: 9',
+        'Onewriter-Epoch: nine',
       ];
       client.send(upgradeText(userOf(store), lines, '//live%2Fa?b&&c'));
       const answer = await client.answer();
