@@ -104,8 +104,15 @@ export interface ErasureSubject {
 export interface PartitionMemory {
   /** Places without entries can be left out. */
   count(subject: ErasureSubject): Promise<readonly ErasurePlace[]>;
-  /** `last`: nothing is needed any more to explain what may still happen. */
-  forget(subject: ErasureSubject, last: boolean): Promise<void>;
+  /** Records are about to be deleted: what would take that for somebody else's doing must not be there any more. */
+  disregard?(partition: string): Promise<void>;
+  /** Under the fence: all of it. */
+  forget(subject: ErasureSubject): Promise<void>;
+  /**
+   * After the partition was reopened: what was under way and has come since, but nothing that a user can have made
+   * meanwhile. Answers what it took out.
+   */
+  sweep(subject: ErasureSubject): Promise<readonly ErasurePlace[]>;
 }
 
 export interface ErasurePlan {

@@ -19,6 +19,7 @@ import {
   hashOfPartition,
   type StoredErasure,
 } from '../ledger/erasure-book.ts';
+import { laterPlace } from '../ledger/forget.ts';
 import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import { eraseUnderFence, type EraseTurnParts, type TurnEnd } from './erase-turn.ts';
@@ -167,7 +168,7 @@ export class Erasures implements ErasureDesk {
   }
 
   async #turn(before: StoredErasure): Promise<StoredErasure> {
-    const { book, ledger, eraser, settleMs } = this.#parts;
+    const { book, ledger, eraser, memories, settleMs } = this.#parts;
     const { signal } = this.#stopping;
     const { partition = '', seen } = before;
     let now = before;
@@ -193,8 +194,12 @@ export class Erasures implements ErasureDesk {
             now = { ...now, attempt, seen: { ...now.seen, turns: now.seen.turns + 1 } };
             return book.save(seen.id, now);
           },
-          note: async (records) => void (fresh += await book.note(seen.id, records)),
-          forget: async () => void (now = await this.#forget(now, false)),
+          note: async (records) => {
+            fresh += await book.note(seen.id, records);
+            now = await this.#counted(now);
+            for (const memory of memories) await memory.disregard?.(partition);
+          },
+          forget: async () => void (now = await this.#forget(now)),
         },
         signal,
       );
@@ -244,7 +249,7 @@ export class Erasures implements ErasureDesk {
     const { partition = '', againAtMs = 0 } = before;
     await pause(Math.max(0, againAtMs - (await ledger.nowMs())), signal);
     const look = await eraser.look(partition, signal);
-    const now = await this.#forget(before, true);
+    const now = await this.#sweep(before);
     const compacted = await compact?.();
     const endedAtMs = await ledger.nowMs();
     const warnings = [
@@ -264,17 +269,32 @@ export class Erasures implements ErasureDesk {
   // --- what onewriter keeps --------------------------------------------------------------------------
 
   /** Counted and saved before it is gone, so that the receipt is right also after a death in between. */
-  async #forget(before: StoredErasure, last: boolean): Promise<StoredErasure> {
-    const { book, memories } = this.#parts;
-    const { partition = '', seen } = before;
-    const subject = { partition, records: await book.records(seen.id) };
-    const pending = combined(before.pending, await this.#count(subject), Math.max);
-    await this.#saved({ ...before, pending });
-    for (const memory of memories) await memory.forget(subject, last);
-    const kept = last ? [] : pending.filter(({ place }) => place === untilLast);
-    const gone = pending.filter((one) => !kept.includes(one));
-    const forgotten = combined(seen.forgotten, gone, (one, other) => one + other);
-    return this.#saved({ ...before, pending: kept, seen: { ...seen, forgotten } });
+  async #forget(before: StoredErasure): Promise<StoredErasure> {
+    const { seen, pending } = await this.#counted(before);
+    const subject = await this.#subjectOf(before);
+    for (const memory of this.#parts.memories) await memory.forget(subject);
+    const forgotten = combined(seen.forgotten, pending, sum);
+    return this.#saved({ ...before, pending: [], seen: { ...seen, forgotten } });
+  }
+
+  async #counted(before: StoredErasure): Promise<StoredErasure> {
+    const found = (await this.#count(await this.#subjectOf(before))).filter(
+      ({ place }) => place !== laterPlace,
+    );
+    return this.#saved({ ...before, pending: combined(before.pending, found, Math.max) });
+  }
+
+  async #subjectOf({ partition = '', seen }: StoredErasure): Promise<ErasureSubject> {
+    return { partition, records: await this.#parts.book.records(seen.id) };
+  }
+
+  async #sweep(before: StoredErasure): Promise<StoredErasure> {
+    const { seen } = before;
+    const subject = await this.#subjectOf(before);
+    let { forgotten } = seen;
+    for (const memory of this.#parts.memories)
+      forgotten = combined(forgotten, await memory.sweep(subject), sum);
+    return this.#saved({ ...before, seen: { ...seen, forgotten } });
   }
 
   async #count(subject: ErasureSubject): Promise<readonly ErasurePlace[]> {
@@ -288,13 +308,12 @@ export class Erasures implements ErasureDesk {
   }
 }
 
-/** See PartitionMemory.forget: what it leaves until the end. */
-const untilLast = 'writes-in-doubt';
-
 function orderedAgain(found: StoredErasure, order: Erasure['orders'][number]): StoredErasure {
   const { trouble: _, endedAtMs: __, ...seen } = found.seen;
   return { ...found, idleTurns: 0, seen: { ...seen, state: 'running', orders: [...seen.orders, order] } };
 }
+
+const sum = (one: number, other: number): number => one + other;
 
 function combined(
   left: readonly ErasurePlace[],

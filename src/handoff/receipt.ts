@@ -8,13 +8,17 @@ const kept: ErasureReceipt['kept'] = [
   { place: 'ledger', what: 'the name with its owner and epoch, so that who comes back has one owner' },
   {
     place: 'ledger stream',
-    what: 'the name in the last changes and acknowledgements, until newer ones replace them',
+    what: 'the name in the last changes, acknowledgements and words about reads, until newer ones replace them',
   },
   {
     place: 'registry and directory',
     what: 'the name without attributes, and which users belong to the partition',
   },
-  { place: 'cohorts, plans and flips', what: 'the name in their lists' },
+  { place: 'cohorts, plans, flips and closed windows', what: 'the name in their lists' },
+  {
+    place: 'known fields',
+    what: 'a few values that a store puts into fields by itself, of whichever record',
+  },
   { place: 'stray watch', what: 'the name, to tell a record that comes up where the partition has left' },
   {
     place: 'audit log',

@@ -67,9 +67,15 @@ export class RedisDoubts implements Doubts {
     return resolved;
   }
 
-  async forget(partition: string): Promise<void> {
-    const texts = (await this.#after(0)).filter(({ write }) => write.partition === partition);
-    if (texts.length > 0) await this.#redis.zrem(keys.doubts, ...texts.map(({ text }) => text));
+  /** Answers how many there were. */
+  async forgetSettled(partition: string): Promise<number> {
+    const nowMs = await redisNowMs(this.#redis);
+    const settled = (await this.#after(0)).filter(
+      ({ write }) =>
+        write.partition === partition && (write.resolved !== undefined || write.settlesAtMs <= nowMs),
+    );
+    if (settled.length > 0) await this.#redis.zrem(keys.doubts, ...settled.map(({ text }) => text));
+    return settled.length;
   }
 
   async #after(fromMs: number): Promise<{ readonly text: string; readonly write: DoubtfulWrite }[]> {

@@ -17,6 +17,8 @@ export interface LedgerMemoryParts {
 }
 
 const by = 'erasure';
+/** What stays until the sweep. */
+export const laterPlace = 'writes-in-doubt';
 
 /**
  * Has Redis write its append-only file anew, which else holds what was removed until it has doubled. Answers a warning
@@ -46,7 +48,7 @@ export class LedgerMemory implements PartitionMemory {
     const partners = await this.#partnersOf(partition);
     const places: Readonly<Record<string, number>> = {
       'idempotency-keys': await countKeys(redis, partition),
-      'writes-in-doubt': (await doubts.of(partition)).length,
+      [laterPlace]: (await doubts.of(partition)).length,
       links: partners.length,
       attributes: Object.keys(await registry.attributesOf(partition)).length,
       'flip-reports': await flips.explaining(partition),
@@ -54,14 +56,17 @@ export class LedgerMemory implements PartitionMemory {
     return Object.entries(places).map(([place, entries]) => ({ place, entries }));
   }
 
-  async forget({ partition }: ErasureSubject, last: boolean): Promise<void> {
-    const { redis, doubts, registry, flips } = this.#parts;
+  async forget({ partition }: ErasureSubject): Promise<void> {
+    const { redis, registry, flips } = this.#parts;
     await forgetKeys(redis, partition);
     await registry.forgetAttributes(partition);
     await flips.forgetWords(partition);
     await this.#forgetLinks(partition);
-    // Until then they tell a late write from one that nobody of ours sent.
-    if (last) await doubts.forget(partition);
+  }
+
+  /** Until now they told a late write from one that nobody of ours sent; those that are not settled are newer. */
+  async sweep({ partition }: ErasureSubject): Promise<readonly ErasurePlace[]> {
+    return [{ place: laterPlace, entries: await this.#parts.doubts.forgetSettled(partition) }];
   }
 
   async #forgetLinks(partition: string): Promise<void> {

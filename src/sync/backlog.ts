@@ -158,6 +158,17 @@ export class Backlog {
     return { marks: members.length, jobs: jobs.length };
   }
 
+  /** Jobs that have used up their attempts; answers how many there were. What failed under way is forgotten with them. */
+  async forgetFailed(concerns: (key: RecordKey) => boolean): Promise<number> {
+    const ours = (await this.#queue.getJobs(['failed'])).filter((job) => {
+      const { data } = jobSchema.safeParse(job.data);
+      return data !== undefined && concerns(data);
+    });
+    for (const job of ours) await job.remove().catch(() => undefined);
+    await this.#queue.trimEvents(0);
+    return ours.length;
+  }
+
   async isFull(): Promise<boolean> {
     return (await this.#redis.zcard(syncKeys.dirty)) >= marksMax;
   }

@@ -87,6 +87,12 @@ local made = cjson.encode(brake)
 redis.call('SET', KEYS[1], made)
 return {made, isNew}`;
 
+// KEYS: 1 brake. ARGV: 1 the brake as it was read, 2 the brake to be. Returns 0 where it has changed since.
+const replaceScript = `
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1`;
+
 export class AllPartitionsBrake {
   readonly #redis: Redis;
   readonly #log: Log;
@@ -139,6 +145,25 @@ export class AllPartitionsBrake {
     await this.#redis.del(syncKeys.deletesRefused);
     await this.#redis.set(syncKeys.brakeOnAll, JSON.stringify(released));
     return released;
+  }
+
+  /** How many of those that it names are of this partition. */
+  async naming(partition: string): Promise<number> {
+    const { first = [] } = (await this.#read()) ?? {};
+    return first.filter((name) => name.startsWith(`${partition} `)).length;
+  }
+
+  /** The brake stays; only what it names of the partition goes. */
+  async forget(partition: string): Promise<void> {
+    for (;;) {
+      const text = await this.#redis.get(syncKeys.brakeOnAll);
+      const brake = text === null ? undefined : stateSchema.parse(JSON.parse(text));
+      if (text === null || brake === undefined) return;
+      const first = brake.first.filter((name) => !name.startsWith(`${partition} `));
+      if (first.length === brake.first.length) return;
+      const after = JSON.stringify({ ...brake, first });
+      if ((await this.#redis.eval(replaceScript, 1, syncKeys.brakeOnAll, text, after)) === 1) return;
+    }
   }
 
   /** A full pass has counted the copies of a kind. */

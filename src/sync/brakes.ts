@@ -151,6 +151,7 @@ export class Brakes {
   async forget(partition: string): Promise<void> {
     await this.#redis.hdel(syncKeys.brakes, partition);
     await this.#redis.del(deletesKey(partition));
+    await this.onAll.forget(partition);
   }
 
   async #lift({ partition }: DeleteBrake): Promise<void> {

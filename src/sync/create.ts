@@ -253,7 +253,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
         makeRemover: (store) => stores[store].makeRemover(),
       }),
       memory: new SyncMemory({
-        ...{ redis, ledger, targets, backlog, letters, brakes, receipts, snapshots, strays },
+        ...{ redis, ledger, backlog, letters, brakes, receipts, snapshots, strays, watched: [leftStore] },
       }),
     },
     backlog: () => backlog.count(),

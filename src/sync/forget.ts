@@ -1,6 +1,6 @@
 /** What the sync keeps of a partition beside the stores, counted and taken out when the partition is erased. */
 import type { Redis } from 'ioredis';
-import type { ErasurePlace, ErasureSubject, PartitionMemory } from '../core/erasure.ts';
+import type { ErasedRecord, ErasurePlace, ErasureSubject, PartitionMemory } from '../core/erasure.ts';
 import { type StoreName, storeNames } from '../core/ownership.ts';
 import type { Ledger, RecordKey } from '../core/ports.ts';
 import type { Backlog } from './backlog.ts';
@@ -16,7 +16,8 @@ import { Whereabouts } from './webhooks/whereabouts.ts';
 export interface ForgettingParts {
   readonly redis: Redis;
   readonly ledger: Pick<Ledger, 'read'>;
-  readonly targets: readonly StoreName[];
+  /** Stores in which nothing may come up of partitions that have left them. */
+  readonly watched: readonly StoreName[];
   readonly backlog: Backlog;
   readonly letters: DeadLetters;
   readonly brakes: Brakes;
@@ -51,22 +52,27 @@ export class SyncMemory implements PartitionMemory {
       snapshots: await this.#snapshots(partition),
       verifications: await this.#verifications.showing(partition),
       receipts: await receipts.among(keysOf(subject)),
-      brakes: (await brakes.of(partition)) === undefined ? 0 : 1,
+      brakes: ((await brakes.of(partition)) === undefined ? 0 : 1) + (await brakes.onAll.naming(partition)),
       whereabouts: await this.#known(subject, false),
     };
     return Object.entries(places).map(([place, entries]) => ({ place, entries }));
   }
 
+  /** Whoever looks between two turns finds records gone that were there at the handoff, and no fence any more. */
+  async disregard(partition: string): Promise<void> {
+    for (const store of storeNames) await this.#parts.snapshots.remove(store, partition);
+  }
+
   async forget(subject: ErasureSubject): Promise<void> {
     const { partition } = subject;
-    const { backlog, letters, brakes, receipts, strays, snapshots, targets, ledger } = this.#parts;
+    const { backlog, letters, brakes, receipts, strays, snapshots, watched, ledger } = this.#parts;
     await this.#inbox.entriesOf(concerning(subject), true);
     await backlog.owedOf(partition, true);
     await letters.clear(partition);
     const { owner } = (await ledger.read(partition)).ownership;
     for (const store of storeNames) {
       // Nothing may come up in a store that the partition has left: what does is a stray, and not what was there before.
-      if (store !== owner && !targets.includes(store)) await snapshots.save(store, partition, new Map());
+      if (store !== owner && watched.includes(store)) await snapshots.save(store, partition, new Map());
       else await snapshots.remove(store, partition);
     }
     await strays.forget(partition);
@@ -74,6 +80,22 @@ export class SyncMemory implements PartitionMemory {
     await receipts.forget(keysOf(subject));
     await brakes.forget(partition);
     await this.#known(subject, true);
+  }
+
+  async sweep(subject: ErasureSubject): Promise<readonly ErasurePlace[]> {
+    const { backlog, letters } = this.#parts;
+    const erased = new Set(subject.records.map(nameOf));
+    const concerns = (key: RecordKey): boolean =>
+      key.partition === subject.partition && erased.has(nameOf(key));
+    const jobs = await backlog.forgetFailed(concerns);
+    // A record that is gone takes its letter along, and one that somebody has made anew must keep it.
+    await backlog.ringEach((await letters.list(subject.partition)).filter(concerns));
+    await this.#verifications.forget(subject.partition, (id) => subject.records.some((one) => one.id === id));
+    const whereabouts = await this.#known(subject, true);
+    return [
+      { place: 'jobs', entries: jobs },
+      { place: 'whereabouts', entries: whereabouts },
+    ];
   }
 
   async #snapshots(partition: string): Promise<number> {
@@ -95,10 +117,9 @@ export class SyncMemory implements PartitionMemory {
 }
 
 function concerning({ partition, records }: ErasureSubject): (entry: Omit<InboxEntry, 'entry'>) => boolean {
-  const erased = new Set(records.map(({ kind, id }) => `${kind}\n${id}`));
+  const erased = new Set(records.map(nameOf));
   return (entry) =>
-    entry.partition === partition ||
-    (entry.partition === undefined && erased.has(`${entry.kind}\n${entry.id}`));
+    entry.partition === partition || (entry.partition === undefined && erased.has(nameOf(entry)));
 }
 
 function keysOf({ partition, records }: ErasureSubject): RecordKey[] {
@@ -107,5 +128,9 @@ function keysOf({ partition, records }: ErasureSubject): RecordKey[] {
 
 /** The same record stands in both stores. */
 function distinct(records: ErasureSubject['records']): ErasureSubject['records'] {
-  return [...new Map(records.map((record) => [`${record.kind}\n${record.id}`, record])).values()];
+  return [...new Map(records.map((record) => [nameOf(record), record])).values()];
+}
+
+function nameOf({ kind, id }: Pick<ErasedRecord, 'kind' | 'id'>): string {
+  return `${kind}\n${id}`;
 }

@@ -133,14 +133,15 @@ export class VerificationBook {
   }
 
   /** Takes out of all reports what they show of the partition; one that still runs is cancelled: it would save it again. */
-  async forget(partition: string): Promise<void> {
+  async forget(partition: string, isOurs: (record: string) => boolean = () => true): Promise<void> {
     for (const {
       seen: { id },
     } of await this.all()) {
       await this.#redis.srem(keyOf(id, 'differing'), partition);
       await this.end(id, ({ seen, ...rest }) => {
-        if (!showsPartition(seen, partition)) return undefined;
-        const isOther = (one: { readonly partition: string }): boolean => one.partition !== partition;
+        const isOther = (one: { readonly partition: string; readonly id?: string }): boolean =>
+          one.partition !== partition || (one.id !== undefined && !isOurs(one.id));
+        if ([...seen.differences.examples, ...seen.problems].every(isOther)) return undefined;
         const { differences, problems } = seen;
         const without: Verification = {
           ...seen,

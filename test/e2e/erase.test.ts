@@ -260,6 +260,25 @@ describe('while a user is being erased', () => {
     expect(await rig.put('ann', 'rec-ann-9', 'back')).toMatchObject({ status: 201 });
   }, 120_000);
 
+  test('a turn that the app ends in the middle makes no strays; the next one goes on', async () => {
+    await start();
+    await flip('both');
+    rig.behindGuard = ({ method }) => (method === 'DELETE' ? { status: 503, body: {} } : undefined);
+    const { body } = await order();
+    await until('it waits for the app', async () => {
+      const { body: now } = await rig.admin('GET', `/v1/erasures/${String(body['id'])}`);
+      return now['trouble'] !== undefined;
+    });
+    expect(idsOf(rig.legacy, 'ann')).toEqual([]);
+    // A look of the watch that began after the turn had ended.
+    rig.legacy.set({ id: 'rec-bob-1', owner_id: 'bob', title: 'changed around onewriter' });
+    await until('the watch has looked', () => /"sync.stray".*"partition":"bob"/.test(rig.stderr), 30_000);
+    rig.behindGuard = undefined;
+    const { removed } = await done(String(body['id']));
+    expect(removed.map(({ records }) => records)).toEqual([3, 3]);
+    expect(rig.stderr).not.toMatch(/"sync.stray".*"partition":"ann"/);
+  }, 90_000);
+
   test('a write in doubt is waited for under the fence, and what came of it late is removed, too', async () => {
     await start({ settleMs: 1_500 });
     let late = (): void => undefined;

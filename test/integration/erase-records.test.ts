@@ -255,6 +255,11 @@ describe('what the sync keeps', () => {
     await letters.add({ partition: 'ann', kind: 'appointment', id: 'ann-1' }, 'no room for Kierkegaard');
     await letters.add({ partition: 'bob', kind: 'appointment', id: 'bob-1' }, 'of bob');
     await redis.hset(syncKeys.brakes, 'ann', JSON.stringify(brake));
+    const first = ['ann appointment ann-1', 'bob appointment bob-1'];
+    await redis.set(
+      syncKeys.brakeOnAll,
+      JSON.stringify({ deletes: 9, limit: 100, lately: 100, copies: 5_000, first, atMs: 1 }),
+    );
     sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: 'ann-2' });
     sync.doorbell.ring({ partition: 'bob', kind: 'appointment', id: 'bob-2' });
     await until('both are rung for', async () => (await sync.backlog()) === 2);
@@ -271,14 +276,14 @@ describe('what the sync keeps', () => {
           ['marks', 1],
           ['jobs', 1],
           ['dead-letters', 1],
-          ['brakes', 1],
+          ['brakes', 2],
           ['verifications', 2],
         ] as const),
       ]),
     );
     expect(await contentsOf(redis)).toEqual(before);
 
-    await memory.forget(subject, true);
+    await memory.forget(subject);
     expect((await memory.count(subject)).filter(({ entries }) => entries > 0)).toEqual([]);
     const kept = [...(await contentsOf(redis))].filter(
       ([, text]) => text.includes('Kierkegaard') || text.includes('ann-'),
@@ -286,6 +291,8 @@ describe('what the sync keeps', () => {
     expect(kept).toEqual([]);
     expect((await letters.list()).map(({ id }) => id)).toEqual(['bob-1']);
     expect(await sync.backlog()).toBe(1);
+    // It holds as before.
+    expect(await sync.brakes.onAll()).toMatchObject({ deletes: 9, first: ['bob appointment bob-1'] });
     const [running, done] = await Promise.all([book.get('v-running'), book.get('v-done')]);
     // It would have saved again what it holds in memory.
     expect(running?.seen).toMatchObject({
@@ -293,6 +300,39 @@ describe('what the sync keeps', () => {
       differences: { examples: [{ partition: 'bob' }] },
     });
     expect(done?.seen).toMatchObject({ state: 'done', differences: { examples: [{ partition: 'bob' }] } });
+  });
+
+  test('afterwards only what was under way is swept, and nothing that somebody makes who has come back', async () => {
+    await start();
+    const { redis, sync } = rig;
+    const ours = { ...subject, records: [{ store: 'legacy' as const, kind: 'appointment', id: 'ann-1' }] };
+    const { memory } = sync.erasing;
+    await memory.forget(ours);
+    const letters = new DeadLetters(redis);
+    await letters.add({ partition: 'ann', kind: 'appointment', id: 'ann-new' }, 'of a new record');
+    await letters.add(
+      { partition: 'ann', kind: 'appointment', id: 'ann-1' },
+      'of one that is made anew, or gone',
+    );
+    sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: 'ann-new' });
+    await until('it is rung for', async () => (await sync.backlog()) === 1);
+    const book = new VerificationBook(redis);
+    await book.add(shown('v-late', 'done'), []);
+    await redis.hset(
+      '{onewriter}:sync:copied-back:legacy:ann',
+      JSON.stringify(['appointment', 'ann-new']),
+      '=x',
+    );
+
+    expect(await memory.sweep(ours)).toEqual(expect.arrayContaining([{ place: 'jobs', entries: 0 }]));
+    // Rung for again: who is gone takes the letter along.
+    expect(await letters.count('ann')).toBe(2);
+    const owed = await redis.zrange(syncKeys.owedSince, 0, -1);
+    expect(new Set(owed.map((mark) => (JSON.parse(mark) as string[])[2]))).toEqual(
+      new Set(['ann-1', 'ann-new']),
+    );
+    expect((await book.get('v-late'))?.seen.differences.examples).toMatchObject([{ partition: 'bob' }]);
+    expect(await redis.exists('{onewriter}:sync:copied-back:legacy:ann')).toBe(1);
   });
 
   test('a stray watch that has read the records before does not note them afterwards', async () => {
@@ -310,6 +350,35 @@ describe('what the sync keeps', () => {
     expect(erased).toBe(true);
     const snapshot = (await contentsOf(rig.redis)).get('{onewriter}:sync:snapshot:legacy') ?? '';
     expect(snapshot).not.toContain('ann');
+  });
+});
+
+describe('with the rollback window on', () => {
+  test('what was copied back goes, too; afterwards copies go back as ever, and what is not ours is a stray', async () => {
+    await start({ sync: { rollbackWindow: 'on', strayPassMs: 600_000 } });
+    await rig.flip('ann');
+    await rig.sync.startWorkers();
+    rig.app.set(appointment('ann-1', 'ann', 'changed in the app'));
+    rig.sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: 'ann-1' });
+    await until('it is in legacy', () => rig.legacy.records.get('ann-1')?.['title'] === 'changed in the app');
+    await rig.order('ann', { kind: 'fence', to: 'legacy', attempt, fenceMs: 60_000 });
+    await erase();
+    await rig.sync.erasing.memory.disregard?.('ann');
+    await rig.sync.erasing.memory.forget({ partition: 'ann', records: noted });
+    await rig.order('ann', { kind: 'abort', attempt });
+    expect(left()).toEqual([0, 0]);
+
+    rig.app.set(appointment('ann-9', 'ann', 'a new beginning'));
+    rig.sync.doorbell.ring({ partition: 'ann', kind: 'appointment', id: 'ann-9' });
+    await until('it is in legacy', () => rig.legacy.records.has('ann-9'));
+    await rig.sync.strayWatch.look(never);
+    expect(await rig.sync.strays.list()).toEqual([]);
+    rig.legacy.set(appointment('ann-2', 'ann', 'late'));
+    await until('it is found', async () => {
+      await rig.sync.strayWatch.look(never);
+      return (await rig.sync.strays.list()).length > 0;
+    });
+    expect(await rig.sync.strays.list()).toMatchObject([{ record: 'ann-2', change: 'created' }]);
   });
 });
 
