@@ -130,6 +130,7 @@ describe('a call', () => {
   test('that brings more than one answer holds is followed by others before anything is believed', async () => {
     await untilHolds();
     await redis.hset(keys.members, 'other', '{}');
+    await until('it is missed', () => !holds());
     const said = Array.from({ length: 2_500 }, (_, at) => [`p${at}`, 0] as const);
     await isHeard({ said: [...said, ['ann', 'open']] });
     expect(await neverHolds(() => isHeard())).toBe(true);
