@@ -162,10 +162,10 @@ export class CopySession {
   ): Promise<Applied> {
     const { partition, epoch, owner: to, copy: from, signal } = this;
     const held = await from.get(key.kind, { id: key.id, partition }, signal);
-    this.#snapshot ??= back.snapshotOf(partition);
     const sides = { from, to };
+    const snapshot = (): Promise<Snapshot | undefined> => (this.#snapshot ??= back.snapshotOf(partition));
     const copy: BackCopy = {
-      ...{ key: { partition, ...key }, epoch, sides, ownerRecord, snapshot: this.#snapshot },
+      ...{ key: { partition, ...key }, epoch, sides, ownerRecord, snapshot },
     };
     const needed = this.#neededFor(key, ownerRecord, held);
     if (needed.need === 'nothing') await back.same(copy, held);

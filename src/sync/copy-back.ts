@@ -33,7 +33,7 @@ export interface BackCopy {
   readonly sides: { readonly from: StoreReader; readonly to: StoreReader };
   readonly ownerRecord: StoreRecord | undefined;
   /** What the handoff left there, loaded once by each session; undefined where nothing is known. */
-  readonly snapshot: Promise<Snapshot | undefined>;
+  readonly snapshot: () => Promise<Snapshot | undefined>;
 }
 
 export interface CopyBackParts {
@@ -64,7 +64,7 @@ export class CopyBack {
   async begin(copy: BackCopy, held: StoreRecord | undefined): Promise<WriteCondition | undefined> {
     const { key, epoch, ownerRecord } = copy;
     const digest = this.#digestOf(copy, held);
-    const snapshot = await copy.snapshot;
+    const snapshot = await copy.snapshot();
     const known = await this.#parts.snapshots.copied(this.store, key);
     const expected = known === undefined ? ofKindOf(snapshot, key) : known.digest;
     const isKnown = known === undefined ? snapshot !== undefined : known.certain;

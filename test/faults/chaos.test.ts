@@ -1,6 +1,7 @@
 /** Real processes under real faults. Each run is judged by the checker, which knows nothing of the program. */
 import { rm } from 'node:fs/promises';
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { pause } from '../../src/pause.ts';
 import { until } from '../support/until.ts';
 import type { FlipReport } from './admin-client.ts';
 import { chanceFrom } from './chance.ts';
@@ -10,10 +11,10 @@ import { evidenceLines, isClean } from './evidence.ts';
 import { Flips } from './flips.ts';
 import type { Trap } from './relay.ts';
 import { Rig } from './rig.ts';
-import { goneMs, type ProxyName, proxyNames, timing } from './rig-plan.ts';
+import { goneMs, type ProxyName, proxyNames, type RigOptions, timing } from './rig-plan.ts';
 import { type Span, readTimelines } from './timeline.ts';
 import { type Done, Traffic, type TrafficSettings } from './traffic.ts';
-import type { Operation } from './words.ts';
+import type { Operation, Store } from './words.ts';
 
 let rig: Rig | undefined;
 let working: Traffic | undefined;
@@ -28,8 +29,8 @@ afterEach(async () => {
   rig = undefined;
 }, 30_000);
 
-async function startRig(seed: number): Promise<Rig> {
-  rig = await Rig.start(seed);
+async function startRig(seed: number, options: RigOptions = {}): Promise<Rig> {
+  rig = await Rig.start(seed, options);
   return rig;
 }
 
@@ -326,6 +327,100 @@ describe('a write on its way to the app when the way back is fenced', () => {
     await traffic.stop();
     await judge(on);
   }, 60_000);
+});
+
+describe('with the rollback window on', () => {
+  const people = ['ann', 'bob', 'cy', 'dee'];
+
+  /** In turn through each proxy, until told to stop; what is refused is given up. */
+  async function write(act: ReturnType<typeof acting>, over: () => boolean): Promise<Done[]> {
+    const records: string[] = [];
+    const done: Done[] = [];
+    for (let turn = 0; !over(); turn += 1) {
+      const record = turn % 3 === 0 ? undefined : records[turn % records.length];
+      const operation = record === undefined ? 'create' : turn % 7 === 6 ? 'remove' : 'change';
+      const one = await act(operation, proxyNames[turn % proxyNames.length] ?? 'proxy-1', record);
+      if (operation === 'create' && one.record !== undefined) records.push(one.record);
+      if (operation === 'remove') records.splice(records.indexOf(record ?? ''), 1);
+      done.push(one);
+      // As a person would; whoever writes without a pause outruns the copies.
+      await pause(30);
+    }
+    return done;
+  }
+
+  test('a cohort goes to the app and back while its users write, and nothing is lost either way', async () => {
+    const on = await startRig(106, { window: true });
+    const { traffic } = load(on, 106, 0);
+    let over = false;
+    const seen = { app: 0, legacy: 0 };
+    const count = (done: readonly Done[]): void => {
+      for (const { step, store } of done) if (step === 'ok' && store !== undefined) seen[store] += 1;
+    };
+    const writing = people.map((partition) => write(acting(on, traffic, partition), () => over));
+    const writes = async (store: Store, more: number): Promise<void> => {
+      const before = (await on.evidence()).accepted[store].length;
+      await until(
+        'users have written',
+        async () =>
+          (await on.evidence()).accepted[store].filter(({ access }) => access === 'user').length >
+          before + more,
+        30_000,
+      );
+    };
+    try {
+      await writes('legacy', 40);
+      for (const [at, to] of (['app', 'legacy', 'app', 'legacy'] as const).entries()) {
+        const flip = await on.admin.startFlip(`round-${at}`, people, 20_000, to);
+        const ended = await on.admin.untilEnded(flip?.id ?? '', 40_000);
+        expect(ended).toMatchObject({ state: 'completed', committed: people.length });
+        await writes(to, 40);
+      }
+    } finally {
+      over = true;
+    }
+    for (const done of await Promise.all(writing)) count(done);
+    await traffic.stop();
+    const verdict = await judge(on);
+    expect(verdict.handoffs.committed).toBe(4 * people.length);
+    expect(Math.min(seen.app, seen.legacy)).toBeGreaterThan(40);
+    const { accepted } = await on.evidence();
+    const back = accepted.legacy.filter(({ access }) => access === 'copy');
+    expect(back.length).toBeGreaterThan(40);
+  }, 180_000);
+
+  test('a copy back that is on its way when the way back is ordered lands before legacy takes a write, or never', async () => {
+    const on = await startRig(107, { window: true });
+    const { traffic } = load(on, 107, 0);
+    const act = acting(on, traffic, 'late');
+    const record = await firstRecord(act);
+    await untilMoved(on, await startFlip(on, 'late'));
+    // Its caller gives it up, and it takes effect after that: nobody can know.
+    const late = {
+      name: 'late',
+      misbehaviour: 'late',
+      calls: ['copy'],
+      partition: 'late',
+      times: 1,
+    } as const;
+    on.misbehave('legacy', { ...late, forMs: 0.8 * timing.settleMs });
+    const written = await act('change', 'proxy-1', record);
+    expect(written).toMatchObject({ step: 'ok', store: 'app' });
+    const flip = await on.admin.startFlip('late-again', ['late'], 30_000, 'legacy');
+    expect(await on.admin.untilEnded(flip?.id ?? '', 40_000)).toMatchObject({ committed: 1 });
+    expect(await act('read', 'proxy-2', record)).toMatchObject({ seen: written.token, store: 'legacy' });
+    const last = await act('change', 'proxy-3', record);
+    expect(last).toMatchObject({ step: 'ok', store: 'legacy' });
+    // What was given up may still take effect.
+    await pause(timing.writeTimeoutMs + timing.settleMs);
+    expect(await act('read', 'proxy-1', record)).toMatchObject({ seen: last.token });
+    await traffic.stop();
+    await judge(on);
+    const { accepted } = await on.evidence();
+    expect(accepted.legacy.some(({ access, token }) => access === 'copy' && token === written.token)).toBe(
+      true,
+    );
+  }, 90_000);
 });
 
 test('two minutes of everything at once: no promise is broken', async () => {

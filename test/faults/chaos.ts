@@ -14,6 +14,8 @@ export interface ChaosOptions {
   readonly minutes: number;
   readonly seed: number;
   readonly say: (line: string) => void;
+  /** With the rollback window on: who has written in the app goes back, too. */
+  readonly window?: boolean;
 }
 
 export interface ChaosResult {
@@ -37,14 +39,14 @@ const partitions = 24;
 const thinkMs = 300;
 const recoverWithinMs = 60_000;
 
-export async function runChaos({ minutes, seed, say }: ChaosOptions): Promise<ChaosResult> {
+export async function runChaos({ minutes, seed, say, window = false }: ChaosOptions): Promise<ChaosResult> {
   const startedMs = performance.now();
   const stamped = (line: string): void =>
     say(`${((performance.now() - startedMs) / 1000).toFixed(1).padStart(6)} s  ${line}`);
   say(`seed ${seed}`);
   if (!clockCanJump)
     say('libfaketime is not installed, so no clock jumps (Debian: apt-get install faketime)');
-  const rig = await Rig.start(seed);
+  const rig = await Rig.start(seed, { window });
   try {
     stamped(`everything runs; logs are in ${rig.directory}`);
     // Each has its own chance, so that the acts of a seed do not depend on how fast the users were.
@@ -60,7 +62,7 @@ export async function runChaos({ minutes, seed, say }: ChaosOptions): Promise<Ch
       partitionOf: (user) => flips.partitionOf(user),
     });
     const nemesis = new Nemesis({ rig, flips, chance: chanceFrom(seed), say: stamped });
-    const shuttle = new Shuttle({ rig, traffic, chance: chanceFrom(seed + 3), say: stamped });
+    const shuttle = new Shuttle({ rig, traffic, window, chance: chanceFrom(seed + 3), say: stamped });
     // Some writes always take a while, so that a fence finds them on their way.
     const everyday = {
       name: 'everyday',

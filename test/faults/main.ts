@@ -1,7 +1,7 @@
 /**
  * Chaos with real processes; scripts/chaos calls this.
  *
- *   node test/faults/main.ts [--minutes N] [--seed S] [--json FILE]
+ *   node test/faults/main.ts [--minutes N] [--seed S] [--window] [--json FILE]
  *
  * Exits with 0 only when no promise was broken; else it keeps the directory with all logs.
  */
@@ -10,13 +10,14 @@ import { parseArgs } from 'node:util';
 import { runChaos } from './chaos.ts';
 import { evidenceLines, isClean } from './evidence.ts';
 
-const usage = 'usage: scripts/chaos [--minutes N] [--seed S] [--json FILE] [--keep]';
+const usage = 'usage: scripts/chaos [--minutes N] [--seed S] [--window] [--json FILE] [--keep]';
 
 function optionsOf(args: string[]): {
   minutes: number;
   seed: number;
   json: string | undefined;
   keep: boolean;
+  window: boolean;
 } {
   const { values } = parseArgs({
     args,
@@ -25,13 +26,14 @@ function optionsOf(args: string[]): {
       seed: { type: 'string' },
       json: { type: 'string' },
       keep: { type: 'boolean', default: false },
+      window: { type: 'boolean', default: false },
     },
   });
   const minutes = Number(values.minutes);
   const seed = values.seed === undefined ? Math.floor(Math.random() * 1_000_000) : Number(values.seed);
   if (!(minutes > 0) || !Number.isInteger(seed))
     throw new Error('--minutes must be above 0, --seed a whole number');
-  return { minutes, seed, json: values.json, keep: values.keep };
+  return { minutes, seed, json: values.json, keep: values.keep, window: values.window };
 }
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
@@ -44,7 +46,7 @@ try {
   process.exit(1);
 }
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
-const result = await runChaos({ minutes: options.minutes, seed: options.seed, say });
+const result = await runChaos({ ...options, say });
 for (const line of evidenceLines(result)) say(line);
 if (options.json !== undefined) writeFileSync(options.json, JSON.stringify(result, undefined, 2));
 const clean = isClean(result);

@@ -53,8 +53,13 @@ export interface RigPlan {
 export const clockPath = (directory: string): string => join(directory, 'clock');
 export const logPath = (directory: string, store: Store): string => join(directory, `${store}.ndjson`);
 
+export interface RigOptions {
+  /** What users write in the app is copied back to legacy. */
+  readonly window?: boolean;
+}
+
 /** Nothing runs yet but the relays. */
-export async function planRig(directory: string, seed: number): Promise<RigPlan> {
+export async function planRig(directory: string, seed: number, options: RigOptions): Promise<RigPlan> {
   const redisPort = await stablePort();
   const adminPort = await stablePort();
   const storePorts = { legacy: await stablePort(), app: await stablePort() };
@@ -76,7 +81,7 @@ export async function planRig(directory: string, seed: number): Promise<RigPlan>
       proxy: proxies.find(({ name }) => name === part)?.port ?? 0,
       admin: adminPort,
     };
-    writeFileSync(path, JSON.stringify(configuration(directory, storePorts, ports), undefined, 2));
+    writeFileSync(path, JSON.stringify(configuration(directory, storePorts, ports, options), undefined, 2));
     children.set(part, new Child(commandOf(part, path, directory), directory));
   }
   const store = (name: Store): Child => storeProcess(name, storePorts[name], directory, seed, hear);
@@ -92,6 +97,7 @@ function configuration(
   directory: string,
   stores: Readonly<Record<Store, number>>,
   ports: { readonly redis: number; readonly proxy: number; readonly admin: number },
+  { window = false }: RigOptions,
 ): object {
   const connector = {
     kind: 'rest',
@@ -138,7 +144,7 @@ function configuration(
       { methods: ['POST'], path: '/items', record: { kind: 'item', id: 'response.id' } },
     ],
     flip: { fenceMs, drainMs, holdMs, maxLagMs: fenceMs, batch: 4 },
-    sync: { pollMs: 500 },
+    sync: { pollMs: 500, rollbackWindow: window },
   };
 }
 

@@ -11,7 +11,16 @@ import { pause } from '../../src/pause.ts';
 import type { CheckInput } from './checker.ts';
 import type { Child } from './children.ts';
 import type { Relay } from './relay.ts';
-import { clockPath, logPath, type Part, planRig, type ProxyName, type RigPlan, timing } from './rig-plan.ts';
+import {
+  clockPath,
+  logPath,
+  type Part,
+  planRig,
+  type ProxyName,
+  type RigOptions,
+  type RigPlan,
+  timing,
+} from './rig-plan.ts';
 import type { FaultRule, StoreOrder } from './store-faults.ts';
 import {
   type Accepted,
@@ -35,9 +44,9 @@ export class Rig {
     process.once('exit', this.#killAll);
   }
 
-  static async start(seed: number): Promise<Rig> {
+  static async start(seed: number, options: RigOptions = {}): Promise<Rig> {
     const directory = await mkdtemp(join(tmpdir(), 'onewriter-chaos-'));
-    const rig = new Rig(await planRig(directory, seed));
+    const rig = new Rig(await planRig(directory, seed, options));
     try {
       await rig.redis.untilReady();
       await Promise.all(bothStores.map((store) => rig.stores[store].untilReady()));

@@ -12,6 +12,8 @@ import { otherOf, type Store } from './words.ts';
 export interface ShuttleSettings {
   readonly rig: Pick<Rig, 'admin' | 'proxies' | 'misbehave' | 'behave'>;
   readonly traffic: Traffic;
+  /** What they write in the app is copied back. */
+  readonly window: boolean;
   readonly chance: Chance;
   readonly say: (line: string) => void;
 }
@@ -53,8 +55,8 @@ export class Shuttle {
       let at: Store = 'legacy';
       while (!this.#stopped && (await this.#ride(group, otherOf(at)))) {
         at = otherOf(at);
-        // Every stay at legacy leaves something new to be copied.
-        if (at === 'legacy') await this.#write(chance.oneOf(group));
+        // Every stay leaves something new to be copied, where copies go on from there.
+        if (at === 'legacy' || this.#settings.window) await this.#write(chance.oneOf(group));
         await pause(chance.between(100, 1_000));
       }
     }
@@ -73,7 +75,7 @@ export class Shuttle {
     await Promise.all(racing);
     const arrived = ended?.state === 'completed' && ended.committed === passengers;
     if (arrived) this.counts[to === 'app' ? 'there' : 'back'] += 1;
-    else this.counts.written += raced && to === 'legacy' ? 1 : 0;
+    else this.counts.written += raced && to === 'legacy' && !this.#settings.window ? 1 : 0;
     say(
       `shuttle to ${to}: ${arrived ? 'arrived' : (ended?.state ?? 'refused, or not over yet')}${raced ? ', raced by a write' : ''}`,
     );
