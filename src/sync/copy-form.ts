@@ -38,6 +38,19 @@ export function differingFields(
   return found?.difference === 'changed' ? found.fields : [];
 }
 
+/** Whether the copy is as it should be, also by not being there. */
+export function holdsTheSame(
+  record: StoreRecord | undefined,
+  held: StoreRecord | undefined,
+  partition: string,
+  owner: StoreReader,
+  copy: StoreReader,
+): boolean {
+  const wanted = wantedCopy(record, partition, owner, copy);
+  if (held === undefined || held.deleted || held.partition !== partition) return wanted === undefined;
+  return wanted !== undefined && differingFields(wanted, held, owner, copy).length === 0;
+}
+
 /**
  * Id and partition have been matched as names before records are compared; one side may hold the number 17
  * and the other the text "17". Versions and tombstones are stripped from both sides.

@@ -3,6 +3,7 @@
  * the pass that proved the copy; and what copies back have made of it since. Whatever differs from both was changed by
  * somebody else.
  */
+import { randomUUID } from 'node:crypto';
 import { promisify } from 'node:util';
 import { deflateRaw, inflateRaw } from 'node:zlib';
 import type { Redis } from 'ioredis';
@@ -39,6 +40,17 @@ export interface CopiedBack {
   readonly digest: string | undefined;
   /** False while a copy is on its way, and after one whose outcome nobody knows. */
   readonly certain: boolean;
+}
+
+/** Of those who read and never came to its end, ms. */
+const readingMsMax = 24 * 60 * 60 * 1_000;
+const saveFirstScript = `
+if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+return 1`;
+
+async function packed(snapshot: Snapshot): Promise<Buffer> {
+  const kinds = [...snapshot].map(([kind, records]) => [kind, [...records]] as const);
+  return pack(JSON.stringify(Object.fromEntries(kinds)));
 }
 
 const certainMark = '=';
@@ -90,15 +102,30 @@ export class Snapshots {
 
   /** What was copied back before belongs to an earlier stay. */
   async save(store: StoreName, partition: string, snapshot: Snapshot): Promise<void> {
-    await this.saveFirst(store, partition, snapshot);
+    await this.#redis.hset(keyOf(store), partition, await packed(snapshot));
     await this.#redis.del(copiedKeyOf(store, partition));
   }
 
-  /** Of a partition that has none; what was copied back meanwhile stays known. */
-  async saveFirst(store: StoreName, partition: string, snapshot: Snapshot): Promise<void> {
-    const kinds = [...snapshot].map(([kind, records]) => [kind, [...records]] as const);
-    const packed = await pack(JSON.stringify(Object.fromEntries(kinds)));
-    await this.#redis.hset(keyOf(store), partition, packed);
+  /** Call before a store is read for first snapshots. */
+  async startReading(): Promise<string> {
+    const reading = `${keyPrefix}:sync:snapshot-reading:${randomUUID()}`;
+    await this.#redis.set(reading, '1', 'PX', readingMsMax);
+    return reading;
+  }
+
+  /**
+   * Of partitions that have none; what was copied back meanwhile stays known. Saves nothing where Redis has lost its
+   * memory since `reading` began: it could have forgotten copies back that were made after the store was read.
+   */
+  async saveFirst(
+    store: StoreName,
+    snapshots: ReadonlyMap<string, Snapshot>,
+    reading: string,
+  ): Promise<void> {
+    for (const [partition, snapshot] of snapshots) {
+      await this.#redis.eval(saveFirstScript, 2, keyOf(store), reading, partition, await packed(snapshot));
+    }
+    await this.#redis.del(reading);
   }
 
   /** Of those that have one. */

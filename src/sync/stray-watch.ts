@@ -13,6 +13,7 @@ import { lateWriteOf, type NewStray, type Stray } from '../core/stray.ts';
 import { keyPrefix } from '../ledger/connection.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
+import { holdsTheSame } from './copy-form.ts';
 import { eachOf } from './passes.ts';
 import { readPatiently } from './patience.ts';
 import type { FoundStray } from './copy-back.ts';
@@ -175,6 +176,7 @@ export class StrayWatch {
   async #lookAt(store: StoreName, batch: readonly Watched[], signal: AbortSignal): Promise<void> {
     const { snapshots, registry, redis, log } = this.#parts;
     const sides = this.#sides(store);
+    const reading = await snapshots.startReading();
     const known = await snapshots.load(
       store,
       batch.map(({ partition }) => partition),
@@ -192,7 +194,7 @@ export class StrayWatch {
         await redis.hsetnx(progressKey, progress, newestVersion);
     }
     for (const partition of await this.#movedSince(batch)) fresh.delete(partition);
-    for (const [partition, snapshot] of fresh) await snapshots.saveFirst(store, partition, snapshot);
+    await snapshots.saveFirst(store, fresh, reading);
     // Whoever was claimed for the app has none, and so has everybody once Redis has lost its memory.
     if (fresh.size > 0) log('info', 'sync.strays-from-now', { store, partitions: fresh.size });
     await this.#judgeAll(store, suspects, signal);
@@ -249,13 +251,22 @@ export class StrayWatch {
     const record = await get(sides.from);
     const digest = snapshotDigest(record, partition, sides);
     if (!before.certain || digest === before.digest) return;
-    const ownerRecord = await get(sides.to).catch(() => undefined);
+    const ownerRecord = await get(sides.to).catch(() => 'unread' as const);
+    // Whoever made it so, nobody has lost anything: Redis forgot our copy back, or somebody has repaired the record.
+    if (ownerRecord !== 'unread' && holdsTheSame(ownerRecord, record, partition, sides.to, sides.from))
+      return;
     // Last, so that what was read was read under this owner, and while no copy back was on its way.
     const [[now], after] = await Promise.all([ledger.readMany([partition]), this.#expected(store, suspect)]);
     if (now?.ownership.epoch !== epoch || now.ownership.owner === store) return;
     if (!after.certain || after.digest !== before.digest) return;
     const key = { partition, kind, id };
-    await this.tell({ store, key, epoch, expected: before.digest, digest, record, ownerRecord });
+    const known = { epoch, expected: before.digest, digest, record };
+    await this.tell({
+      store,
+      key,
+      ...known,
+      ownerRecord: ownerRecord === 'unread' ? undefined : ownerRecord,
+    });
   }
 
   async #expected(store: StoreName, suspect: Suspect): Promise<CopiedBack> {

@@ -1,6 +1,7 @@
 /** Changes in the store that a partition has left: found, told from what looks like them, and kept for the operator. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { RedisDoubts } from '../../src/ledger/doubts.ts';
+import { Snapshots } from '../../src/sync/snapshots.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
 import { until } from '../support/until.ts';
@@ -97,6 +98,22 @@ describe('what is no stray', () => {
     expect(await found()).toEqual([]);
   });
 
+  test('what is as the owner has it, whoever made it so', async () => {
+    await start();
+    await handOver('ann');
+    rig.app.set(appointment('ann-1', 'ann', 'by ann in the app'));
+    rig.app.remove('ann-2');
+    rig.app.set(appointment('ann-9', 'ann', 'new'));
+    rig.legacy.set(appointment('ann-1', 'ann', 'by ann in the app'));
+    rig.legacy.remove('ann-2');
+    rig.legacy.set(appointment('ann-9', 'ann', 'new'));
+    await look();
+    expect(await found()).toEqual([]);
+    rig.legacy.set(appointment('ann-9', 'ann', 'by somebody'));
+    await look();
+    expect(await found()).toEqual([ann('ann-9', 'created')]);
+  });
+
   test('a row that a list left out, or showed as it was, where the record itself is right', async () => {
     await start({ legacy: { paging: 'none' } });
     await handOver('ann');
@@ -186,10 +203,14 @@ describe('what an operator resolves', () => {
     expect(await rig.sync.strays.open()).toEqual(new Map());
     await look();
     expect(alarms()).toHaveLength(1);
-    // What it was at the handoff is a change, too, by now.
-    rig.legacy.set(appointment('ann-1', 'ann'));
+    rig.legacy.set(appointment('ann-1', 'ann', 'second'));
     await look();
     expect(alarms()).toHaveLength(2);
+    // What it was at the handoff is a change, too, by now, where the owner has gone on.
+    rig.app.set(appointment('ann-1', 'ann', 'in the app'));
+    rig.legacy.set(appointment('ann-1', 'ann'));
+    await look();
+    expect(alarms()).toHaveLength(3);
   });
 
   test('is opened again where it was said to be repaired and is not', async () => {
@@ -207,6 +228,18 @@ describe('what an operator resolves', () => {
     expect(await rig.sync.strays.open()).toEqual(new Map());
     expect(await rig.sync.strays.resolve('s-none', 'ignored', 'olga', 'x')).toBeUndefined();
   });
+});
+
+test('a first look during which Redis loses its memory is what nothing is compared with', async () => {
+  await start();
+  await handOver('ann');
+  const snapshots = new Snapshots(rig.redis);
+  const reading = await snapshots.startReading();
+  await rig.redis.del(...(await rig.redis.keys('*:sync:*')));
+  await snapshots.saveFirst('legacy', new Map([['ann', new Map()]]), reading);
+  expect(await snapshots.load('legacy', ['ann'])).toEqual(new Map());
+  await snapshots.saveFirst('legacy', new Map([['ann', new Map()]]), await snapshots.startReading());
+  expect(await snapshots.load('legacy', ['ann'])).toEqual(new Map([['ann', new Map()]]));
 });
 
 test('a feed shows a change without another full look', async () => {
