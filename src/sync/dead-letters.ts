@@ -33,6 +33,8 @@ export interface DeadLetter extends RecordKey {
 /** With more than these, the oldest are forgotten; the next full pass finds their records again. */
 const lettersMax = 10_000;
 const reasonLengthMax = 500;
+const firstRestMs = 30_000;
+const restMsMax = 60 * 60_000;
 
 // KEYS: 1 letters, 2 order, 3 counts per partition. ARGV: 1 letter id, 2 its JSON, 3 ms, 4 most letters.
 const addScript = `
@@ -129,6 +131,17 @@ export class DeadLetters {
   async find(letter: string): Promise<DeadLetter | undefined> {
     const text = await this.#redis.hget(syncKeys.deadLetters, letter);
     return text === null ? undefined : { letter, ...letterSchema.parse(JSON.parse(text)) };
+  }
+
+  /**
+   * Those that full passes leave alone for now: each is tried again half a minute after it was given up, then after
+   * twice as long each time, up to an hour. Sooner when the record changes, or when an operator asks.
+   */
+  async resting(nowMs: number = Date.now()): Promise<ReadonlySet<string>> {
+    const all = await this.list();
+    const isDue = ({ atMs, times }: DeadLetter): boolean =>
+      nowMs >= atMs + Math.min(restMsMax, firstRestMs * 2 ** (times - 1));
+    return new Set(all.filter((letter) => !isDue(letter)).map(({ letter }) => letter));
   }
 
   /** Oldest first; of one partition where it is named. */

@@ -244,8 +244,7 @@ export class Poller {
   async #survey(kind: string, sides: Sides, unseenSinceMs: number, signal: AbortSignal): Promise<Survey> {
     const { backfills, backlog, letters, log } = this.#parts;
     const { store } = sides.owner;
-    // What is a dead letter already is tried again when it changes, or when an operator asks.
-    const dead = new Set((await letters.list()).map(({ letter }) => letter));
+    const resting = await letters.resting();
     const survey = await surveyKind(
       kind,
       sides,
@@ -254,7 +253,7 @@ export class Poller {
         onPartitions: (partitions) => this.#note(partitions),
         onDifferent: async (keys) => {
           await this.#ring(
-            keys.filter((key) => !dead.has(letterOf(key))),
+            keys.filter((key) => !resting.has(letterOf(key))),
             store,
             unseenSinceMs,
           );

@@ -1,5 +1,7 @@
 /** Dead letters: what they say, and what an operator can do about them. */
 import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
+import { DeadLetters } from '../../src/sync/dead-letters.ts';
+import { syncKeys } from '../../src/sync/keys.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig } from '../support/sync.ts';
 import { until } from '../support/until.ts';
@@ -42,4 +44,35 @@ test('a letter says when first and last and how often, and can be retried and di
   await deadLetters.retry(other?.letter ?? '');
   await until('it is copied', () => rig.app.records.has('2'));
   await until('the letter is gone', async () => (await deadLetters.total()) === 0);
+});
+
+test('full passes try a letter again once it has rested, twice as long each time', async () => {
+  const settings = { pollMs: 100, fullPassMs: 100, attempts: 1 };
+  rig = await startSyncRig(server, { legacy: { records: [appointment('1', 'ann')] }, sync: settings });
+  rig.app.intercept = ({ method }) => (method === 'GET' ? undefined : { status: 422 });
+  await rig.sync.startWorkers();
+  const letters = new DeadLetters(rig.redis);
+  const [first] = await until('a letter', async () => {
+    const all = await letters.list();
+    return all.length > 0 ? all : undefined;
+  });
+  const { letter = '', atMs = 0 } = first ?? {};
+  /** As if it had been given up longer ago. */
+  const age = async (byMs: number): Promise<number> => {
+    const text = (await rig.redis.hget(syncKeys.deadLetters, letter)) ?? '{}';
+    const old = { ...(JSON.parse(text) as object), atMs: Date.now() - byMs };
+    await rig.redis.hset(syncKeys.deadLetters, letter, JSON.stringify(old));
+    return old.atMs;
+  };
+  expect(await letters.resting(atMs + 29_999)).toEqual(new Set([letter]));
+  expect(await letters.resting(atMs + 30_000)).toEqual(new Set());
+  await age(30_000);
+  await until('a full pass tries it again', async () => (await letters.list())[0]?.times === 2);
+  const secondMs = await age(0);
+  expect(await letters.resting(secondMs + 59_999)).toEqual(new Set([letter]));
+  expect(await letters.resting(secondMs + 60_000)).toEqual(new Set());
+  rig.app.intercept = undefined;
+  await age(60_000);
+  await until('it is copied', () => rig.app.records.has('1'));
+  await until('the letter is gone', async () => (await letters.total()) === 0);
 });
