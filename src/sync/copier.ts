@@ -50,7 +50,7 @@ async function lookAtRecord(parts: CopierParts, job: CopyJob, signal: AbortSigna
       try {
         await copyRecord(held, { partition, kind, id }, elsewhere);
       } finally {
-        await parts.backlog.ringEach(elsewhere, job);
+        await parts.backlog.ringEach(await copiedTheSameWay(parts, held, elsewhere), job);
       }
     },
     lockWaitMs,
@@ -59,6 +59,16 @@ async function lookAtRecord(parts: CopierParts, job: CopyJob, signal: AbortSigna
   // Copied, or owed no more: its partition lives where nothing is copied from.
   await parts.letters.resolve(job);
   return done;
+}
+
+/** Without those that live in the other store: two jobs would ring for each other for ever, each for what is not its to copy. */
+async function copiedTheSameWay(
+  { copies }: CopierParts,
+  { owner }: CopySession,
+  keys: readonly RecordKey[],
+): Promise<readonly RecordKey[]> {
+  const found = await Promise.all(keys.map(({ partition }) => copies.ledger.read(partition)));
+  return keys.filter((_, at) => found[at]?.ownership.owner === owner.store);
 }
 
 /** What must be rung for besides goes into `elsewhere`. */

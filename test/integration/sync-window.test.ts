@@ -71,6 +71,34 @@ describe('after the commit', () => {
     await until('legacy has it', () => titleIn('legacy', 'ann-1') === 'changed');
   });
 
+  test('two marks of one record in two partitions that live apart do not ring for each other for ever', async () => {
+    const soft = { softDeletes: true };
+    const app = { ...soft, records };
+    await start({
+      ...{ legacy: { ...soft, records }, app, appStore: { connector: connectorFor(app) } },
+      sync: { pollMs: 3_600_000 },
+    });
+    await handOver('ann');
+    // The mark in each store is of the partition that lives in the other.
+    rig.legacy.set(appointment('both', 'ann'));
+    rig.app.set(appointment('both', 'bob'));
+    rig.legacy.remove('both');
+    rig.app.remove('both');
+    await rig.sync.startWorkers();
+    for (const partition of people) {
+      rig.sync.doorbell.ring({ partition, kind: 'appointment', id: 'both' });
+    }
+    const reads = () =>
+      [rig.legacy, rig.app].flatMap(({ calls }) => calls).filter(({ path }) => path.endsWith('/both'));
+    await until('both were looked at', () => reads().length >= 4);
+    await until('nothing waits', async () => (await rig.sync.backlog()) === 0);
+    const before = reads().length;
+    rig.sync.doorbell.ring({ partition: 'bob', kind: 'appointment', id: 'bob-1' });
+    await until('another was looked at', () => rig.app.calls.some(({ path }) => path.endsWith('/bob-1')));
+    await until('nothing waits', async () => (await rig.sync.backlog()) === 0);
+    expect(reads()).toHaveLength(before);
+  });
+
   test('of a partition that has changed a lot, no first copy goes back either', async () => {
     await start();
     await handOver('ann');
