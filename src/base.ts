@@ -85,9 +85,11 @@ export async function openBase(
   const registry = new RedisRegistry(redis);
   const openFeed = async (version: number, acknowledgements = false): Promise<StreamFeed> => {
     const blocking = await connectRedis(address, { blockingMs: feedBlockMs });
-    return StreamFeed.open(blocking, { version, acknowledgements }, (error) =>
+    const opened = StreamFeed.open(blocking, { version, acknowledgements }, (error) =>
       log('warn', 'ledger.feed', { error: String(error) }),
     );
+    opened.catch(() => blocking.disconnect());
+    return opened;
   };
   const lookout = await openLookout({
     ...{ redis, ledger, defaultOwner: 'legacy', role, leaseMs, log },

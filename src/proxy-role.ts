@@ -107,13 +107,16 @@ export class ProxyRole {
     this.#stopped = true;
     await this.#changing;
     const { stores } = this.#now.rules.config;
-    await this.#proxy?.drain(this.#writeTimeoutMs + drainMarginMs);
-    await this.#proxy?.stop();
-    // Who comes next may run rules by which those belong to partitions.
-    await pause(this.#proxy?.pinnedSettledInMs() ?? 0);
-    await this.#now.member.leave(Math.max(stores.legacy.settleMs, stores.app.settleMs));
-    this.#now.claims.stop();
-    await this.#copies?.stop();
+    try {
+      await this.#proxy?.drain(this.#writeTimeoutMs + drainMarginMs);
+      await this.#proxy?.stop();
+      // Who comes next may run rules by which those belong to partitions.
+      await pause(this.#proxy?.pinnedSettledInMs() ?? 0);
+      await this.#now.member.leave(Math.max(stores.legacy.settleMs, stores.app.settleMs));
+    } finally {
+      this.#now.claims.stop();
+      await this.#copies?.stop();
+    }
   }
 
   /** True when the new rules are the active ones; else everything is as before, and the log says why. */

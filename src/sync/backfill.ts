@@ -137,19 +137,27 @@ export class Backfills {
     const tooEarlyMs = state.startedMs + task.owner.feedDelayMs - (await this.#parts.ledger.nowMs());
     if (tooEarlyMs > 0) return { segment: 'more', waitMs: tooEarlyMs };
     try {
-      if (state.phase === 'looking') state = await this.#look(task, state);
-      if (state.phase === 'copying') state = await this.#copy(task, state);
+      state = await this.#worked(task, state);
     } catch (error) {
-      if (error instanceof TakenOver) {
-        this.#parts.log('info', 'sync.backfill-taken-over', { owner, kind });
-        return { segment: 'ended' };
-      }
-      if (!(await this.#restarted(task, error))) throw error;
+      if (!(error instanceof TakenOver)) throw error;
+      this.#parts.log('info', 'sync.backfill-taken-over', { owner, kind });
+      return { segment: 'ended' };
     }
     if (state.endedMs === undefined) return { segment: 'more', waitMs: 0 };
     const { phase, records, written } = state;
     this.#parts.log('info', 'sync.backfill-ended', { owner, kind, phase, records, written });
     return { segment: 'ended' };
+  }
+
+  async #worked(task: Task, from: BackfillState): Promise<BackfillState> {
+    try {
+      const state = from.phase === 'looking' ? await this.#look(task, from) : from;
+      return state.phase === 'copying' ? await this.#copy(task, state) : state;
+    } catch (error) {
+      const again = error instanceof TakenOver ? undefined : await this.#restarted(task, error);
+      if (again === undefined) throw error;
+      return again;
+    }
   }
 
   /** Notes which ids the target holds: those are for the full pass. */
@@ -307,19 +315,18 @@ export class Backfills {
     return this.#save(task, { ...state, phase, endedMs });
   }
 
-  /** A list that cannot be continued where it was left begins anew; what was written is known and not repeated. */
-  async #restarted(task: Task, error: unknown): Promise<boolean> {
-    if (!(error instanceof StoreFailure)) return false;
-    if (error.kind !== 'rejected' && error.kind !== 'bad-answer') return false;
+  /** A list that cannot be continued where it was left begins anew; what was written is known and not repeated. Undefined where it was something else. */
+  async #restarted(task: Task, error: unknown): Promise<BackfillState | undefined> {
+    if (!(error instanceof StoreFailure)) return undefined;
+    if (error.kind !== 'rejected' && error.kind !== 'bad-answer') return undefined;
     const state = await this.#states.of(task.name);
-    if (state?.after === undefined) return false;
+    if (state?.after === undefined) return undefined;
     const { owner, kind } = partsOf(task.name);
     const { after: _, ...at } = state;
     const restarts = at.restarts + 1;
     this.#parts.log('warn', 'sync.backfill-restarted', { owner, kind, restarts, detail: error.message });
-    if (restarts > restartsMax) await this.#end(task, { ...at, restarts }, 'given-up');
-    else await this.#save(task, { ...at, restarts, records: at.phase === 'copying' ? 0 : at.records });
-    return true;
+    if (restarts > restartsMax) return this.#end(task, { ...at, restarts }, 'given-up');
+    return this.#save(task, { ...at, restarts, records: at.phase === 'copying' ? 0 : at.records });
   }
 }
 

@@ -231,7 +231,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     await workers?.stop();
     // Without Redis they fail to close; what is open behind them must be closed all the same.
     await Promise.allSettled(Object.values(queues).map((queue) => queue.close()));
-    await Promise.all(Object.values(readers).map((reader) => reader.close()));
+    await Promise.allSettled(Object.values(readers).map((reader) => reader.close()));
     blocking?.disconnect();
     redis.disconnect();
   };

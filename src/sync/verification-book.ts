@@ -32,6 +32,11 @@ const documents = `${keyPrefix}:verifications`;
 const keyOf = (id: string, part: 'lease' | 'names' | 'differing'): string => `${documents}:${id}:${part}`;
 
 // KEYS: 1 lease, 2 documents. ARGV: 1 holder, 2 lease ms, 3 id, 4 document. 0: somebody else holds it, or it was cancelled.
+// KEYS: 1 lease, 2 set. ARGV: 1 holder, then names. One that was cancelled meanwhile leaves nothing behind.
+const differScript = `
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SADD', KEYS[2], unpack(ARGV, 2)) end
+return 0`;
+
 const saveScript = `
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -123,7 +128,9 @@ export class VerificationBook {
   /** Partitions that differ, each once; returns how many there are. */
   async differing(id: string, partitions: Iterable<string>): Promise<number> {
     const key = keyOf(id, 'differing');
-    for (const batch of inBatches(partitions, namesAtOnce)) await this.#redis.sadd(key, ...batch);
+    for (const batch of inBatches(partitions, namesAtOnce)) {
+      await this.#redis.eval(differScript, 2, keyOf(id, 'lease'), key, this.#holder, ...batch);
+    }
     return this.#redis.scard(key);
   }
 

@@ -128,12 +128,11 @@ export class SyncWorkers {
     await Promise.all(
       this.#workers.map(async (worker) => {
         const deadline = new AbortController();
-        const late = pause(closeWithinMs, deadline.signal).then(
-          () => worker.close(true),
-          () => undefined,
-        );
-        await Promise.race([worker.close(), late]);
+        const late = pause(closeWithinMs, deadline.signal).catch(() => undefined);
+        await Promise.race([worker.pause().catch(() => undefined), late]);
         deadline.abort();
+        // The first call decides: a forced close after one that waits does nothing (BullMQ 6.7).
+        await worker.close(true);
       }),
     );
   }
