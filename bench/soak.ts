@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import { figure, judge, sayJudgement } from './asked.ts';
 import { machine } from './machine.ts';
 import { partitionName } from './deployment.ts';
+import { LiveHeap } from './live-heap.ts';
 import { residentMiB } from './resident.ts';
 import { withProxy } from './rig.ts';
 import { median, slope } from './statistics.ts';
@@ -29,6 +30,7 @@ const minutes = Number(values.minutes);
 const perSecond = Number(values.acts);
 const users = 5_000;
 const sampleMs = 500;
+const liveSampleMs = 30_000;
 const tickMs = 10;
 const judgedFromMinutes = 10;
 /** What a process takes at first, it keeps: that is no leak. */
@@ -87,25 +89,34 @@ function anyAct(): (typeof entries)[number] {
   throw new Error('there is always an act');
 }
 
-async function sample(pid: number): Promise<Sample[]> {
+/** Of the resident memory, and more rarely of what lives in it. */
+async function sample(pid: number): Promise<{ readonly samples: Sample[]; readonly live: Sample[] }> {
   const samples: Sample[] = [];
+  const live: Sample[] = [];
+  const heap = await LiveHeap.of(pid);
   const startedMs = performance.now();
   for (;;) {
     const elapsedMs = performance.now() - startedMs;
-    if (elapsedMs > minutes * 60_000) return samples;
-    samples.push({ hours: elapsedMs / 3_600_000, mebibytes: residentMiB(pid) });
+    if (elapsedMs > minutes * 60_000) break;
+    const hours = elapsedMs / 3_600_000;
+    samples.push({ hours, mebibytes: residentMiB(pid) });
+    if (heap !== undefined && elapsedMs >= live.length * liveSampleMs) {
+      live.push({ hours, mebibytes: await heap.mebibytes() });
+    }
     await new Promise((wait) => setTimeout(wait, sampleMs));
   }
+  heap?.close();
+  return { samples, live };
 }
 
 const entries = Object.entries(acts);
 const shares = entries.reduce((sum, [, { share }]) => sum + share, 0);
 const options = { store: 'soak-store.ts', partitions: 2 * users };
-const { samples, counts, failures } = await withProxy(options, async ({ port, pid }) => {
+const { samples, live, counts, failures } = await withProxy(options, async ({ port, pid }) => {
   const traffic = startTraffic(port);
-  const samples = await sample(pid);
+  const sampled = await sample(pid);
   await traffic.stop();
-  return { samples, counts: traffic.counts, failures: traffic.failures };
+  return { ...sampled, counts: traffic.counts, failures: traffic.failures };
 });
 const steady = samples.slice(Math.floor(samples.length * warmShare));
 const growth = slope(steady.map(({ hours, mebibytes }) => ({ x: hours, y: mebibytes })));
@@ -117,6 +128,15 @@ process.stdout.write(
   `resident memory: ${figure(middle(steady.slice(0, third)))} MiB in the first third after the warm-up, ` +
     `${figure(middle(steady.slice(-third)))} MiB in the last; slope ${figure(growth)} MiB/h\n`,
 );
+const lively = live.slice(Math.floor(live.length * warmShare));
+if (lively.length > 1) {
+  const liveGrowth = slope(lively.map(({ hours, mebibytes }) => ({ x: hours, y: mebibytes })));
+  const [first, last] = [lively[0]?.mebibytes ?? 0, lively.at(-1)?.mebibytes ?? 0];
+  process.stdout.write(
+    `live memory, after full collections: ${figure(first)} MiB after the warm-up, ${figure(last)} MiB at the end; ` +
+      `slope ${figure(liveGrowth)} MiB/h\n`,
+  );
+}
 const judgement = minutes >= judgedFromMinutes ? judge('soak-growth', growth) : undefined;
 process.stdout.write(
   judgement === undefined
@@ -131,7 +151,7 @@ if (failures.length > 0) {
 if (values.json !== undefined) {
   const result = {
     ...{ machine, minutes, counts: Object.fromEntries(counts), failures: failures.length },
-    ...{ slopeMiBPerHour: growth, samples, judgements: judgement === undefined ? [] : [judgement] },
+    ...{ slopeMiBPerHour: growth, samples, live, judgements: judgement === undefined ? [] : [judgement] },
   };
   writeFileSync(values.json, `${JSON.stringify(result, undefined, 2)}\n`);
 }
