@@ -77,6 +77,7 @@ async function copyRecord(session: CopySession, key: RecordKey, elsewhere: Recor
   const { owner, copy, signal } = session;
   const isKnown = [owner, copy].every((side) => side.capabilities.some((known) => known.kind === kind));
   if (!isKnown) return;
+  const readMs = performance.now();
   const [ownerRead, copyRead] = await Promise.allSettled([
     owner.get(kind, { id, partition }, signal),
     copy.get(kind, { id, partition }, signal),
@@ -95,7 +96,8 @@ async function copyRecord(session: CopySession, key: RecordKey, elsewhere: Recor
   ) {
     elsewhere.push({ partition: copyRecord.partition, kind, id });
   }
-  const applied = await session.apply(key, ownerRecord, copyRecord).catch((error: unknown) => {
+  const pair = { id, ownerRecord, copyRecord, readMs };
+  const applied = await session.apply(kind, pair).catch((error: unknown) => {
     // It stands in the book of strays, and is looked at again by the next full pass.
     if (error instanceof StrayInTheWay) return 'stray';
     throw error;

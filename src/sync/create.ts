@@ -42,6 +42,7 @@ import { type Log, sentenceOf } from '../log.ts';
 import { Poller } from './poll.ts';
 import { type PollFailure, Progress } from './progress.ts';
 import { Receipts } from './receipts.ts';
+import { RecordClaims } from './record-claims.ts';
 import { leftStore, RollbackWindow } from './rollback-window.ts';
 import { snapshotOf, Snapshots } from './snapshots.ts';
 import { StrayBook } from './stray-book.ts';
@@ -172,6 +173,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     brakes,
     lock: new CopyLock(redis, lockMs),
     locks: new CopyLocks(redis, lockMs),
+    claims: new RecordClaims(redis, lockMs),
     settleMs: eachStore((store) => config.stores[store].settleMs),
     onUncompared: (kind, field) => log('warn', 'sync.field-not-compared', { kind, field }),
   };
