@@ -53,7 +53,7 @@ export class Removals {
   async may(key: RecordName, ownerRecord: StoreRecord | undefined): Promise<'yes' | 'no' | 'pass'> {
     const isGone = ownerRecord === undefined || ownerRecord.deleted;
     if (!isGone) await this.#ensureStays(key, ownerRecord.partition);
-    if (!isGone || this.#allowed.has(nameOf(key))) return 'yes';
+    if (this.#allowed.has(nameOf(key))) return 'yes';
     const { kind, id } = key;
     const answer = await this.#parts.brakes.mayRemove({ partition: this.#partition, kind, id });
     // Whoever must read the record again does not count twice.
