@@ -184,7 +184,8 @@ export class CopySession {
     if (needed.need === 'nothing') await back.same(copy, held);
     const heldBack = await this.#heldBack(needed, key, ownerRecord);
     if (needed.need === 'nothing' || heldBack !== undefined) return heldBack ?? 'same';
-    const onlyIf = await back.begin(copy, held);
+    const form = needed.need === 'put' ? needed.form : undefined;
+    const onlyIf = await back.begin(copy, held, form);
     try {
       await this.#carryOut(needed, key, readMs, onlyIf);
     } catch (error) {
