@@ -14,6 +14,7 @@ import {
 import { type CopyForm, decideCopy } from '../core/records.ts';
 import type { CopyParts } from './apply.ts';
 import type { CopyLocks, HeldLocks, LockAsk } from './copy-locks.ts';
+import { isFresh } from './record-claims.ts';
 
 export interface BatchParts extends CopyParts {
   readonly locks: CopyLocks;
@@ -64,6 +65,7 @@ export class BatchSession {
   readonly #owner: StoreName;
   readonly #writer: CopyWriter | undefined;
   readonly #grants = new Map<string, Asked>();
+  readonly #openedMs = performance.now();
 
   private constructor(parts: BatchParts, held: HeldLocks, owner: StoreName, signal: AbortSignal) {
     this.to = otherStore(owner);
@@ -105,12 +107,40 @@ export class BatchSession {
   async put(kind: string, entries: readonly BatchEntry[]): Promise<ReadonlySet<string>> {
     const writer = this.#writer;
     if (writer === undefined) throw new Error(`there is no writer for ${this.to}`);
-    await this.#parts.budgets[this.to].take(this.signal);
+    const { budgets, claims } = this.#parts;
+    await budgets[this.to].take(this.signal);
+    const keys = entries.map(({ partition, form: { id } }) => ({ partition, kind, id }));
+    const claimed = await claims.take(this.to, keys, 0, this.signal);
+    const hold = { stillMs: 0 };
+    try {
+      // Which records the target holds was asked in this session; what changed hands since then is looked at singly.
+      if (!isFresh(this.#openedMs)) return new Set();
+      const ours = new Set(claimed.ours.map(({ id }) => id));
+      return await this.#putClaimed(
+        writer,
+        kind,
+        entries.filter(({ form }) => ours.has(form.id)),
+        hold,
+      );
+    } finally {
+      void claims.ended(this.to, claimed, hold.stillMs);
+    }
+  }
+
+  async #putClaimed(
+    writer: CopyWriter,
+    kind: string,
+    entries: readonly BatchEntry[],
+    hold: { stillMs: number },
+  ): Promise<ReadonlySet<string>> {
     const copies = await this.#stillMayCopy(entries);
     this.signal.throwIfAborted();
     if (copies.length === 0) return new Set();
     const partitions = [...new Set(copies.map(({ stamp }) => stamp.partition))];
-    const keepLocks = (): void => this.#held.keepAfterRelease(partitions, this.#parts.settleMs[this.to]);
+    const keepLocks = (): void => {
+      hold.stillMs = this.#parts.settleMs[this.to];
+      this.#held.keepAfterRelease(partitions, hold.stillMs);
+    };
     try {
       const { written, mayStillHappen } = await send(writer, kind, copies, this.signal);
       if (mayStillHappen) keepLocks();

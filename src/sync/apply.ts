@@ -4,25 +4,34 @@
  * proven to be held and the ledger is asked again; when anything has moved, nothing is written.
  */
 import type { StoreName } from '../core/ownership.ts';
-import { type CopyStamp, StoreFailure, type StoreReader, type WriteCondition } from '../core/ports.ts';
+import {
+  type CopyStamp,
+  type CopyWriter,
+  StoreFailure,
+  type StoreReader,
+  type WriteCondition,
+} from '../core/ports.ts';
 import type { CopyForm, CopyHand, StoreRecord } from '../core/records.ts';
 import type { CallBudget } from '../stores/budget.ts';
 import type { Brakes, HeldBack } from './brakes.ts';
 import type { BackCopy, CopyBack } from './copy-back.ts';
-import { differingFields, isForeign, revived, wantedCopy } from './copy-form.ts';
+import { isForeign } from './copy-form.ts';
 import type { CopyLock, HeldLock } from './copy-lock.ts';
 import { backfillName } from './keys.ts';
 import { traceOf } from './known-copies.ts';
 import { settleLacked } from './lacked-fields.ts';
+import { type Direction, type DirectionParts, mayCopy, SessionOver, type SessionResult } from './may-copy.ts';
 import {
-  type CopyRefused,
-  type Direction,
-  type DirectionParts,
-  mayCopy,
-  type SessionResult,
-} from './may-copy.ts';
+  heldDifferently,
+  type Needed,
+  neededFor,
+  readMsOf,
+  type RecordName,
+  type RecordPair,
+} from './needed.ts';
+import { isFresh, type RecordClaims } from './record-claims.ts';
+import { Removals } from './removals.ts';
 import type { Snapshot } from './snapshots.ts';
-import type { Writers } from './writers.ts';
 
 export interface CopyParts extends DirectionParts {
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
@@ -32,6 +41,7 @@ export interface CopyParts extends DirectionParts {
   readonly back?: CopyBack | undefined;
   readonly budgets: Readonly<Record<StoreName, CallBudget>>;
   readonly lock: CopyLock;
+  readonly claims: RecordClaims;
   readonly brakes: Pick<Brakes, 'mayRemove' | 'mayRemoveAll' | 'onAll'>;
   /** How long a copy whose outcome is unknown may still take effect, ms. */
   readonly settleMs: Readonly<Record<StoreName, number>>;
@@ -42,14 +52,8 @@ export interface CopyParts extends DirectionParts {
 /** `held-back`: the brake does not let the delete through; `by-pass`: only a pass over the partition can tell. */
 export type Applied = 'written' | 'removed' | 'same' | 'held-back' | 'by-pass';
 
-/** Thrown inside a session and turned into a refusal at its edge. */
-class SessionOver extends Error {
-  readonly refused: CopyRefused;
-  constructor(refused: CopyRefused) {
-    super(refused.because);
-    this.refused = refused;
-  }
-}
+/** Thrown before a write: somebody else may have written the copy since it was read. */
+class ReadAgain extends Error {}
 
 /**
  * Runs `work` with a session on the partition, or says why no copy may be made. Waits for the copy lock
@@ -79,7 +83,8 @@ export async function withCopySession<T>(
   try {
     const granted = await mayCopy(parts, partition, hand);
     if (granted.copied === 'no') return granted;
-    const session = new CopySession(parts, held, partition, hand, granted.result, signal);
+    const asked = { partition, hand, lockWaitMs };
+    const session = new CopySession(parts, held, asked, granted.result, signal);
     return { copied: 'yes', result: await work(session) };
   } catch (error) {
     if (error instanceof SessionOver) return error.refused;
@@ -88,19 +93,6 @@ export async function withCopySession<T>(
     await held.release();
   }
 }
-
-/** What stands on both sides under one id, as read inside a session. */
-export interface RecordPair {
-  readonly id: string;
-  readonly ownerRecord: StoreRecord | undefined;
-  readonly copyRecord: StoreRecord | undefined;
-}
-
-type Needed =
-  | { readonly need: 'nothing' }
-  | { readonly need: 'removal' }
-  /** `onlyLacked`: the copy has fields that the owner's record has not, and else it is equal. */
-  | { readonly need: 'put'; readonly form: CopyForm; readonly exists: boolean; readonly onlyLacked: boolean };
 
 export class CopySession {
   readonly partition: string;
@@ -113,15 +105,18 @@ export class CopySession {
   readonly #parts: CopyParts;
   readonly #held: HeldLock;
   readonly #hand: CopyHand;
+  readonly #claimWaitMs: number;
   #snapshot: Promise<Snapshot | undefined> | undefined;
-  /** Deletes that the brake has let through together. */
-  #removable: ReadonlySet<string> = new Set();
+  readonly #removals: Removals;
 
   constructor(
     parts: CopyParts,
     held: HeldLock,
-    partition: string,
-    hand: CopyHand,
+    {
+      partition,
+      hand,
+      lockWaitMs,
+    }: { readonly partition: string; readonly hand: CopyHand; readonly lockWaitMs: number },
     direction: Direction,
     signal: AbortSignal,
   ) {
@@ -136,6 +131,8 @@ export class CopySession {
     this.#parts = parts;
     this.#held = held;
     this.#hand = hand;
+    this.#claimWaitMs = lockWaitMs;
+    this.#removals = new Removals(parts, partition, direction.from, hand);
   }
 
   /**
@@ -143,88 +140,95 @@ export class CopySession {
    * an absence must have been told by `get`. Throws StoreFailure as the writer does; after `unavailable`
    * the outcome is unknown, and only reading again tells. Throws StrayInTheWay as CopyBack does.
    */
-  async apply(
-    key: { readonly kind: string; readonly id: string },
-    ownerRecord: StoreRecord | undefined,
-    copyRecord: StoreRecord | undefined,
-  ): Promise<Applied> {
+  async apply(kind: string, pair: RecordPair): Promise<Applied> {
+    const { id } = pair;
+    for (let read = pair; ;) {
+      try {
+        return await this.#applyRead({ kind, id }, read);
+      } catch (error) {
+        if (!(error instanceof ReadAgain)) throw error;
+        read = await this.#readAgain(kind, id);
+      }
+    }
+  }
+
+  async #readAgain(kind: string, id: string): Promise<RecordPair> {
+    const { owner, copy, partition, signal } = this;
+    const readMs = performance.now();
+    const [ownerRecord, copyRecord] = await Promise.all([
+      owner.get(kind, { id, partition }, signal),
+      copy.get(kind, { id, partition }, signal),
+    ]);
+    return { id, ownerRecord, copyRecord, readMs };
+  }
+
+  async #applyRead(key: RecordName, pair: RecordPair): Promise<Applied> {
+    const { ownerRecord, copyRecord } = pair;
     const { back } = this.#parts;
     if (back?.store === this.to) return this.#applyBack(back, key, ownerRecord);
-    const needed = this.#neededFor(key, ownerRecord, copyRecord);
-    return (await this.#heldBack(needed, key, ownerRecord)) ?? this.#carryOut(needed, key);
+    const needed = neededFor(this, key, ownerRecord, copyRecord);
+    return (await this.#heldBack(needed, key, ownerRecord)) ?? this.#carryOut(needed, key, readMsOf(pair));
   }
 
   /** As apply; what the copy holds is read once more, because a list can be late and shows no ETag. */
-  async #applyBack(
-    back: CopyBack,
-    key: { readonly kind: string; readonly id: string },
-    ownerRecord: StoreRecord | undefined,
-  ): Promise<Applied> {
+  async #applyBack(back: CopyBack, key: RecordName, ownerRecord: StoreRecord | undefined): Promise<Applied> {
     const { partition, epoch, owner: to, copy: from, signal } = this;
+    const readMs = performance.now();
     const held = await from.get(key.kind, { id: key.id, partition }, signal);
     const sides = { from, to };
     const snapshot = (): Promise<Snapshot | undefined> => (this.#snapshot ??= back.snapshotOf(partition));
     const copy: BackCopy = {
       ...{ key: { partition, ...key }, epoch, sides, ownerRecord, snapshot },
     };
-    const needed = this.#neededFor(key, ownerRecord, held);
+    const needed = neededFor(this, key, ownerRecord, held);
     if (needed.need === 'nothing') await back.same(copy, held);
     const heldBack = await this.#heldBack(needed, key, ownerRecord);
     if (needed.need === 'nothing' || heldBack !== undefined) return heldBack ?? 'same';
-    const onlyIf = await back.begin(copy, held);
+    const form = needed.need === 'put' ? needed.form : undefined;
+    const onlyIf = await back.begin(copy, held, form);
     try {
-      await this.#carryOut(needed, key, onlyIf);
+      await this.#carryOut(needed, key, readMs, onlyIf);
     } catch (error) {
       if (nothingWritten(error)) await back.unchanged(copy, held);
       throw error;
     }
     const found = await back.readBack(copy, signal);
-    if (found !== 'unread') this.#mustBeCopied(key, ownerRecord, found);
+    if (found !== 'unread' && neededFor(this, key, ownerRecord, found).need !== 'nothing') {
+      throw heldDifferently(this.to, key);
+    }
     return needed.need === 'removal' ? 'removed' : 'written';
-  }
-
-  /** What a store holds differently than it was written would be written to it with every pass. */
-  #mustBeCopied(
-    key: { readonly kind: string; readonly id: string },
-    ownerRecord: StoreRecord | undefined,
-    found: StoreRecord | undefined,
-  ): void {
-    if (this.#neededFor(key, ownerRecord, found).need === 'nothing') return;
-    const { kind, id } = key;
-    throw new StoreFailure(
-      'rejected',
-      `${this.to} holds ${kind} ${id} differently than it was written; compare both stores ("verify --values")`,
-    );
   }
 
   /** Undefined where the copy may be made, or where there is none to make. */
   async #heldBack(
     needed: Needed,
-    key: { readonly kind: string; readonly id: string },
+    key: RecordName,
     ownerRecord: StoreRecord | undefined,
   ): Promise<Applied | undefined> {
     if (needed.need !== 'removal') return undefined;
-    const isGone = ownerRecord === undefined || ownerRecord.deleted;
-    const answer = isGone ? await this.#mayRemove(key) : 'yes';
+    const answer = await this.#removals.may(key, ownerRecord);
     if (answer === 'yes') return undefined;
     return answer === 'no' ? 'held-back' : 'by-pass';
   }
 
   async #carryOut(
     needed: Needed,
-    key: { readonly kind: string; readonly id: string },
+    key: RecordName,
+    readMs: number,
     onlyIf?: WriteCondition,
   ): Promise<Applied> {
     const { signal } = this;
     if (needed.need === 'nothing') return 'same';
     if (needed.need === 'removal') {
-      await this.#write([key], (writer, stamp) => writer.remove(key, stamp, signal, onlyIf));
+      await this.#write([{ ...key, readMs }], (writer, stamp) => writer.remove(key, stamp, signal, onlyIf));
       return 'removed';
     }
     const { form, exists, onlyLacked } = needed;
-    const put = (copy: CopyForm, isThere: boolean): Promise<void> =>
-      this.#write([key], (writer, stamp) => writer.put(copy, stamp, isThere, signal, onlyIf));
-    await put(form, exists);
+    const put = (copy: CopyForm, isThere: boolean, read: number): Promise<void> =>
+      this.#write([{ ...key, readMs: read }], (writer, stamp) =>
+        writer.put(copy, stamp, isThere, signal, onlyIf),
+      );
+    await put(form, exists, readMs);
     if (!onlyLacked || onlyIf !== undefined) return 'written';
     const { owner, copy, partition } = this;
     const { kind, id } = key;
@@ -232,7 +236,7 @@ export class CopySession {
       {
         owner,
         read: () => copy.get(kind, { id, partition }, signal),
-        put: (cleared) => put(cleared, true),
+        put: (cleared) => put(cleared, true, performance.now()),
         onUncompared: (field) => this.#parts.onUncompared?.(kind, field),
       },
       form,
@@ -240,29 +244,12 @@ export class CopySession {
     return 'written';
   }
 
-  /**
-   * Asks once for all deletes of a pass, before any of them is applied; `held` names what the copy holds. Returns
-   * what holds them back: then none of them may be applied.
-   */
-  async askToRemove(
-    keys: readonly { readonly kind: string; readonly id: string }[],
+  /** See Removals. */
+  askToRemove(
+    keys: readonly RecordName[],
     held: ReadonlyMap<string, unknown>,
   ): Promise<HeldBack | undefined> {
-    const { partition } = this;
-    const deletes = keys.map(({ kind, id }) => ({ partition, kind, id }));
-    const { brakes } = this.#parts;
-    const [brake] = await Promise.all([
-      brakes.mayRemoveAll(partition, deletes, held.size),
-      // For this, too, a fence has no time.
-      this.#hand.hand === 'sync' ? brakes.onAll.seen(held.keys()) : undefined,
-    ]);
-    if (brake === undefined) this.#removable = new Set(keys.map(({ kind, id }) => `${kind}\n${id}`));
-    return brake;
-  }
-
-  async #mayRemove({ kind, id }: { readonly kind: string; readonly id: string }) {
-    if (this.#removable.has(`${kind}\n${id}`)) return 'yes';
-    return this.#parts.brakes.mayRemove({ partition: this.partition, kind, id });
+    return this.#removals.askForAll(keys, held);
   }
 
   /** How many records of the kind one call takes; undefined where they are written one by one, as all copies back are. */
@@ -276,55 +263,35 @@ export class CopySession {
    * whose copies are certainly equal now; the others are to be read again and applied one by one.
    */
   async applyMany(kind: string, pairs: readonly RecordPair[]): Promise<ReadonlySet<string>> {
-    const forms: CopyForm[] = [];
-    for (const { id, ownerRecord, copyRecord } of pairs) {
+    const forms: {
+      readonly kind: string;
+      readonly id: string;
+      readonly form: CopyForm;
+      readonly readMs: number;
+    }[] = [];
+    for (const pair of pairs) {
+      const { id, ownerRecord, copyRecord } = pair;
       if (isForeign(copyRecord, this.partition)) continue;
-      const needed = this.#neededFor({ kind, id }, ownerRecord, copyRecord);
+      const needed = neededFor(this, { kind, id }, ownerRecord, copyRecord);
       // What the store makes of a field that is left out, is looked at record by record.
-      if (needed.need === 'put' && !needed.onlyLacked) forms.push(needed.form);
+      if (needed.need === 'put' && !needed.onlyLacked) {
+        forms.push({ kind, id, form: needed.form, readMs: readMsOf(pair) });
+      }
     }
     if (forms.length === 0) return new Set();
     try {
-      return await this.#write(forms, async (writer, stamp) => {
-        const copies = forms.map((copy) => ({ copy, stamp }));
+      return await this.#write(forms, async (writer, stamp, ours, unsettled) => {
+        const copies = ours.map(({ form: copy }) => ({ copy, stamp }));
         const { written, mayStillHappen } = await writer.putMany(kind, copies, this.signal);
-        if (mayStillHappen) this.#held.keepAfterRelease(this.#parts.settleMs[this.to]);
+        if (mayStillHappen) unsettled();
         return written;
       });
     } catch (error) {
+      if (error instanceof ReadAgain) return new Set();
       // It may have been one record of many, or too many of them.
       if (error instanceof StoreFailure && error.kind === 'rejected') return new Set();
       throw error;
     }
-  }
-
-  #neededFor(
-    key: { readonly kind: string; readonly id: string },
-    ownerRecord: StoreRecord | undefined,
-    copyRecord: StoreRecord | undefined,
-  ): Needed {
-    const wanted = wantedCopy(ownerRecord, this.partition, this.owner, this.copy);
-    const foreign = isForeign(copyRecord, this.partition);
-    if (wanted === undefined) {
-      const gone = copyRecord === undefined || copyRecord.deleted || foreign;
-      return gone ? { need: 'nothing' } : { need: 'removal' };
-    }
-    if (foreign) {
-      throw new StoreFailure(
-        'rejected',
-        `${this.to} holds ${key.kind} ${key.id} for partition ${copyRecord?.partition}, ${this.from} for ` +
-          `${this.partition}; it was left alone: it must leave the other partition first`,
-      );
-    }
-    if (copyRecord === undefined) return { need: 'put', form: wanted, exists: false, onlyLacked: false };
-    if (copyRecord.deleted) {
-      const form = revived(wanted, this.copy.shape(key.kind));
-      return { need: 'put', form, exists: true, onlyLacked: false };
-    }
-    const fields = differingFields(wanted, copyRecord, this.owner, this.copy);
-    if (fields.length === 0) return { need: 'nothing' };
-    const onlyLacked = fields.every(({ field }) => wanted.lacks?.some((one) => one.field === field));
-    return { need: 'put', form: wanted, exists: true, onlyLacked };
   }
 
   /** Ends the session when the lock was lost or the partition has moved since it began. */
@@ -347,25 +314,53 @@ export class CopySession {
     }
   }
 
-  async #write<T>(
-    written: readonly { readonly kind: string; readonly id: string }[],
-    send: (writer: NonNullable<ReturnType<Writers['get']>>, stamp: CopyStamp) => Promise<T>,
+  /** Sends a write of those records, all of one kind, that could be claimed; throws ReadAgain where there is none. */
+  async #write<K extends RecordName & { readonly readMs: number }, T>(
+    wanted: readonly K[],
+    send: (
+      writer: CopyWriter,
+      stamp: CopyStamp,
+      ours: readonly K[],
+      /** Call where the write may still take effect although it was answered. */
+      unsettled: () => void,
+    ) => Promise<T>,
   ): Promise<T> {
     const writer = this.#parts.writers.get(this.to);
     if (writer === undefined) throw new Error(`there is no writer for ${this.to}`);
     if (this.#hand.hand === 'sync') await this.#parts.budgets[this.to].take(this.signal);
-    const traces = written.map(({ kind, id }) => traceOf(backfillName(this.from, kind), id));
-    await this.#ensure(() => this.#held.coverWrite(traces));
-    this.signal.throwIfAborted();
+    const { claims } = this.#parts;
+    const keys = wanted.map((one) => ({ ...one, partition: this.partition }));
+    const claimed = await claims.take(this.to, keys, this.#claimWaitMs, this.signal);
+    let stillMs = 0;
+    const unsettled = (): void => {
+      stillMs = this.#parts.settleMs[this.to];
+      this.#held.keepAfterRelease(stillMs);
+    };
     try {
-      return await send(writer, { partition: this.partition, epoch: this.epoch });
-    } catch (error) {
-      if (!nothingWritten(error)) this.#held.keepAfterRelease(this.#parts.settleMs[this.to]);
-      throw error;
+      const mine = new Set(claimed.ours.filter(({ readMs }) => isFresh(readMs)).map(({ id }) => id));
+      const ready = wanted.filter(({ id }) => mine.has(id));
+      if (ready.length === 0) {
+        if (claimed.ours.length + claimed.changedHands.length > 0) throw new ReadAgain();
+        const because = 'a copy of the same record is on its way for another partition';
+        throw new SessionOver({ copied: 'no', because, when: 'later', lockTaken: true });
+      }
+      const traces = ready.map(({ kind, id }) => traceOf(backfillName(this.from, kind), id));
+      await this.#ensure(() => this.#held.coverWrite(traces));
+      this.signal.throwIfAborted();
+      try {
+        return await send(writer, { partition: this.partition, epoch: this.epoch }, ready, unsettled);
+      } catch (error) {
+        if (!nothingWritten(error)) unsettled();
+        throw error;
+      }
+    } finally {
+      // Not waited for: whoever wants the record meanwhile only waits a little longer.
+      void claims.ended(this.to, claimed, stillMs);
     }
   }
 }
 
 function nothingWritten(error: unknown): boolean {
+  if (error instanceof ReadAgain || error instanceof SessionOver) return true;
   return error instanceof StoreFailure && error.kind !== 'unavailable';
 }

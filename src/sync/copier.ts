@@ -2,13 +2,16 @@
  * Does one job: looks at one record, or at a whole partition, and makes the copy equal. Says when the job
  * should come again; throws StoreFailure where a store failed.
  */
-import type { Ledger, RecordKey } from '../core/ports.ts';
+import { type Ledger, type RecordKey, StoreFailure } from '../core/ports.ts';
+import type { StoreRecord } from '../core/records.ts';
 import { type CopyParts, type CopySession, withCopySession } from './apply.ts';
 import type { CopyRefused } from './may-copy.ts';
 import { type Backlog, type CopyJob, wholePartition } from './backlog.ts';
 import { StrayInTheWay } from './copy-back.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import type { SyncDesk } from './desk.ts';
+import type { HiddenRecords } from './hidden-records.ts';
+import type { Progress } from './progress.ts';
 import type { Log } from '../log.ts';
 
 export interface CopierParts {
@@ -16,6 +19,8 @@ export interface CopierParts {
   readonly desk: SyncDesk;
   readonly backlog: Backlog;
   readonly letters: DeadLetters;
+  readonly hidden: Pick<HiddenRecords, 'denied'>;
+  readonly progress: Pick<Progress, 'feed'>;
   readonly log: Log;
 }
 
@@ -48,7 +53,7 @@ async function lookAtRecord(parts: CopierParts, job: CopyJob, signal: AbortSigna
     signal,
     async (held) => {
       try {
-        await copyRecord(held, { partition, kind, id }, elsewhere);
+        await copyRecord(parts, held, { partition, kind, id }, elsewhere);
       } finally {
         await parts.backlog.ringEach(await copiedTheSameWay(parts, held, elsewhere), job);
       }
@@ -72,11 +77,17 @@ async function copiedTheSameWay(
 }
 
 /** What must be rung for besides goes into `elsewhere`. */
-async function copyRecord(session: CopySession, key: RecordKey, elsewhere: RecordKey[]): Promise<void> {
+async function copyRecord(
+  parts: CopierParts,
+  session: CopySession,
+  key: RecordKey,
+  elsewhere: RecordKey[],
+): Promise<void> {
   const { partition, kind, id } = key;
   const { owner, copy, signal } = session;
   const isKnown = [owner, copy].every((side) => side.capabilities.some((known) => known.kind === kind));
   if (!isKnown) return;
+  const readMs = performance.now();
   const [ownerRead, copyRead] = await Promise.allSettled([
     owner.get(kind, { id, partition }, signal),
     copy.get(kind, { id, partition }, signal),
@@ -85,6 +96,7 @@ async function copyRecord(session: CopySession, key: RecordKey, elsewhere: Recor
   if (copyRead.status === 'rejected') throw copyRead.reason;
   const ownerRecord = ownerRead.value;
   const copyRecord = copyRead.value;
+  if (ownerRecord === undefined) await ensureGone(parts, session, key, copyRecord);
   // A record that changed partitions leaves the copy of the old one first, each under its own ledger record.
   if (ownerRecord !== undefined && ownerRecord.partition !== partition) {
     elsewhere.push({ partition: ownerRecord.partition, kind, id });
@@ -95,12 +107,31 @@ async function copyRecord(session: CopySession, key: RecordKey, elsewhere: Recor
   ) {
     elsewhere.push({ partition: copyRecord.partition, kind, id });
   }
-  const applied = await session.apply(key, ownerRecord, copyRecord).catch((error: unknown) => {
+  const pair = { id, ownerRecord, copyRecord, readMs };
+  const applied = await session.apply(kind, pair).catch((error: unknown) => {
     // It stands in the book of strays, and is looked at again by the next full pass.
     if (error instanceof StrayInTheWay) return 'stray';
     throw error;
   });
   if (applied === 'by-pass') elsewhere.push(wholePartition(partition));
+}
+
+/** Throws where a list of the owner keeps showing what `get` says is gone. */
+async function ensureGone(
+  { hidden, progress }: CopierParts,
+  { owner: { store } }: CopySession,
+  key: RecordKey,
+  copyRecord: StoreRecord | undefined,
+): Promise<void> {
+  const { kind, id } = key;
+  const { fullPassAtMs } = await progress.feed(store, kind);
+  const isCopied = copyRecord !== undefined && !copyRecord.deleted;
+  if (!(await hidden.denied(key, fullPassAtMs, !isCopied))) return;
+  throw new StoreFailure(
+    'rejected',
+    `the list of ${store} shows ${kind} ${id}, and GET says that it is gone, so nothing was copied or removed: look whether ` +
+      'the connector\'s "get", and what stands before the store, lets such an id through',
+  );
 }
 
 async function lookAtPartition(

@@ -5,12 +5,13 @@
  *
  * Before a write the record counts as uncertain, and after it, once it was read back, as what was found: a store may
  * hold it differently than it was written. Whoever loses count in between leaves it uncertain: then the next copy
- * believes what it finds.
+ * believes what was there before, and what was sent; anything else is somebody's change, or what the store made of ours,
+ * and only somebody who looks can tell.
  */
 import type { StoreName } from '../core/ownership.ts';
 import { type RecordKey, StoreFailure, type StoreReader, type WriteCondition } from '../core/ports.ts';
-import type { StoreRecord } from '../core/records.ts';
-import { ofKind, type Snapshot, snapshotDigest, type Snapshots } from './snapshots.ts';
+import type { CopyForm, StoreRecord } from '../core/records.ts';
+import { isAsSent, ofKind, sentBack, type Snapshot, snapshotDigest, type Snapshots } from './snapshots.ts';
 
 /** Thrown where somebody else has changed the record; it is in the book of strays by then. */
 export class StrayInTheWay extends StoreFailure {}
@@ -60,15 +61,23 @@ export class CopyBack {
     if (known?.certain === false) await this.#note(copy, held);
   }
 
-  /** Call right before the write, with what was just read. Throws StrayInTheWay. */
-  async begin(copy: BackCopy, held: StoreRecord | undefined): Promise<WriteCondition | undefined> {
-    const { key, epoch, ownerRecord } = copy;
+  /**
+   * Call right before the write, with what was just read, and what is to be written; undefined: the record is to be
+   * removed. Throws StrayInTheWay.
+   */
+  async begin(
+    copy: BackCopy,
+    held: StoreRecord | undefined,
+    form: CopyForm | undefined,
+  ): Promise<WriteCondition | undefined> {
+    const { key, epoch, ownerRecord, sides } = copy;
     const digest = this.#digestOf(copy, held);
     const snapshot = await copy.snapshot();
     const known = await this.#parts.snapshots.copied(this.store, key);
     const expected = known === undefined ? ofKindOf(snapshot, key) : known.digest;
-    const isKnown = known === undefined ? snapshot !== undefined : known.certain;
-    if (isKnown && expected !== digest) {
+    const isKnown = known !== undefined || snapshot !== undefined;
+    const isOurs = known?.sent !== undefined && isAsSent(known.sent, held, key.partition, sides);
+    if (isKnown && expected !== digest && !isOurs) {
       const found = { store: this.store, key, epoch, expected, digest, record: held, ownerRecord };
       await this.#parts.tellStray(found);
       const { kind, id } = key;
@@ -78,7 +87,7 @@ export class CopyBack {
           'look at it with "strays list", and say with "strays resolve" what became of it',
       );
     }
-    await this.#parts.snapshots.uncertain(this.store, key, digest);
+    await this.#parts.snapshots.uncertain(this.store, key, digest, sentBack(form, sides.from));
     if (held === undefined) return 'absent';
     return held.version === undefined ? undefined : { version: held.version };
   }

@@ -23,25 +23,27 @@ import { RestGuardCalls } from '../stores/rest/guard-calls.ts';
 import { createRestStore, type RestStore, restConnectorOf } from '../stores/rest/store.ts';
 import type { BatchParts } from './apply-batch.ts';
 import { type BackfillProgress, Backfills } from './backfill.ts';
-import { Backlog, controlQueueName, recordQueueName, scanQueueName, wholePartition } from './backlog.ts';
-import type { BrakeOnAll } from './brake-on-all.ts';
-import { Brakes, type DeleteBrake } from './brakes.ts';
+import { Backlog, controlQueueName, recordQueueName, scanQueueName } from './backlog.ts';
+import { Brakes } from './brakes.ts';
 import { RedisBudget } from './budget.ts';
 import { CopyBack } from './copy-back.ts';
 import { CopyLock } from './copy-lock.ts';
 import { CopyLocks } from './copy-locks.ts';
-import { type DeadLetter, DeadLetters } from './dead-letters.ts';
+import { DeadLetters } from './dead-letters.ts';
 import { type HandedOver, SyncDesk } from './desk.ts';
 import { BatchingDoorbell } from './doorbell.ts';
 import { RecordEraser } from './erase.ts';
 import { FailingStores } from './failing-stores.ts';
 import { SyncMemory } from './forget.ts';
 import { HaltBook } from './halts.ts';
+import { HiddenRecords } from './hidden-records.ts';
 import { CompletingReader, KnownFields } from './known-fields.ts';
 import { type Log, sentenceOf } from '../log.ts';
+import { type BrakeDesk, brakeDesk, type DeadLetterDesk, deadLetterDesk } from './operator-desks.ts';
 import { Poller } from './poll.ts';
 import { type PollFailure, Progress } from './progress.ts';
 import { Receipts } from './receipts.ts';
+import { RecordClaims } from './record-claims.ts';
 import { leftStore, RollbackWindow } from './rollback-window.ts';
 import { snapshotOf, Snapshots } from './snapshots.ts';
 import { StrayBook } from './stray-book.ts';
@@ -69,27 +71,6 @@ export interface SyncSettings {
   readonly log: Log;
   /** Hears of every stray once it is in the book. */
   readonly onStray?: (stray: Stray) => void;
-}
-
-export interface DeadLetterDesk {
-  total(): Promise<number>;
-  /** Oldest first. */
-  list(): Promise<DeadLetter[]>;
-  /** Rings for the record again; its letter stays until it was copied. Undefined when there is no such letter. */
-  retry(letter: string): Promise<DeadLetter | undefined>;
-  /** Takes it off the list, copied or not. */
-  discard(letter: string): Promise<DeadLetter | undefined>;
-}
-
-export interface BrakeDesk {
-  /** Oldest first. */
-  list(): Promise<DeleteBrake[]>;
-  /** Agrees to the deletes and rings the partition; undefined where nothing is held back. */
-  release(partition: string): Promise<DeleteBrake | undefined>;
-  /** The brake on all partitions together; undefined while it holds nothing back. */
-  onAll(): Promise<BrakeOnAll | undefined>;
-  /** Agrees to its deletes; the next full pass finds them. */
-  releaseAll(): Promise<BrakeOnAll | undefined>;
 }
 
 export interface Sync {
@@ -152,6 +133,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   );
   const letters = new DeadLetters(redis);
   const progress = new Progress(redis);
+  const hidden = new HiddenRecords(redis);
   const receipts = new Receipts(redis);
   const brakes = new Brakes(redis, receipts, log);
   const halts = new HaltBook(redis);
@@ -172,6 +154,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     brakes,
     lock: new CopyLock(redis, lockMs),
     locks: new CopyLocks(redis, lockMs),
+    claims: new RecordClaims(redis, lockMs),
     settleMs: eachStore((store) => config.stores[store].settleMs),
     onUncompared: (kind, field) => log('warn', 'sync.field-not-compared', { kind, field }),
   };
@@ -196,7 +179,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     note: (partitions) => poller.notePartitions(partitions),
   });
   const poller: Poller = new Poller({
-    ...{ ledger, readers, targets, backlog, backfills, letters, brakes, progress, log, window },
+    ...{ ledger, readers, targets, backlog, backfills, letters, hidden, brakes, progress, log, window },
     surveyEveryMs: config.sync.fullPassMs,
     registry: settings.registry,
     ownershipOf,
@@ -267,7 +250,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
         ...{ poller, progress, backfills, backlog, letters, halts, targets, ledger, log, attempts },
         connection: blocking,
         ...{ control: queues.control, scan: queues.scan },
-        copier: { copies, desk, backlog, letters, log },
+        copier: { copies, desk, backlog, letters, hidden, progress, log },
         ...{ readers, failing: new FailingStores(redis) },
         pollMs: config.sync.pollMs,
       });
@@ -345,19 +328,6 @@ async function lagMs(ledger: Ledger, owed: readonly Owed[], progress: Progress):
   return Math.max(0, nowMs - Math.min(reachedMs, ...oldest.map((ms) => ms ?? nowMs)));
 }
 
-function brakeDesk(brakes: Brakes, backlog: Backlog): BrakeDesk {
-  return {
-    list: () => brakes.list(),
-    release: async (partition) => {
-      const released = await brakes.release(partition);
-      if (released !== undefined) await backlog.ringEach([wholePartition(partition)]);
-      return released;
-    },
-    onAll: () => brakes.onAll.holding(),
-    releaseAll: () => brakes.onAll.release(),
-  };
-}
-
 /** A handoff that cannot keep its snapshot is tried again: an older one would take its own changes for strays. */
 function takeSnapshots(
   snapshots: Snapshots,
@@ -377,20 +347,5 @@ function takeSnapshots(
       const what = `what ${partition} held could not be noted in Redis: ${sentenceOf(cause)}`;
       throw new StoreFailure('unavailable', what, { cause });
     }
-  };
-}
-
-function deadLetterDesk(letters: DeadLetters, backlog: Backlog): DeadLetterDesk {
-  return {
-    total: () => letters.total(),
-    list: () => letters.list(),
-    discard: (letter) => letters.discard(letter),
-    retry: async (name) => {
-      const found = await letters.find(name);
-      if (found === undefined) return undefined;
-      const { partition, kind, id } = found;
-      await backlog.ringEach([{ partition, kind, id }]);
-      return found;
-    },
   };
 }

@@ -23,6 +23,15 @@ export type CopyRefused = {
   readonly lockTaken?: boolean;
 };
 
+/** Thrown inside a session and turned into a refusal at its edge. */
+export class SessionOver extends Error {
+  readonly refused: CopyRefused;
+  constructor(refused: CopyRefused) {
+    super(refused.because);
+    this.refused = refused;
+  }
+}
+
 export type SessionResult<T> = { readonly copied: 'yes'; readonly result: T } | CopyRefused;
 
 export interface Direction {

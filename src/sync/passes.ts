@@ -1,9 +1,10 @@
 /** One pass over a partition: read both sides whole, compare, and (in a session) apply what differs. */
 import { type RecordProblem, StoreFailure, type StoreReader } from '../core/ports.ts';
 import { type CopyForm, type Difference, differencesOf, type StoreRecord } from '../core/records.ts';
-import type { CopySession, RecordPair } from './apply.ts';
+import type { CopySession } from './apply.ts';
 import type { HeldBack } from './brakes.ts';
 import { comparableCopy, matchedAlready, wantedCopy } from './copy-form.ts';
+import type { RecordPair } from './needed.ts';
 import { type Patience, readPatiently } from './patience.ts';
 
 export interface Comparison {
@@ -207,9 +208,10 @@ async function pairsOf(
     const key = recordKey({ kind, id });
     const get = () => readPatiently(patience, signal, () => copy.get(kind, { id, partition }, signal));
     try {
+      const readMs = performance.now();
       // The list of this partition does not show what the copy holds of it for another one.
-      const copyRecord = found.copyRecords.get(key) ?? (await get());
-      pairs.push({ id, ownerRecord: found.ownerRecords.get(key), copyRecord });
+      const copyRecord = liveOf(found.copyRecords.get(key)) ?? (await get());
+      pairs.push({ id, ownerRecord: found.ownerRecords.get(key), copyRecord, readMs });
     } catch (error) {
       if (!(error instanceof StoreFailure) || error.kind !== 'rejected') throw error;
     }
@@ -253,8 +255,14 @@ async function applyDifference(
       `the list of ${kind} in ${session.from} does not show ${id}, which is there: look at its paging and feedDelayMs`,
     );
   }
-  const copyRecord = found.copyRecords.get(key) ?? (await get(session.copy));
-  return session.apply({ kind, id }, ownerRecord, copyRecord);
+  const readMs = performance.now();
+  const copyRecord = liveOf(found.copyRecords.get(key)) ?? (await get(session.copy));
+  return session.apply(kind, { id, ownerRecord, copyRecord, readMs });
+}
+
+/** Another partition's record may have taken the place of a tombstone since the list was read. */
+function liveOf(copyRecord: StoreRecord | undefined): StoreRecord | undefined {
+  return copyRecord?.deleted === true ? undefined : copyRecord;
 }
 
 function isLive(record: StoreRecord | undefined, partition: string): boolean {

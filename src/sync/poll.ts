@@ -20,12 +20,13 @@ import type { Brakes } from './brakes.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import { digestOf } from './digest.ts';
 import { letterOf } from './dead-letters.ts';
+import type { HiddenRecords } from './hidden-records.ts';
 import type { Log } from '../log.ts';
 import { patientPages } from './patience.ts';
 import type { Progress, Proof } from './progress.ts';
 import { leftStore, type RollbackWindow, type WindowView } from './rollback-window.ts';
 import { type Survey, surveyKind } from './survey.ts';
-import { changedAtMs, lessOverlap, newest, noLaterThan } from './versions.ts';
+import { lessOverlap, newest, noLaterThan, owedSince } from './versions.ts';
 
 export interface PollParts {
   readonly ledger: Pick<Ledger, 'nowMs'>;
@@ -35,6 +36,7 @@ export interface PollParts {
   readonly backlog: Backlog;
   readonly backfills: Pick<Backfills, 'begin' | 'mayBegin' | 'isUnderWay'>;
   readonly letters: DeadLetters;
+  readonly hidden: Pick<HiddenRecords, 'listed'>;
   /** Where copies go back to the store that partitions have left. */
   readonly window?: Pick<RollbackWindow, 'view'> | undefined;
   readonly brakes: Pick<Brakes, 'list' | 'onAll'>;
@@ -189,7 +191,8 @@ export class Poller {
       return feed.partial ? feed.fullPassAtMs : startedMs;
     }
     if (copying) return undefined;
-    const { newestVersion, unversioned, farBehind } = await this.#survey(kind, sides, unseenInPassMs, signal);
+    const when = { nowMs: startedMs, unseenSinceMs: unseenInPassMs };
+    const { newestVersion, unversioned, farBehind } = await this.#survey(kind, sides, when, signal);
     if (farBehind !== undefined) {
       // Before its first page: from here on changes are followed while it runs.
       const head = since ? headAt(newestVersion, startedMs) : undefined;
@@ -241,8 +244,13 @@ export class Poller {
     return seen;
   }
 
-  async #survey(kind: string, sides: Sides, unseenSinceMs: number, signal: AbortSignal): Promise<Survey> {
-    const { backfills, backlog, letters, log } = this.#parts;
+  async #survey(
+    kind: string,
+    sides: Sides,
+    { nowMs, unseenSinceMs }: { readonly nowMs: number; readonly unseenSinceMs: number },
+    signal: AbortSignal,
+  ): Promise<Survey> {
+    const { backfills, backlog, hidden, letters, log } = this.#parts;
     const { store } = sides.owner;
     const resting = await letters.resting();
     const survey = await surveyKind(
@@ -252,6 +260,8 @@ export class Poller {
         includes: (partition) => this.#isCopiedFrom(partition, store),
         onPartitions: (partitions) => this.#note(partitions),
         onDifferent: async (keys) => {
+          const listed = keys.filter((key) => key.listed);
+          await hidden.listed(listed, nowMs, sides.owner.feedDelayMs);
           await this.#ring(
             keys.filter((key) => !resting.has(letterOf(key))),
             store,
@@ -378,14 +388,4 @@ function earlier(left: number | undefined, right: number | undefined): number | 
 function headAt(newestVersion: string | undefined, nowMs: number): string | undefined {
   const isInstant = newestVersion !== undefined && /^\d{4}-\d\d-\d\dT/.test(newestVersion);
   return isInstant ? new Date(nowMs - clockSkewMs).toISOString() : undefined;
-}
-
-/**
- * When the oldest of the changes was made, as far as the store's clock can be believed, and not before what was seen
- * already; 0: nobody can tell.
- */
-function owedSince(versions: readonly (string | undefined)[], unseenSinceMs: number): number {
-  if (unseenSinceMs === 0) return 0;
-  const times = versions.map((version) => changedAtMs(version) ?? unseenSinceMs);
-  return times.reduce((first, ms) => Math.min(first, Math.max(ms, unseenSinceMs)), Number.MAX_SAFE_INTEGER);
 }

@@ -11,9 +11,9 @@ import { z } from 'zod';
 import { inBatches } from '../batches.ts';
 import type { StoreName } from '../core/ownership.ts';
 import type { RecordKey, StoreReader } from '../core/ports.ts';
-import type { StoreRecord } from '../core/records.ts';
+import type { CopyForm, StoreRecord } from '../core/records.ts';
 import { keyPrefix, repliesOf } from '../ledger/connection.ts';
-import { matchedAlready, wantedCopy } from './copy-form.ts';
+import { comparableCopy, matchedAlready, wantedCopy } from './copy-form.ts';
 import { digestOf } from './digest.ts';
 
 /** By kind, then by id. */
@@ -40,6 +40,14 @@ export interface CopiedBack {
   readonly digest: string | undefined;
   /** False while a copy is on its way, and after one whose outcome nobody knows. */
   readonly certain: boolean;
+  /** What that copy writes; it may have arrived. Absent where that is not known. */
+  readonly sent?: SentBack;
+}
+
+/** Of what was sent: the digest of these fields alone, because a store adds some of its own. Undefined: a removal. */
+export interface SentBack {
+  readonly digest: string | undefined;
+  readonly names: readonly string[];
 }
 
 /** Of those who read and never came to its end, ms. */
@@ -56,9 +64,14 @@ async function packed(snapshot: Snapshot): Promise<Buffer> {
 const certainMark = '=';
 const uncertainMark = '?';
 
+const sentSchema = z.tuple([z.string(), z.string(), z.array(z.string())]);
+
 function parseCopied(text: string): CopiedBack {
-  const digest = text.slice(1);
-  return { digest: digest === '' ? undefined : digest, certain: text.startsWith(certainMark) };
+  if (text.startsWith(certainMark)) return { digest: text.slice(1) || undefined, certain: true };
+  // As it was written before it was noted what was sent.
+  if (!text.startsWith('[', 1)) return { digest: text.slice(1) || undefined, certain: false };
+  const [digest, sent, names] = sentSchema.parse(JSON.parse(text.slice(1)));
+  return { digest: digest || undefined, certain: false, sent: { digest: sent || undefined, names } };
 }
 
 /** Undefined where the record counts as absent from the partition. */
@@ -72,6 +85,28 @@ export function snapshotDigest(
   const matched = matchedAlready(to.shape(form.kind));
   const names = Object.keys(form.fields).filter((name) => !matched.has(name));
   return digestOf(form.fields, names).slice(0, digestLength);
+}
+
+/** What a copy back writes, in the shape of the store that it goes to; undefined: a removal. */
+export function sentBack(form: CopyForm | undefined, store: StoreReader): SentBack {
+  if (form === undefined) return { digest: undefined, names: [] };
+  const matched = matchedAlready(store.shape(form.kind));
+  const lacks = (form.lacks ?? []).map(({ field }) => field);
+  const names = [...Object.keys(form.fields), ...lacks].filter((name) => !matched.has(name));
+  return { digest: digestOf(form.fields, names).slice(0, digestLength), names };
+}
+
+/** Does the store hold what a copy back has written? */
+export function isAsSent(
+  sent: SentBack,
+  record: StoreRecord | undefined,
+  partition: string,
+  { from, to }: { readonly from: StoreReader; readonly to: StoreReader },
+): boolean {
+  const isThere = record !== undefined && !record.deleted && record.partition === partition;
+  if (!isThere || sent.digest === undefined) return !isThere && sent.digest === undefined;
+  const { fields } = comparableCopy(record, to, from);
+  return digestOf(fields, sent.names).slice(0, digestLength) === sent.digest;
 }
 
 export function snapshotOf(
@@ -175,8 +210,9 @@ export class Snapshots {
   }
 
   /** A copy is about to be written over this content. */
-  uncertain(store: StoreName, key: RecordKey, digest: string | undefined): Promise<unknown> {
-    return this.#put(store, key, `${uncertainMark}${digest ?? ''}`);
+  uncertain(store: StoreName, key: RecordKey, digest: string | undefined, sent: SentBack): Promise<unknown> {
+    const text = JSON.stringify([digest ?? '', sent.digest ?? '', sent.names]);
+    return this.#put(store, key, `${uncertainMark}${text}`);
   }
 
   /** From now on the record is as it should be with this content, or absent. */

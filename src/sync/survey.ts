@@ -33,6 +33,8 @@ export interface Survey {
 
 /** Whose copy is missing, different or too much. */
 export interface DifferentKey extends RecordKey {
+  /** The owner's list shows it in this partition. */
+  readonly listed: boolean;
   /** Fields that the owner's records of the partition have, where it has any. */
   readonly names: ReadonlySet<string>;
 }
@@ -197,7 +199,7 @@ class Pass {
       return { ...this.survey(), farBehind: { total: first ? this.#records : undefined } };
     }
     for (const [id, { partition }] of wanted) {
-      this.#add({ partition, kind: this.#kind, id }, names);
+      this.#add({ partition, kind: this.#kind, id }, names, true);
       await this.#tell(keysAtOnce);
     }
     await this.#tell(1);
@@ -211,18 +213,19 @@ class Pass {
     const { kind, id, partition } = held;
     const entry = wanted.get(id);
     if (entry === undefined || entry.partition !== partition) {
-      this.#add({ partition, kind, id }, names);
+      this.#add({ partition, kind, id }, names, false);
       return;
     }
     wanted.delete(id);
     const { fields: all } = comparableCopy(held, owner, copy);
     const fields = owner.fields?.withoutOwn(kind, all) ?? all;
-    if (digestOf(fields, names.of(partition)) !== entry.digest) this.#add({ partition, kind, id }, names);
+    if (digestOf(fields, names.of(partition)) !== entry.digest)
+      this.#add({ partition, kind, id }, names, true);
   }
 
-  #add(key: RecordKey, names: NamesByPartition): void {
+  #add(key: RecordKey, names: NamesByPartition, listed: boolean): void {
     this.#different += 1;
-    if (!this.#full) this.#waiting.push({ ...key, names: names.of(key.partition) });
+    if (!this.#full) this.#waiting.push({ ...key, listed, names: names.of(key.partition) });
   }
 
   async #tell(atLeast: number): Promise<void> {

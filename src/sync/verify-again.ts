@@ -9,7 +9,7 @@ import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import { comparableCopy, matchedAlready, sidesOf, wantedCopy } from './copy-form.ts';
 import { eachOf } from './passes.ts';
-import { readPatiently } from './patience.ts';
+import { patientPages, readPatiently } from './patience.ts';
 import type { DifferentKey } from './survey.ts';
 import type { RangeOrder, RangeParts, StepReport } from './verify-range.ts';
 
@@ -23,8 +23,11 @@ export interface Suspect extends DifferentKey {
   readonly owner: StoreName;
 }
 
-interface Found extends DifferenceExample {
+interface Found {
+  readonly example: DifferenceExample;
   readonly suspect: Suspect;
+  /** A list showed it, and neither store has it by `get`: only that list, read again, can tell. */
+  readonly hidden: boolean;
 }
 
 /** Suspects that nobody can judge: the partition has moved, or a store would not say (`detail`). */
@@ -59,8 +62,10 @@ export async function settle(
     await pause(await waitMs(parts), signal);
     await look();
   }
+  found = await stillListed(parts, found, dropped, signal);
+  suspects = found.map(({ suspect }) => suspect);
   const confirmed = found;
-  const isConfirmed = new Set(confirmed.map(({ partition }) => partition));
+  const isConfirmed = new Set(confirmed.map(({ suspect }) => suspect.partition));
   if (survey.unconfirmed === 0) {
     for (const partition of survey.differing)
       if (!isConfirmed.has(partition)) survey.differing.delete(partition);
@@ -74,13 +79,13 @@ export async function settle(
     }
   }
   const rest = new Set([...suspects.map(keyOf), ...dropped.keys()]);
-  const counted = (kind: Found['difference']): number =>
-    found.filter(({ difference }) => difference === kind).length;
+  const counted = (kind: DifferenceExample['difference']): number =>
+    found.filter(({ example }) => example.difference === kind).length;
   return {
     ...{ missing: counted('missing'), extra: counted('extra'), changed: counted('changed') },
     rung: order.repair ? confirmed.length + survey.unconfirmed : 0,
     repaired: confirmed.filter(({ suspect }) => !rest.has(keyOf(suspect))).length,
-    examples: confirmed.slice(0, examplesMax).map(({ suspect, ...example }) => ({
+    examples: confirmed.slice(0, examplesMax).map(({ suspect, example }) => ({
       ...example,
       ...(rest.has(keyOf(suspect)) ? {} : { repaired: true }),
     })),
@@ -107,8 +112,10 @@ async function lookAgain(
   const look = async (suspect: Suspect): Promise<void> => {
     const { partition, kind, id } = suspect;
     try {
-      const difference = await differenceOf(parts, suspect, values, signal);
-      if (difference !== undefined) found.push({ ...difference, suspect });
+      const example = await differenceOf(parts, suspect, values, signal);
+      if (example === 'hidden') {
+        found.push({ example: { partition, kind, id, difference: 'missing' }, suspect, hidden: true });
+      } else if (example !== undefined) found.push({ example, suspect, hidden: false });
     } catch (error) {
       signal.throwIfAborted();
       const detail = `${kind} ${id} could not be read: ${sentenceOf(error)}`;
@@ -116,11 +123,39 @@ async function lookAgain(
     }
   };
   await eachOf(suspects, look);
-  const names = [...new Set(found.map(({ partition }) => partition))];
+  const names = [...new Set(found.map(({ suspect }) => suspect.partition))];
   const owners = new Map((await ownersOf(parts, names)).map((owner, at) => [names[at], owner]));
   const isStill = ({ suspect }: Found): boolean => owners.get(suspect.partition) === suspect.owner;
-  for (const one of found) if (!isStill(one)) dropped.set(keyOf(one), { partition: one.partition });
+  for (const one of found) {
+    const { suspect } = one;
+    if (!isStill(one)) dropped.set(keyOf(suspect), { partition: suspect.partition });
+  }
   return found.filter(isStill);
+}
+
+/** Without those that `get` denied and no list shows any more: they were deleted meanwhile. */
+async function stillListed(
+  { readers }: RangeParts,
+  found: readonly Found[],
+  dropped: Dropped,
+  signal: AbortSignal,
+): Promise<readonly Found[]> {
+  const shown = new Set<string>();
+  const hidden = found.filter((one) => one.hidden).map(({ suspect }) => suspect);
+  const lists = Map.groupBy(hidden, ({ owner, kind, partition }) => JSON.stringify([owner, kind, partition]));
+  await eachOf([...lists.values()], async (ofList) => {
+    const [{ owner, kind, partition } = { owner: leftStore, kind: '', partition: '' }] = ofList;
+    try {
+      for await (const page of patientPages(readers[owner], kind, { partition }, signal)) {
+        for (const record of page.records) if (!record.deleted) shown.add(keyOf(record));
+      }
+    } catch (error) {
+      signal.throwIfAborted();
+      const detail = `the list of ${kind} could not be read again: ${sentenceOf(error)}`;
+      for (const suspect of ofList) dropped.set(keyOf(suspect), { partition, detail });
+    }
+  });
+  return found.filter((one) => !one.hidden || shown.has(keyOf(one.suspect)));
 }
 
 async function differenceOf(
@@ -128,16 +163,20 @@ async function differenceOf(
   suspect: Suspect,
   withValues: boolean,
   signal: AbortSignal,
-): Promise<DifferenceExample | undefined> {
+): Promise<DifferenceExample | 'hidden' | undefined> {
   const { partition, kind, id } = suspect;
   const { owner, copy } = sidesOf(suspect.owner, parts.readers);
   const get = (reader: StoreReader) =>
     readPatiently('background', signal, () => reader.get(kind, { id, partition }, signal));
-  const wanted = wantedCopy(await get(owner), partition, owner, copy);
+  const ownerRecord = await get(owner);
+  const wanted = wantedCopy(ownerRecord, partition, owner, copy);
   const copyRecord = await get(copy);
   const held = copyRecord?.deleted === true || copyRecord?.partition !== partition ? undefined : copyRecord;
   const place = { partition, kind, id };
-  if (wanted === undefined) return held === undefined ? undefined : { ...place, difference: 'extra' };
+  if (wanted === undefined) {
+    if (held !== undefined) return { ...place, difference: 'extra' };
+    return ownerRecord === undefined && suspect.listed ? 'hidden' : undefined;
+  }
   if (held === undefined) return { ...place, difference: 'missing' };
   const matched = matchedAlready(copy.shape(kind));
   const all = [...suspect.names, ...Object.keys(wanted.fields)];

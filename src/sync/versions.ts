@@ -41,3 +41,13 @@ export function lessOverlap(version: string, overlapMs: number): string {
   const ms = instantOf(version);
   return ms === undefined ? version : new Date(ms - overlapMs).toISOString();
 }
+
+/**
+ * When the oldest of the changes was made, as far as the store's clock can be believed, and not before what was seen
+ * already; 0: nobody can tell.
+ */
+export function owedSince(versions: readonly (string | undefined)[], unseenSinceMs: number): number {
+  if (unseenSinceMs === 0) return 0;
+  const times = versions.map((version) => changedAtMs(version) ?? unseenSinceMs);
+  return times.reduce((first, ms) => Math.min(first, Math.max(ms, unseenSinceMs)), Number.MAX_SAFE_INTEGER);
+}

@@ -99,6 +99,31 @@ describe('a first copy', () => {
     expectEqual();
   });
 
+  test('that is writing a record of one partition keeps another one, which has got it since, from being proven', async () => {
+    await start();
+    let letGo = (): void => undefined;
+    const gone = new Promise<void>((resolve) => (letGo = resolve));
+    let onTheWay: string | undefined;
+    rig.app.intercept = async (call) => {
+      if (onTheWay !== undefined || !Array.isArray(call.body)) return undefined;
+      const first = recordsIn(call)[0]?.['id'];
+      onTheWay = typeof first === 'string' ? first : undefined;
+      await gone;
+      return undefined;
+    };
+    await rig.sync.startWorkers();
+    const id = await until('a call is under way', () => onTheWay);
+    rig.legacy.set(appointment(id, 'late', 'given away'));
+    await rig.order('late', { kind: 'fence', to: 'app', attempt: 'the-attempt', fenceMs: 20_000 });
+    const caught = rig.sync.desk.catchUp('late', 'the-attempt', new AbortController().signal);
+    await expect(caught).rejects.toThrow('on its way for another partition');
+    await rig.order('late', { kind: 'abort', attempt: 'the-attempt' });
+    letGo();
+    await ended();
+    await caughtUp();
+    expectEqual();
+  });
+
   test('leaves what the target held before to the full pass: nothing is overwritten unseen', async () => {
     await start({
       app: { records: [appointment('r7', 'somebody-else', 'his own'), appointment('r8', 'user-8')] },

@@ -77,6 +77,31 @@ describe('a source that says of every record that it is gone', () => {
     expect(alarms()).toBe(1);
   });
 
+  test.each([
+    ['lives where they do', false],
+    ['lives in the app', true],
+  ])('or of every record that it is of somebody who %s', async (_, inApp) => {
+    // So few of each partition are rung for one by one, and no pass asks for all of them.
+    const few = everybodys(240, 2);
+    await start({ legacy: { records: few }, app: { records: few }, sync: { attempts: 2 } });
+    if (inApp) await rig.flip('wrong');
+    const shown = (record: object | undefined) => record && { ...record, owner_id: 'wrong' };
+    rig.legacy.intercept = ({ path, query }) => {
+      const id = path.split('/')[2];
+      if (id !== undefined) return { status: 200, body: shown(rig.legacy.records.get(id)) };
+      const mine = query.has('owner') && query.get('owner') !== 'wrong';
+      return { status: 200, body: { data: mine ? [] : [...rig.legacy.records.values()].map(shown) } };
+    };
+    await rig.sync.startWorkers();
+    if (inApp) {
+      await until('somebody is told', async () => (await rig.sync.deadLetters.total()) > 100, 30_000);
+    } else await until('the brake', () => rig.sync.brakes.onAll());
+    await passes();
+    const removed = rig.app.writes().filter(({ method }) => method === 'DELETE');
+    expect(removed).toHaveLength(inApp ? 0 : 100);
+    expect(alarms()).toBe(inApp ? 0 : 1);
+  });
+
   test('and means it: an operator agrees, for as many as are known to be held back and as many again', async () => {
     await start(all);
     await rig.sync.startWorkers();

@@ -76,3 +76,35 @@ test('full passes try a letter again once it has rested, twice as long each time
   await until('it is copied', () => rig.app.records.has('1'));
   await until('the letter is gone', async () => (await letters.total()) === 0);
 });
+
+test('what a list keeps showing and "get" denies becomes a letter, and keeps its copy; what is really gone does not', async () => {
+  const records = [appointment('1', 'ann'), appointment('hidden', 'ann'), appointment('late', 'ann')];
+  const settings = { pollMs: 100, fullPassMs: 300, attempts: 2 };
+  rig = await startSyncRig(server, { legacy: { records }, sync: settings });
+  let lists = 0;
+  rig.legacy.intercept = ({ path, query }) => {
+    if (path === '/appointments' && !query.has('owner') && (lists += 1) > 1) rig.legacy.remove('late');
+    const denied = path === '/appointments/hidden' || path === '/appointments/late';
+    return denied ? { status: 404, body: {} } : undefined;
+  };
+  await rig.sync.startWorkers();
+  const { deadLetters } = rig.sync;
+  await until('a letter', async () => (await deadLetters.total()) === 1, 20_000);
+  const [letter] = await deadLetters.list();
+  expect(letter).toMatchObject({ partition: 'ann', id: 'hidden' });
+  expect(letter?.reason).toContain('shows appointment hidden, and GET says that it is gone');
+  // Its list alone is enough for a pass over the partition, and what that has copied is not taken away again.
+  await rig.sync.desk.bringUp('ann', new AbortController().signal);
+  expect(rig.app.records.has('hidden')).toBe(true);
+  rig.legacy.set(appointment('hidden', 'ann', 'changed'));
+  await until('it is a letter again', async () => (await deadLetters.total()) === 1, 20_000);
+  expect(rig.app.writes().map(({ method, path }) => `${method} ${path}`)).not.toContain(
+    'DELETE /appointments/hidden',
+  );
+
+  rig.legacy.remove('hidden');
+  const now = lists;
+  await until('passes that do not show it', () => lists > now + 3);
+  await deadLetters.retry((await deadLetters.list())[0]?.letter ?? '');
+  await until('the letter is gone', async () => (await deadLetters.total()) === 0);
+});

@@ -55,6 +55,24 @@ const listCalls = (store: 'legacy' | 'app') =>
 
 describe('what a verification finds', () => {
   test.each([
+    ['by the lists over all', people],
+    ['by lists of their own', people.slice(0, 4)],
+  ])('what a list shows and "get" denies, and not what was deleted meanwhile, %s', async (_, partitions) => {
+    await start();
+    for (const id of ['r0', 'r1']) rig.app.records.delete(id);
+    rig.legacy.intercept = ({ path }) => {
+      const denied = path === '/appointments/r0' || path === '/appointments/r1';
+      if (path === '/appointments/r1') rig.legacy.remove('r1');
+      return denied ? { status: 404, body: {} } : undefined;
+    };
+    const found = await verified({ partitions });
+    expect(found.differences).toMatchObject({ missing: 1, extra: 0, changed: 0 });
+    expect(found.differences.examples).toEqual([
+      { partition: 'user-0', difference: 'missing', kind: 'appointment', id: 'r0' },
+    ]);
+  });
+
+  test.each([
     ['all partitions, by the lists over all', people, false],
     ['few partitions, by lists of their own', people.slice(0, 4), true],
   ])('of %s', async (_, partitions, byPartition) => {

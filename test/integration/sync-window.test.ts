@@ -1,5 +1,6 @@
 /** The rollback window: what users write in the app goes back to legacy, and nothing else of ours does. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import type { Fields } from '../../src/core/records.ts';
 import { connectorFor, type SeenCall } from '../support/rest-store.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
@@ -232,6 +233,63 @@ describe('a write whose outcome nobody knows', () => {
     await rig.sync.desk.bringUp('ann', never);
     expect(titleIn('legacy', 'ann-1')).toBe('changed in the app');
     expect(writesTo('ann-1')).toHaveLength(arrived ? 1 : 2);
+    await look();
+    expect(await strays()).toEqual([]);
+  });
+
+  const answered502 = (andThen: (body: Fields) => void = () => undefined): void => {
+    rig.legacy.intercept = ({ method, body }) => {
+      if (method !== 'PUT' || body === undefined) return undefined;
+      rig.legacy.intercept = undefined;
+      andThen(body);
+      return { status: 502 };
+    };
+  };
+
+  test('is no leave to write over what somebody else has made of the record since', async () => {
+    await start({ legacyStore: { settleMs: 200 } });
+    await handOver('ann');
+    rig.app.set(appointment('ann-1', 'ann', 'changed in the app'));
+    answered502();
+    await expect(rig.sync.desk.bringUp('ann', never)).rejects.toThrow('502');
+    rig.legacy.set(appointment('ann-1', 'ann', 'by somebody in legacy'));
+    const report = await rig.sync.desk.bringUp('ann', never);
+    expect(report.problems[0]?.detail).toContain('was changed in legacy');
+    expect(titleIn('legacy', 'ann-1')).toBe('by somebody in legacy');
+    const [stray, ...others] = await strays();
+    expect(others).toEqual([]);
+    expect(stray).toMatchObject({ record: 'ann-1', change: 'changed', owner: 'app' });
+    await rig.sync.strays.resolve(stray?.id ?? '', 'ignored', 'olga', 'the app is right');
+    await rig.sync.desk.bringUp('ann', never);
+    expect(titleIn('legacy', 'ann-1')).toBe('changed in the app');
+  });
+
+  test('nor to remove it, nor to write it anew where somebody has removed it', async () => {
+    await start({ legacyStore: { settleMs: 200 } });
+    await handOver('ann');
+    rig.app.remove('ann-1');
+    rig.legacy.intercept = ({ method }) => (method === 'DELETE' ? { status: 502 } : undefined);
+    await expect(rig.sync.desk.bringUp('ann', never)).rejects.toThrow('502');
+    rig.legacy.set(appointment('ann-1', 'ann', 'by somebody in legacy'));
+    rig.app.set(appointment('ann-2', 'ann', 'changed in the app'));
+    answered502(() => rig.legacy.remove('ann-2'));
+    await expect(rig.sync.desk.bringUp('ann', never)).rejects.toThrow('502');
+    rig.legacy.intercept = undefined;
+    await rig.sync.desk.bringUp('ann', never);
+    expect(titleIn('legacy', 'ann-1')).toBe('by somebody in legacy');
+    expect(rig.legacy.records.has('ann-2')).toBe(false);
+    expect((await strays()).map(({ record }) => record).toSorted()).toEqual(['ann-1', 'ann-2']);
+  });
+
+  test('is known by what was sent, also where the record has changed again and the store adds fields of its own', async () => {
+    await start({ legacyStore: { settleMs: 200 } });
+    await handOver('ann');
+    rig.app.set(appointment('ann-1', 'ann', 'first'));
+    answered502((body) => rig.legacy.set({ ...body, seen_by: 'nobody' }));
+    await expect(rig.sync.desk.bringUp('ann', never)).rejects.toThrow('502');
+    rig.app.set(appointment('ann-1', 'ann', 'second'));
+    await rig.sync.desk.bringUp('ann', never);
+    expect(titleIn('legacy', 'ann-1')).toBe('second');
     await look();
     expect(await strays()).toEqual([]);
   });
