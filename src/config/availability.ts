@@ -11,9 +11,6 @@ type Connector = NonNullable<Config['stores']['legacy']['connector']>;
 /** The same for readers, by the keys of docs/configuration.md: what is not there of each; empty for all of it. */
 export const unavailableKeys: Readonly<Record<string, readonly string[]>> = {
   'stores.legacy.connector.kind': ['postgres', 'caldav'],
-  'stores.legacy.connector.auth': [],
-  'stores.legacy.connector.freeze': [],
-  'stores.legacy.connector.unfreeze': [],
   'stores.legacy.connector.records.NAME.writers': [],
   'stores.legacy.connector.records.NAME.map': [],
 };
@@ -35,17 +32,11 @@ type Rows = [path: string, unavailable: boolean, instead: string][];
 function connectorRows(path: string, connector: Connector | undefined): Rows {
   if (connector === undefined) return [];
   if (connector.kind !== 'rest') return [[`${path}.kind`, true, 'use rest']];
-  const records = Object.entries(connector.records);
-  return [
-    [`${path}.auth`, connector.auth !== undefined, 'put the credential into headers'],
-    [`${path}.freeze`, connector.freeze !== undefined, 'leave it out'],
-    [`${path}.unfreeze`, connector.unfreeze !== undefined, 'leave it out'],
-    ...records.flatMap(([kind, record]): Rows => {
-      const place = `${path}.records.${kind}`;
-      return [
-        [`${place}.writers`, record.writers !== undefined, 'leave it out'],
-        [`${place}.map`, record.map !== undefined, 'leave it out: fields keep their names'],
-      ];
-    }),
-  ];
+  return Object.entries(connector.records).flatMap(([kind, record]): Rows => {
+    const place = `${path}.records.${kind}`;
+    return [
+      [`${place}.writers`, record.writers !== undefined, 'leave it out'],
+      [`${place}.map`, record.map !== undefined, 'leave it out: fields keep their names'],
+    ];
+  });
 }

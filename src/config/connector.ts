@@ -1,43 +1,10 @@
 /** The part of the configuration that says how a store's records are reached over its own API. */
 import { z } from 'zod';
-import { headerMap, method, milliseconds, path, positiveMilliseconds, scalar } from './terms.ts';
+import { authSchema } from './rest-auth.ts';
+import { call, deletesSchema, getSchema, listSchema } from './rest-calls.ts';
+import { errorSchema } from './rest-errors.ts';
+import { headerMap, milliseconds, path, positiveMilliseconds, scalar } from './terms.ts';
 import { webhookSchema } from './webhook.ts';
-
-const paging = z.union([
-  z.strictObject({
-    page: z
-      .strictObject({
-        from: z.int().default(1).describe('Number of the first page.'),
-        size: z.int().min(1).describe('Records on a full page; a shorter one is the last.'),
-      })
-      .describe('Pages are counted; the query must contain {page}.'),
-  }),
-  z.strictObject({
-    offset: z
-      .strictObject({ size: z.int().min(1).describe('Records on a full page; a shorter one is the last.') })
-      .describe('Records are counted; the query must contain {offset}.'),
-  }),
-  z.literal('link'),
-]);
-
-const listSchema = z.strictObject({
-  path: path.describe('Path of the list.'),
-  query: z
-    .record(z.string(), z.string())
-    .default({})
-    .describe(
-      'Query parameters; {partition}, {since}, {cursor}, {page}, {offset} and {size} are filled in, and a parameter without a value is left out.',
-    ),
-  items: z.string().default('').describe('Path to the array in the answer; "" when the body is the array.'),
-  next: z.string().optional().describe('Path to the cursor of the next page, which {cursor} then carries.'),
-  paging: paging.optional().describe('How pages follow each other where there is no cursor.'),
-});
-
-const call = z.strictObject({
-  method: method.optional().describe('HTTP method.'),
-  path: path.describe('Path of the call; {id} or {partition} is filled in.'),
-  body: z.record(z.string(), z.unknown()).optional().describe('Fixed body of the call.'),
-});
 
 const mapRule = z.union([
   z.string(),
@@ -48,14 +15,14 @@ const mapRule = z.union([
 
 export const recordSchema = z.strictObject({
   list: listSchema.describe('Reads many records.'),
-  get: z
-    .strictObject({ path: path.describe('Path of one record; {id} is filled in.') })
-    .describe('Reads one record; 404 or 410 mean that it is gone.'),
+  get: getSchema.describe('Reads one record; 404 or 410 mean that it is gone.'),
   create: call
     .extend({ id: z.string().optional().describe('Field of the answer that holds the new id.') })
     .optional()
     .describe('Creates a record. Left out: put creates, with ids chosen by the caller.'),
-  put: call.optional().describe('Replaces a record.'),
+  put: call
+    .optional()
+    .describe('Replaces a record. Where it has a body, {record} in it is the record, {record.PATH} a field.'),
   delete: call.optional().describe('Deletes a record.'),
   bulk: call
     .extend({
@@ -80,6 +47,9 @@ export const recordSchema = z.strictObject({
     .string()
     .optional()
     .describe('Path to a field that is set when the record is deleted. Left out: there are no tombstones.'),
+  deletes: deletesSchema
+    .optional()
+    .describe('A list of the ids that were deleted, for platforms whose list of changes does not show them.'),
   writers: z.string().optional().describe('Path to the others who can write the record.'),
   map: z
     .record(z.string(), mapRule)
@@ -92,11 +62,15 @@ export const restConnectorSchema = z.strictObject({
   headers: headerMap.default({}).describe('Headers of every call, for example authorization.'),
   write: z
     .strictObject({
-      headers: headerMap.describe('Headers of the calls that write copies, over those above.'),
+      headers: headerMap.default({}).describe('Headers of the calls that write copies, over those above.'),
+      auth: authSchema.optional().describe('Credentials of those calls, instead of those above.'),
     })
     .optional()
     .describe('A credential of its own for writing copies; then that in headers need only read.'),
-  auth: z.unknown().optional().describe('Credentials that are more than a header.'),
+  auth: authSchema.optional().describe('Credentials that are more than a header.'),
+  error: errorSchema
+    .optional()
+    .describe('For platforms that answer 200 also where a call has failed: how their answers say so.'),
   rateLimit: z
     .strictObject({
       requests: z.int().min(1).describe('Calls that the store allows in each period.'),
@@ -118,8 +92,18 @@ export const restConnectorSchema = z.strictObject({
   webhook: webhookSchema
     .optional()
     .describe('Deliveries in which the store says what has changed (docs/sync.md).'),
-  freeze: z.array(call).optional().describe("Calls that take a partition's right to write away."),
-  unfreeze: z.array(call).optional().describe("Calls that give a partition's right to write back."),
+  freeze: z
+    .array(call)
+    .min(1)
+    .optional()
+    .describe(
+      "Calls that take a partition's right to write away, made inside the fence; {partition} is filled in.",
+    ),
+  unfreeze: z
+    .array(call)
+    .min(1)
+    .optional()
+    .describe("Calls that give a partition's right to write back; a call made twice must do no harm."),
 });
 
 export const otherConnector = z.looseObject({

@@ -197,6 +197,8 @@ export interface RecordProblem {
 export interface Page {
   readonly records: readonly StoreRecord[];
   readonly problems: readonly RecordProblem[];
+  /** Ids of deleted records of which the store does not say more, in an answer to `since`. */
+  readonly gone?: readonly string[];
   /** Where the list goes on, as a text that only this reader understands; absent on the last page. */
   readonly next?: string;
   /** Records in the whole list, where the store says so. */

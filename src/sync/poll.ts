@@ -26,7 +26,7 @@ import { patientPages } from './patience.ts';
 import type { Progress, Proof } from './progress.ts';
 import { leftStore, type RollbackWindow, type WindowView } from './rollback-window.ts';
 import { type Survey, surveyKind } from './survey.ts';
-import { lessOverlap, newest, noLaterThan, owedSince } from './versions.ts';
+import { lessOverlap, newest, noLaterThan, owedSince, versionAt } from './versions.ts';
 
 export interface PollParts {
   readonly ledger: Pick<Ledger, 'nowMs'>;
@@ -232,8 +232,8 @@ export class Poller {
     for await (const page of patientPages(owner, kind, { since }, signal)) {
       await this.#notePage(page);
       const fresh = page.records.filter(({ id, version, fields }) => {
-        // Some platforms leave it empty until the first change.
-        const shown = version ?? digestOf(fields, Object.keys(fields));
+        // Some platforms leave it empty until the first change, and some count in whole seconds, or days.
+        const shown = `${version ?? ''} ${digestOf(fields, Object.keys(fields))}`;
         rungNow.set(id, shown);
         return rungBefore?.get(id) !== shown;
       });
@@ -386,6 +386,5 @@ function earlier(left: number | undefined, right: number | undefined): number | 
 
 /** Where a feed of instants stands at that time; of other versions nobody can tell without reading them all. */
 function headAt(newestVersion: string | undefined, nowMs: number): string | undefined {
-  const isInstant = newestVersion !== undefined && /^\d{4}-\d\d-\d\dT/.test(newestVersion);
-  return isInstant ? new Date(nowMs - clockSkewMs).toISOString() : undefined;
+  return versionAt(nowMs - clockSkewMs, newestVersion);
 }

@@ -1,19 +1,26 @@
 /** Source versions as a feed orders them: instants, numbers, or else text. */
+import { compareInstants, instantIn, writeInstant } from '../core/instants.ts';
 
 const numeric = /^-?\d+(\.\d+)?$/;
 
-function instantOf(version: string): number | undefined {
-  if (!/^\d{4}-\d\d-\d\d/.test(version)) return undefined;
-  const ms = Date.parse(version);
-  return Number.isNaN(ms) ? undefined : ms;
-}
-
 /** Negative when `left` is older, positive when it is newer. */
 export function compareVersions(left: string, right: string): number {
-  const [a, b] = [instantOf(left), instantOf(right)];
-  if (a !== undefined && b !== undefined && a !== b) return a - b;
-  if (numeric.test(left) && numeric.test(right)) return Number(left) - Number(right);
+  const [a, b] = [instantIn(left), instantIn(right)];
+  if (a !== undefined && b !== undefined) {
+    const order = compareInstants(a, b);
+    if (order !== 0) return order;
+  }
+  if (numeric.test(left) && numeric.test(right)) return compareNumbers(left, right);
   return left < right ? -1 : left > right ? 1 : 0;
+}
+
+/** Counters can be longer than what a number holds exactly. */
+function compareNumbers(left: string, right: string): number {
+  if (/^\d+$/.test(left) && /^\d+$/.test(right)) {
+    const [a, b] = [BigInt(left), BigInt(right)];
+    return a < b ? -1 : a > b ? 1 : 0;
+  }
+  return Number(left) - Number(right);
 }
 
 export function newest(left: string | undefined, right: string | undefined): string | undefined {
@@ -23,13 +30,19 @@ export function newest(left: string | undefined, right: string | undefined): str
 
 /** The instant of a version, where it is one, not later than `ms`: a date in the far future would hide all that follows. */
 export function noLaterThan(version: string | undefined, ms: number): string | undefined {
-  const instant = version === undefined ? undefined : instantOf(version);
-  return instant !== undefined && instant > ms ? new Date(ms).toISOString() : version;
+  const instant = version === undefined ? undefined : instantIn(version);
+  return instant !== undefined && instant.ms > ms ? writeInstant(ms, instant.notation) : version;
 }
 
 /** When the record changed by its store's clock, ms; undefined where versions are no instants. */
 export function changedAtMs(version: string | undefined): number | undefined {
-  return version === undefined ? undefined : instantOf(version);
+  return version === undefined ? undefined : instantIn(version)?.ms;
+}
+
+/** The same instant as `ms`, as this store writes its versions; undefined where those are no instants. */
+export function versionAt(ms: number, version: string | undefined): string | undefined {
+  const instant = version === undefined ? undefined : instantIn(version);
+  return instant === undefined ? undefined : writeInstant(ms, instant.notation);
 }
 
 /**
@@ -37,9 +50,10 @@ export function changedAtMs(version: string | undefined): number | undefined {
  * value, or by writes that show up late: instants go back by `overlapMs`, whole numbers by one.
  */
 export function lessOverlap(version: string, overlapMs: number): string {
-  if (/^\d+$/.test(version)) return String(Math.max(0, Number(version) - 1));
-  const ms = instantOf(version);
-  return ms === undefined ? version : new Date(ms - overlapMs).toISOString();
+  const instant = instantIn(version);
+  if (instant !== undefined) return writeInstant(instant.ms - overlapMs, instant.notation);
+  if (!/^\d+$/.test(version)) return version;
+  return version === '0' ? version : String(BigInt(version) - 1n);
 }
 
 /**

@@ -10,10 +10,16 @@ export interface RestCall {
   /** Below the store's URL, with its query. */
   readonly path: string;
   readonly body?: Json;
+  /** The body is sent as a form. */
+  readonly form?: boolean | undefined;
   readonly access: GuardAccess;
   readonly stamp: CopyStamp;
   /** Over those of every call. */
   readonly headers?: Readonly<Record<string, string>>;
+  /** With the credentials for writing copies. */
+  readonly asWriter?: boolean;
+  /** To the store's guard, which answers as docs/guard.md says, whatever else the store does. */
+  readonly ofGuard?: boolean;
   /** The budget was charged before (CallBudget.prepay). */
   readonly prepaid?: boolean;
   /** Does not wait for the sync's share of a rate limit. */

@@ -6,25 +6,15 @@ import type { BulkOutcome } from '../../core/ports.ts';
 import type { CopyForm, Fields, Json } from '../../core/records.ts';
 import type { RestAnswer } from './answers.ts';
 import { isFields, valueAt } from './paths.ts';
-
-/** Stands for the array of records in a configured body. */
-export const itemsPlaceholder = '{items}';
+import { type BodyValues, fillBody } from './templates.ts';
 
 /** The body of one call: the array itself where no template is configured. */
 export function bulkBody(
   template: Readonly<Record<string, unknown>> | undefined,
   items: readonly Fields[],
+  values: BodyValues = {},
 ): Json {
-  return template === undefined ? items : filledWith(template as Fields, items);
-}
-
-function filledWith(template: Json, items: readonly Fields[]): Json {
-  if (template === itemsPlaceholder) return items;
-  if (Array.isArray(template)) return template.map((entry: Json) => filledWith(entry, items));
-  if (!isFields(template)) return template;
-  return Object.fromEntries(
-    Object.entries(template).map(([name, value]) => [name, filledWith(value, items)]),
-  );
+  return template === undefined ? items : fillBody(template, { ...values, items });
 }
 
 /** Members of an answer that list what became of the records. */

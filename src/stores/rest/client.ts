@@ -3,19 +3,28 @@
  * store checks them, and the answer sorted by what the caller should do. Nothing here retries.
  */
 import { type Dispatcher, Pool } from 'undici';
+import type { ErrorConfig } from '../../config/rest-errors.ts';
 import type { StoreName } from '../../core/ownership.ts';
 import { StoreFailure } from '../../core/ports.ts';
 import type { Json } from '../../core/records.ts';
 import { signGuard } from '../../guard/signature.ts';
 import type { CallBudget } from '../budget.ts';
 import { storeConnector, type StoreTls, TlsFailure } from '../connect.ts';
-import { parseExactly } from './exact-json.ts';
 import { failureOf, type RawAnswer, type RestAnswer, type RestCall } from './answers.ts';
+import type { Credential, Credentials } from './credentials.ts';
+import { failureInBody } from './envelope.ts';
+import { parseExactly } from './exact-json.ts';
+import { formOf } from './templates.ts';
 
 export interface RestClientSettings {
   readonly store: StoreName;
   readonly url: string;
   readonly headers: Readonly<Record<string, string>>;
+  readonly credentials?: Credentials | undefined;
+  /** Of calls that write copies; left out: the same. */
+  readonly writeCredentials?: Credentials | undefined;
+  /** How bodies say that a call has failed. */
+  readonly error?: ErrorConfig | undefined;
   readonly timeoutMs: number;
   readonly connectTimeoutMs: number;
   /** For an https address. */
@@ -65,6 +74,17 @@ export class RestClient {
     return `${this.#basePath}${path}`;
   }
 
+  /** An address that the store gave, without the credential that it may repeat. */
+  withoutCredential(path: string): string {
+    const { credentials, writeCredentials } = this.#settings;
+    const secret = [credentials?.parameter, writeCredentials?.parameter].filter((name) => name !== undefined);
+    const [before = '', query] = path.split('?', 2);
+    if (secret.length === 0 || query === undefined) return path;
+    const kept = new URLSearchParams(query);
+    for (const name of secret) kept.delete(name);
+    return kept.size === 0 ? before : `${before}?${kept.toString()}`;
+  }
+
   /**
    * 2xx, 404 and 410 come back; everything else is thrown as StoreFailure. `signal` ends reads at any
    * time. A write that was sent runs to its end or its timeout, because its outcome is wanted.
@@ -75,7 +95,9 @@ export class RestClient {
     signal.throwIfAborted();
     try {
       const answer = await this.#exchange(call, signal);
-      const failure = failureOf(this.store, call, answer, this.#nowMs());
+      const told = this.#toldIn(call, answer);
+      if (told === 'not-found') return { status: 404, headers: answer.headers, body: undefined };
+      const failure = told ?? failureOf(this.store, call, answer, this.#nowMs());
       if (failure === undefined) return this.#parsed(call, answer);
       const { kind, retryAfterMs } = failure;
       // Also a 503 that says when to come again (RFC 9110, 10.2.3).
@@ -88,13 +110,13 @@ export class RestClient {
     }
   }
 
-  close(): Promise<void> {
-    return this.#pool.close();
+  async close(): Promise<void> {
+    const { credentials, writeCredentials } = this.#settings;
+    await Promise.all([this.#pool.close(), credentials?.close(), writeCredentials?.close()]);
   }
 
   async #exchange(call: RestCall, signal: AbortSignal): Promise<RawAnswer> {
     const target = this.target(call.path);
-    const headers = this.#headers(call, target);
     // One controller and one timer: composed signals cost more than the rest of a short call.
     const ended = new AbortController();
     let timedOut = false;
@@ -105,15 +127,7 @@ export class RestClient {
     const onSignal = (): void => ended.abort();
     if (call.access === 'read') signal.addEventListener('abort', onSignal, { once: true });
     try {
-      const response = await this.#pool.request({
-        method: call.method,
-        path: target,
-        headers,
-        body: call.body === undefined ? null : JSON.stringify(call.body),
-        signal: ended.signal,
-      });
-      const text = await this.#bounded(call, response.body, response.headers['content-length']);
-      return { status: response.statusCode, headers: response.headers, text };
+      return await this.#sendWithCredential(call, ended.signal);
     } catch (error) {
       if (error instanceof StoreFailure) throw error;
       if (signal.aborted && call.access === 'read') throw signal.reason;
@@ -129,7 +143,32 @@ export class RestClient {
     }
   }
 
-  #headers(call: RestCall, target: string): Record<string, string> {
+  /** A 401 says that nothing was done: then a token that has just ended is replaced, once. */
+  async #sendWithCredential(call: RestCall, signal: AbortSignal): Promise<RawAnswer> {
+    const { credentials, writeCredentials = credentials } = this.#settings;
+    const ours = call.asWriter === true ? writeCredentials : credentials;
+    const credential = await ours?.get(signal);
+    const answer = await this.#send(call, credential, signal);
+    if (answer.status !== 401 || credential === undefined || ours?.refused(credential) !== true)
+      return answer;
+    return this.#send(call, await ours.get(signal), signal);
+  }
+
+  async #send(call: RestCall, credential: Credential | undefined, signal: AbortSignal): Promise<RawAnswer> {
+    const target = targetWith(this.target(call.path), credential);
+    const { body, form = false } = call;
+    const response = await this.#pool.request({
+      method: call.method,
+      path: target,
+      headers: this.#headers(call, target, credential),
+      body: body === undefined ? null : form ? formOf(body) : JSON.stringify(body),
+      signal,
+    });
+    const text = await this.#bounded(call, response.body, response.headers['content-length']);
+    return { status: response.statusCode, headers: response.headers, text };
+  }
+
+  #headers(call: RestCall, target: string, credential: Credential | undefined): Record<string, string> {
     const { guardSecret, headers } = this.#settings;
     const signed =
       guardSecret === undefined
@@ -147,9 +186,12 @@ export class RestClient {
           });
     return {
       accept: 'application/json',
-      ...(call.body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...(call.body === undefined
+        ? {}
+        : { 'content-type': call.form === true ? formType : 'application/json' }),
       ...headers,
       ...call.headers,
+      ...credential?.headers,
       ...signed,
     };
   }
@@ -197,6 +239,22 @@ export class RestClient {
     return Buffer.concat(chunks);
   }
 
+  /** What the body says of the call, where the configuration knows how this store says it. */
+  #toldIn(call: RestCall, answer: RawAnswer): StoreFailure | 'not-found' | undefined {
+    const { error } = this.#settings;
+    const { status, text } = answer;
+    if (error === undefined || call.ofGuard === true || text.trim() === '') return undefined;
+    try {
+      return failureInBody(this.store, call, error, status, parseExactly(text) as Json);
+    } catch {
+      if (call.access !== 'copy' || status < 200 || status >= 300) return undefined;
+      return new StoreFailure(
+        'unavailable',
+        `${this.store} answered ${call.method} ${call.path} with ${status}, but not with JSON; what became of the write is not known`,
+      );
+    }
+  }
+
   #parsed(call: RestCall, answer: RawAnswer): RestAnswer {
     const { status, headers, text } = answer;
     // What a successful write says about itself is not needed; only reads must be understood.
@@ -204,8 +262,16 @@ export class RestClient {
     try {
       return { status, headers, body: parseExactly(text) as Json };
     } catch (error) {
-      if (call.access === 'copy') return { status, headers, body: undefined };
       const type = String(headers['content-type'] ?? 'no content type');
+      if (call.access === 'copy' && type.startsWith('text/html')) {
+        throw new StoreFailure(
+          'unavailable',
+          `${this.store} answered ${call.method} ${call.path} with ${status} and a page for people (${type}); ` +
+            'what became of the write is not known; check the path and that no login page answers',
+          { cause: error },
+        );
+      }
+      if (call.access === 'copy') return { status, headers, body: undefined };
       throw new StoreFailure(
         'bad-answer',
         `${this.store} answered ${call.method} ${call.path} with ${status}, but not with JSON (${type}); ` +
@@ -218,4 +284,12 @@ export class RestClient {
   #nowMs(): number {
     return (this.#settings.nowMs ?? Date.now)();
   }
+}
+
+const formType = 'application/x-www-form-urlencoded';
+
+function targetWith(target: string, credential: Credential | undefined): string {
+  if (credential?.query === undefined) return target;
+  const { name, value } = credential.query;
+  return `${target}${target.includes('?') ? '&' : '?'}${encodeURIComponent(name)}=${encodeURIComponent(value)}`;
 }

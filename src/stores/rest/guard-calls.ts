@@ -54,7 +54,7 @@ export class RestGuardCalls implements GuardCalls {
     if (client === undefined) throw new StoreFailure('rejected', `${store} is configured without a guard`);
     const path = `/.well-known/onewriter/guard/${name}`;
     const body = { partition: stamp.partition, epoch: stamp.epoch };
-    const answer = await client.call({ method: 'POST', path, body, access, stamp }, signal);
+    const answer = await client.call({ method: 'POST', path, body, access, stamp, ofGuard: true }, signal);
     if (answer.status === 404 || answer.status === 410) {
       throw new StoreFailure(
         'rejected',

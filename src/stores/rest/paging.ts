@@ -5,9 +5,10 @@
 import { z } from 'zod';
 import { StoreFailure } from '../../core/ports.ts';
 import type { Json } from '../../core/records.ts';
-import type { RecordConfig } from '../../config/schema.ts';
+import type { ListConfig } from '../../config/rest-calls.ts';
 import type { RestAnswer } from './answers.ts';
 import { placeholdersOf, type PlaceholderValues, valueAt } from './paths.ts';
+import { placeholdersInBody } from './templates.ts';
 
 export type NextPage =
   | { readonly page: 'placeholders'; readonly values: PlaceholderValues }
@@ -25,24 +26,32 @@ const positionSchema = z.object({
   largest: z.int(),
 });
 
-type ListConfig = RecordConfig['list'];
+/** What a call of the list is filled in with, wherever it stands. */
+export function placeholdersInList({ path, query, body }: ListConfig): string[] {
+  return [...[path, ...Object.values(query)].flatMap(placeholdersOf), ...placeholdersInBody(body)];
+}
 
 /** What is wrong with a list's paging, as sentences for the operator; empty when nothing is. */
 export function pagingProblems(list: ListConfig): string[] {
-  const given = new Set([list.path, ...Object.values(list.query)].flatMap(placeholdersOf));
+  const given = new Set(placeholdersInList(list));
   const problems: string[] = [];
   const { paging, next } = list;
   if (next !== undefined && paging !== undefined) {
     problems.push('list has both "next" and "paging"; keep one of them');
   }
   if (next !== undefined && !given.has('cursor')) {
-    problems.push('list.next needs a query parameter with {cursor}, or every page would be the first');
+    problems.push('list.next needs {cursor} in its query or body, or every page would be the first');
   }
   if (typeof paging === 'object' && 'page' in paging && !given.has('page')) {
-    problems.push('paging by page needs a query parameter with {page}, or every page would be the first');
+    problems.push('paging by page needs {page} in the query or body, or every page would be the first');
   }
   if (typeof paging === 'object' && 'offset' in paging && !given.has('offset')) {
-    problems.push('paging by offset needs a query parameter with {offset}, or every page would be the first');
+    problems.push('paging by offset needs {offset} in the query or body, or every page would be the first');
+  }
+  if (typeof paging === 'object' && 'last' in paging && !given.has('cursor')) {
+    problems.push(
+      'paging by the last record needs {cursor} in the query or body, or every page would be the first',
+    );
   }
   return problems;
 }
@@ -55,17 +64,29 @@ export interface PageSizeSeen {
   records: number;
 }
 
+export interface PagedStore {
+  /** Scheme, host and port: nothing else is followed. */
+  readonly origin: string;
+  /** An address that the store gave, as it may be kept and sent. */
+  withoutCredential(path: string): string;
+}
+
+/** Rows that shift can make two pages alike; a list that ignores its page parameter makes all of them alike. */
+const samePagesMax = 5;
+
 export class Paging {
   readonly #list: ListConfig;
-  readonly #origin: string;
+  readonly #store: PagedStore;
   readonly #seen: PageSizeSeen;
   readonly #visited = new Set<string>();
   #pageNumber: number;
   #offset = 0;
+  #lastPage = '';
+  #repeats = 0;
 
-  constructor(list: ListConfig, origin: string, seen: PageSizeSeen) {
+  constructor(list: ListConfig, store: PagedStore, seen: PageSizeSeen) {
     this.#list = list;
-    this.#origin = origin;
+    this.#store = store;
     this.#seen = seen;
     this.#pageNumber = typeof list.paging === 'object' && 'page' in list.paging ? list.paging.page.from : 1;
   }
@@ -73,8 +94,9 @@ export class Paging {
   first(): PlaceholderValues {
     const { paging } = this.#list;
     // Without its page parameter a platform may answer with one short page and no link: a silent loss.
-    if (paging === 'link') return { page: '1', offset: '0' };
-    if (typeof paging !== 'object') return {};
+    if (paging === 'link' || (typeof paging === 'object' && 'link' in paging))
+      return { page: '1', offset: '0' };
+    if (typeof paging !== 'object' || 'last' in paging) return {};
     return 'page' in paging
       ? { page: String(this.#pageNumber), size: String(paging.page.size) }
       : { offset: '0', size: String(paging.offset.size) };
@@ -100,22 +122,49 @@ export class Paging {
   }
 
   /** `url` is the address of the page just read. Throws StoreFailure `bad-answer` for a list that goes in circles. */
-  after(answer: RestAnswer, itemCount: number, url: string): NextPage {
-    const { paging, next } = this.#list;
-    if (paging === 'link') return this.#afterLink(answer, url);
-    if (next !== undefined) return this.#afterCursor(valueAt(answer.body, next));
+  after(answer: RestAnswer, items: readonly Json[], url: string): NextPage {
+    const { paging, next, more } = this.#list;
+    if (more !== undefined && !isTrue(valueAt(answer.body, more))) return { page: 'none' };
+    this.#mustGoOn(items);
+    if (paging === 'link') return this.#follow(linkIn(answer), url, 'the Link header');
+    if (next !== undefined) return this.#afterCursor(valueAt(answer.body, next), next);
     if (paging === undefined) return { page: 'none' };
-    if (this.#isLast(itemCount)) return { page: 'none' };
+    if ('link' in paging) return this.#follow(addressIn(answer, paging.link), url, `"${paging.link}"`);
+    if ('last' in paging) {
+      const last = items.at(-1);
+      return last === undefined
+        ? { page: 'none' }
+        : this.#afterCursor(valueAt(last, paging.last) ?? {}, `${paging.last} of the last record`);
+    }
+    if (this.#isLast(items.length)) return { page: 'none' };
     if ('page' in paging) {
       this.#pageNumber += 1;
       const values = { page: String(this.#pageNumber), size: String(paging.page.size) };
       return { page: 'placeholders', values };
     }
-    this.#offset += itemCount;
+    this.#offset += items.length;
     return {
       page: 'placeholders',
       values: { offset: String(this.#offset), size: String(paging.offset.size) },
     };
+  }
+
+  /** Whether a 404 means that the page before was the last one. */
+  endsWith404(): boolean {
+    const { paging } = this.#list;
+    if (typeof paging !== 'object' || 'link' in paging || 'last' in paging) return false;
+    return ('page' in paging ? paging.page : paging.offset).notFoundEnds === true;
+  }
+
+  #mustGoOn(items: readonly Json[]): void {
+    const shown = items.length === 0 ? '' : JSON.stringify([items.length, items[0], items.at(-1)]);
+    this.#repeats = shown !== '' && shown === this.#lastPage ? this.#repeats + 1 : 0;
+    this.#lastPage = shown;
+    if (this.#repeats < samePagesMax) return;
+    throw new StoreFailure(
+      'bad-answer',
+      `the list goes in circles: it gave the same page ${samePagesMax + 1} times; does the platform know the parameter that its pages are asked for with?`,
+    );
   }
 
   #isLast(itemCount: number): boolean {
@@ -124,27 +173,25 @@ export class Paging {
     return false;
   }
 
-  #afterCursor(cursor: Json | undefined): NextPage {
+  #afterCursor(cursor: Json | undefined, place: string): NextPage {
     if (cursor === undefined || cursor === null || cursor === '' || cursor === false) return { page: 'none' };
     if (typeof cursor !== 'string' && typeof cursor !== 'number') {
-      throw new StoreFailure('bad-answer', `the cursor at "${this.#list.next}" is neither text nor a number`);
+      throw new StoreFailure('bad-answer', `the cursor at "${place}" is neither text nor a number`);
     }
     this.#visit(String(cursor), 'cursor');
     return { page: 'placeholders', values: { cursor: String(cursor) } };
   }
 
-  #afterLink(answer: RestAnswer, url: string): NextPage {
-    const header = answer.headers['link'];
-    const target = nextLink(Array.isArray(header) ? header.join(', ') : (header ?? ''));
+  #follow(target: string | undefined, url: string, place: string): NextPage {
     if (target === undefined) return { page: 'none' };
     const next = URL.canParse(target, url) ? new URL(target, url) : undefined;
-    if (next === undefined || next.origin !== this.#origin) {
+    if (next === undefined || next.origin !== this.#store.origin) {
       throw new StoreFailure(
         'bad-answer',
-        'the Link header leads to another host; it was not followed, because credentials would go with it',
+        `${place} leads to another host; it was not followed, because credentials would go with it`,
       );
     }
-    const path = `${next.pathname}${next.search}`;
+    const path = this.#store.withoutCredential(`${next.pathname}${next.search}`);
     this.#visit(path, 'link');
     return { page: 'path', path };
   }
@@ -163,6 +210,23 @@ function parsedOrNull(text: string): unknown {
   } catch {
     return null;
   }
+}
+
+function linkIn({ headers }: RestAnswer): string | undefined {
+  const header = headers['link'];
+  return nextLink(Array.isArray(header) ? header.join(', ') : (header ?? ''));
+}
+
+function addressIn({ body }: RestAnswer, path: string): string | undefined {
+  const target = valueAt(body, path);
+  if (target === undefined || target === null || target === '' || target === false) return undefined;
+  if (typeof target === 'string') return target;
+  throw new StoreFailure('bad-answer', `what stands at "${path}" is no address of a next page`);
+}
+
+/** As platforms write "yes", too: PHP and MySQL give flags as text. */
+function isTrue(value: Json | undefined): boolean {
+  return value === true || value === 1 || value === '1' || value === 'true';
 }
 
 /** The target of the first link with rel="next" (RFC 8288; relation types are not case-sensitive). */

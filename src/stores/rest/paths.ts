@@ -5,20 +5,40 @@ export function isFields(value: unknown): value is Fields {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The value at `a.b.c`; the whole value for the empty path; undefined where a step is missing. */
+/**
+ * The value at `a.b.c`; the whole value for the empty path; undefined where a step is missing. A number is a place in
+ * an array, counted from its end where it is negative. A name with dots in it (`@odata.nextLink`) is found as it is.
+ */
 export function valueAt(value: Json | undefined, path: string): Json | undefined {
   if (path === '') return value;
   let found: Json | undefined = value;
-  for (const name of path.split('.')) {
-    if (!isFields(found) || !Object.hasOwn(found, name)) return undefined;
-    found = found[name];
+  for (let rest = path; ;) {
+    if (isFields(found) && Object.hasOwn(found, rest)) return found[rest];
+    const dot = rest.indexOf('.');
+    const name = dot === -1 ? rest : rest.slice(0, dot);
+    if (Array.isArray(found)) found = /^-?\d+$/.test(name) ? (found as Json[]).at(Number(name)) : undefined;
+    else if (isFields(found) && Object.hasOwn(found, name)) found = found[name];
+    else return undefined;
+    if (dot === -1) return found;
+    rest = rest.slice(dot + 1);
   }
-  return found;
+}
+
+/** All values at a path in which `[*]` stands for every entry of an array: `attendees[*].email`. */
+export function valuesAt(value: Json | undefined, path: string): Json[] {
+  const star = path.indexOf('[*]');
+  if (star === -1) {
+    const found = valueAt(value, path);
+    return found === undefined ? [] : [found];
+  }
+  const list = valueAt(value, path.slice(0, star));
+  const rest = path.slice(star + 3).replace(/^\./, '');
+  return Array.isArray(list) ? (list as Json[]).flatMap((entry) => valuesAt(entry, rest)) : [];
 }
 
 /** A copy without the value at the path; the input is left as it is. */
 export function withoutPath(fields: Fields, path: string): Fields {
-  const [name = '', ...rest] = path.split('.');
+  const [name = '', ...rest] = Object.hasOwn(fields, path) ? [path] : path.split('.');
   if (!Object.hasOwn(fields, name)) return fields;
   const { [name]: inner, ...others } = fields;
   if (rest.length === 0) return others;

@@ -1,4 +1,5 @@
 /** The reading side of a REST store: lists by page, single records, and copies in another store's shape. */
+import type { ListConfig } from '../../config/rest-calls.ts';
 import type { RecordConfig } from '../../config/schema.ts';
 import {
   type KindCapabilities,
@@ -14,8 +15,9 @@ import type { StoreName } from '../../core/ownership.ts';
 import type { RestAnswer } from './answers.ts';
 import type { RestClient } from './client.ts';
 import { type NextPage, type PageSizeSeen, Paging, pagingProblems } from './paging.ts';
-import { fillPath, fillQuery, type PlaceholderValues, valueAt } from './paths.ts';
-import { capabilitiesOf, copyFormOf, readItem, shapeOf } from './shape.ts';
+import { type PlaceholderValues, valueAt } from './paths.ts';
+import { callRequest, listRequest, type Request, requestTo } from './requests.ts';
+import { capabilitiesOf, copyFormOf, idOf, readItem, shapeOf } from './shape.ts';
 
 export type RecordConfigs = Readonly<Record<string, RecordConfig>>;
 
@@ -61,28 +63,65 @@ export class RestReader implements StoreReader {
       yield { records: [], problems: wrong.map((detail) => ({ kind, detail })) };
       return;
     }
-    const paging = new Paging(config.list, this.#client.origin, this.#pageSizeOf(kind));
+    for await (const { answer, items, next } of this.#answers(kind, config.list, scope, signal)) {
+      const total = totalOf(answer);
+      yield {
+        ...pageOf(kind, config, items, scope.partition),
+        ...(next === undefined ? {} : { next }),
+        ...(total === undefined ? {} : { total }),
+      };
+    }
+    if (scope.since !== undefined && config.deletes !== undefined) {
+      yield* this.#deleted(kind, config.deletes, scope, signal);
+    }
+  }
+
+  /** Ids that were deleted since then, of whichever partition they were. */
+  async *#deleted(
+    kind: string,
+    list: NonNullable<RecordConfig['deletes']>,
+    { since, partition }: ListScope,
+    signal: AbortSignal,
+  ): AsyncGenerator<Page> {
+    const scope = { ...(since && { since }), ...(partition && { partition }) };
+    for await (const { items } of this.#answers(`deleted ${kind}`, list, scope, signal)) {
+      const ids = items.map((item) => idOf(valueAt(item, list.id)));
+      const gone = ids.filter((id) => id !== undefined);
+      const detail = `an entry of the list of deleted records has no usable id at "${list.id}"`;
+      yield { records: [], problems: gone.length === ids.length ? [] : [{ kind, detail }], gone };
+    }
+  }
+
+  async *#answers(
+    what: string,
+    list: ListConfig,
+    scope: ListScope,
+    signal: AbortSignal,
+  ): AsyncGenerator<{
+    readonly answer: RestAnswer;
+    readonly items: readonly Json[];
+    readonly next?: string;
+  }> {
+    const paging = new Paging(list, this.#client, this.#pageSizeOf(what));
     let next: NextPage =
       scope.after === undefined
         ? { page: 'placeholders', values: paging.first() }
         : paging.resume(scope.after);
     for (let count = 0; next.page !== 'none'; count += 1) {
       if (count === this.#maxPages) {
-        throw new StoreFailure('bad-answer', `the list of ${kind} has more than ${this.#maxPages} pages`);
+        throw new StoreFailure('bad-answer', `the list of ${what} has more than ${this.#maxPages} pages`);
       }
-      const path = this.#listPath(kind, config, scope, next);
-      const answer = await this.#read(path, scope.partition ?? '', signal);
-      const items = itemsOf(kind, config, answer);
-      const page = pageOf(kind, config, items, scope.partition);
+      const request = this.#listRequest(what, list, scope, next);
+      const answer = await this.#read(request, scope.partition ?? '', signal);
+      if (answer.status === 404 && count > 0 && paging.endsWith404()) return;
+      const items = itemsOf(what, list, answer);
       // A list that goes in circles fails only after the page that was good.
       const after = attempt(() =>
-        paging.after(answer, items.length, `${this.#client.origin}${this.#client.target(path)}`),
+        paging.after(answer, items, `${this.#client.origin}${this.#client.target(request.path)}`),
       );
-      const total = totalOf(answer);
       yield {
-        ...page,
+        ...{ answer, items },
         ...(after.done && after.value.page !== 'none' ? { next: paging.position(after.value) } : {}),
-        ...(total === undefined ? {} : { total }),
       };
       if (!after.done) throw after.error;
       next = after.value;
@@ -95,22 +134,19 @@ export class RestReader implements StoreReader {
     signal: AbortSignal,
   ): Promise<StoreRecord | undefined> {
     const config = this.#configOf(kind);
-    const path = fillPath(config.get.path, { id: key.id, partition: key.partition }) ?? config.get.path;
-    const answer = await this.#read(path, key.partition, signal);
+    const request = callRequest(config.get, 'GET', { id: key.id, partition: key.partition });
+    const answer = await this.#read(request, key.partition, signal);
     if (answer.status === 404 || answer.status === 410) return undefined;
-    const item = readItem(kind, config, answer.body ?? null);
+    const found = valueAt(answer.body, config.get.item) ?? null;
+    if (found === null && config.get.emptyMeansGone) return undefined;
+    const item = readItem(kind, config, found, undefined, key.partition);
+    const what = `${this.store} answered ${request.method} ${request.path} with`;
     if (!('record' in item)) {
       const detail = 'problem' in item ? item.problem.detail : 'it holds no record';
-      throw new StoreFailure(
-        'bad-answer',
-        `${this.store} answered GET ${path} with ${answer.status}: ${detail}`,
-      );
+      throw new StoreFailure('bad-answer', `${what} ${answer.status}: ${detail}`);
     }
     if (item.record.id !== key.id) {
-      throw new StoreFailure(
-        'bad-answer',
-        `${this.store} answered GET ${path} with record ${item.record.id} instead of ${key.id}`,
-      );
+      throw new StoreFailure('bad-answer', `${what} record ${item.record.id} instead of ${key.id}`);
     }
     const etag = config.version === 'etag' ? answer.headers['etag'] : undefined;
     return typeof etag === 'string' ? { ...item.record, version: etag } : item.record;
@@ -123,38 +159,31 @@ export class RestReader implements StoreReader {
   async probe(signal: AbortSignal): Promise<void> {
     const [kind, config] = Object.entries(this.#records)[0] ?? [];
     if (kind === undefined || config === undefined) return;
-    const values = new Paging(config.list, this.#client.origin, { records: 0 }).first();
-    const listed = this.#pathFor(config, values);
+    const values = new Paging(config.list, this.#client, { records: 0 }).first();
+    const listed = listRequest(config.list, values);
     // A list that wants a partition is asked for one that nobody has; 404 is a fine answer to that.
-    const path = listed ?? this.#pathFor(config, { ...values, partition: 'onewriter-probe' });
-    const call = { ...readCall(path ?? config.list.path, ''), haste: 'at-once' } as const;
+    const request = listed ?? listRequest(config.list, { ...values, partition: 'onewriter-probe' });
+    if (request === undefined) return;
+    const call = { ...readCall(request, ''), haste: 'at-once' } as const;
     const answer = await this.#client.call(call, signal);
-    if (listed !== undefined) itemsOf(kind, config, answer);
+    if (listed !== undefined) itemsOf(kind, config.list, answer);
   }
 
   close(): Promise<void> {
     return this.#client.close();
   }
 
-  #listPath(kind: string, config: RecordConfig, scope: ListScope, next: NextPage): string {
-    if (next.page === 'path') return this.#belowBase(next.path);
-    const values = next.page === 'placeholders' ? next.values : {};
-    const path = this.#pathFor(config, { ...values, partition: scope.partition, since: scope.since });
-    if (path === undefined) {
-      throw new StoreFailure(
-        'rejected',
-        `the list of ${kind} in ${this.store} can be read only by partition`,
-      );
-    }
-    return path;
-  }
-
-  #pathFor(config: RecordConfig, values: PlaceholderValues): string | undefined {
-    const path = fillPath(config.list.path, values);
-    if (path === undefined) return undefined;
-    const query = fillQuery(config.list.query, values);
-    if (query === '') return path;
-    return `${path}${path.includes('?') ? '&' : '?'}${query}`;
+  #listRequest(
+    what: string,
+    list: ListConfig,
+    scope: ListScope,
+    next: Exclude<NextPage, { readonly page: 'none' }>,
+  ): Request {
+    const known: PlaceholderValues = { partition: scope.partition, since: scope.since };
+    if (next.page === 'path') return requestTo(list, this.#belowBase(next.path), known);
+    const request = listRequest(list, { ...next.values, ...known });
+    if (request !== undefined) return request;
+    throw new StoreFailure('rejected', `the list of ${what} in ${this.store} can be read only by partition`);
   }
 
   /** Links are absolute; the client puts the store's own base path in front again. */
@@ -163,8 +192,8 @@ export class RestReader implements StoreReader {
     return base !== '' && path.startsWith(`${base}/`) ? path.slice(base.length) : path;
   }
 
-  #read(path: string, partition: string, signal: AbortSignal): Promise<RestAnswer> {
-    return this.#client.call({ ...readCall(path, partition), prepaid: this.#prepaid }, signal);
+  #read(request: Request, partition: string, signal: AbortSignal): Promise<RestAnswer> {
+    return this.#client.call({ ...readCall(request, partition), prepaid: this.#prepaid }, signal);
   }
 
   #pageSizeOf(kind: string): PageSizeSeen {
@@ -199,27 +228,29 @@ function totalOf({ headers }: RestAnswer): number | undefined {
   return typeof told === 'string' && /^\d{1,15}$/.test(told) ? Number(told) : undefined;
 }
 
-function readCall(path: string, partition: string) {
-  return { method: 'GET', path, access: 'read', stamp: { partition, epoch: 0 } } as const;
+function readCall(request: Request, partition: string) {
+  return { ...request, access: 'read', stamp: { partition, epoch: 0 } } as const;
 }
 
-function itemsOf(kind: string, config: RecordConfig, answer: RestAnswer): readonly Json[] {
-  const items = valueAt(answer.body, config.list.items);
+function itemsOf(what: string, list: ListConfig, answer: RestAnswer): readonly Json[] {
+  const items = valueAt(answer.body, list.items);
   if (answer.status >= 200 && answer.status < 300 && Array.isArray(items)) return items as readonly Json[];
-  const place = config.list.items === '' ? 'in the body' : `at "${config.list.items}"`;
+  const place = list.items === '' ? 'in the body' : `at "${list.items}"`;
   throw new StoreFailure(
     'bad-answer',
-    `the list of ${kind} answered ${answer.status} without an array ${place}; nothing was concluded from it`,
+    `the list of ${what} answered ${answer.status} without an array ${place}; nothing was concluded from it`,
   );
 }
 
 function pageOf(kind: string, config: RecordConfig, items: readonly Json[], partition?: string): Page {
   const records: StoreRecord[] = [];
   const problems: RecordProblem[] = [];
+  const gone: string[] = [];
   for (const item of items) {
-    const read = readItem(kind, config, item, partition);
+    const read = readItem(kind, config, item, partition, partition);
     if ('record' in read) records.push(read.record);
     else if ('problem' in read) problems.push(read.problem);
+    else if ('gone' in read) gone.push(read.gone);
   }
-  return { records, problems };
+  return { records, problems, ...(gone.length === 0 ? {} : { gone }) };
 }

@@ -4,29 +4,45 @@ import type { KindCapabilities, RecordProblem, TargetShape } from '../../core/po
 import type { CopyForm, Fields, Json, StoreRecord } from '../../core/records.ts';
 import { isSignableName } from '../../guard/signature.ts';
 import { isInexact } from './exact-json.ts';
+import { placeholdersInList } from './paging.ts';
 import { isFields, placeholdersOf, valueAt, withoutPath, withPath } from './paths.ts';
 
 export type ReadItem =
-  { readonly record: StoreRecord } | { readonly problem: RecordProblem } | { readonly skip: true };
+  | { readonly record: StoreRecord }
+  | { readonly problem: RecordProblem }
+  | { readonly skip: true }
+  /** A tombstone that names nothing but the id. */
+  | { readonly gone: string };
 
 /** Longest id that is taken: it becomes part of paths and of Redis keys. */
 const idLengthMax = 512;
 
+/** In the place of a path: records do not say their partition, because they are asked for by it. */
+export const partitionOfCall = '{partition}';
+
 /**
  * Reads one item. Items of other partitions than `partition` are skipped: not every platform honours the
- * filter it was given.
+ * filter it was given. `asked`: the partition that the call named.
  */
-export function readItem(kind: string, config: RecordConfig, item: Json, partition?: string): ReadItem {
+export function readItem(
+  kind: string,
+  config: RecordConfig,
+  item: Json,
+  partition?: string,
+  asked?: string,
+): ReadItem {
   const problem = (detail: string): ReadItem => ({ problem: { kind, detail } });
   if (!isFields(item)) return problem('an item of the list is not an object');
   if (isInexact(item)) {
     return problem('a record holds a number that cannot be kept exactly; the platform must write it as text');
   }
-  const id = nameOf(valueAt(item, config.id));
-  if (id === undefined || id.length > idLengthMax || id === '.' || id === '..') {
+  const id = idOf(valueAt(item, config.id));
+  if (id === undefined) {
     return problem(`a record without a usable id at "${config.id}"; it cannot be copied`);
   }
-  const owner = nameOf(valueAt(item, config.partition));
+  const deleted = config.deleted !== undefined && isSet(valueAt(item, config.deleted));
+  const owner = config.partition === partitionOfCall ? asked : nameOf(valueAt(item, config.partition));
+  if (owner === undefined && deleted) return { gone: id };
   if (owner === undefined || !isSignableName(owner)) {
     return problem(`record ${id} has no usable partition at "${config.partition}"; it cannot be copied`);
   }
@@ -40,10 +56,15 @@ export function readItem(kind: string, config: RecordConfig, item: Json, partiti
       id,
       partition: owner,
       fields: item,
-      deleted: config.deleted !== undefined && isSet(valueAt(item, config.deleted)),
+      deleted,
       ...(version === undefined ? {} : { version }),
     },
   };
+}
+
+export function idOf(value: Json | undefined): string | undefined {
+  const id = nameOf(value);
+  return id === undefined || id.length > idLengthMax || id === '.' || id === '..' ? undefined : id;
 }
 
 function nameOf(value: Json | undefined): string | undefined {
@@ -75,7 +96,7 @@ export function copyFormOf(record: StoreRecord, source: TargetShape, target: Tar
   for (const path of [source.id, source.partition]) fields = withoutPath(fields, path);
   fields = comparable(fields, source, target);
   fields = withPath(fields, target.id, id);
-  fields = withPath(fields, target.partition, partition);
+  if (target.partition !== partitionOfCall) fields = withPath(fields, target.partition, partition);
   return { kind: record.kind, id: record.id, fields };
 }
 
@@ -90,16 +111,17 @@ export function comparable(fields: Fields, source: TargetShape, target: TargetSh
 
 export function capabilitiesOf(kind: string, config: RecordConfig): KindCapabilities {
   const inPath = placeholdersOf(config.list.path);
-  const inQuery = Object.values(config.list.query).flatMap(placeholdersOf);
+  const given = placeholdersInList(config.list);
+  const needsPartition = inPath.includes('partition') || config.partition === partitionOfCall;
   const hasVersionField = config.version !== undefined && config.version !== 'etag';
   const notWritable = whyNotWritable(config);
   return {
     kind,
-    byPartition: inPath.includes('partition') || inQuery.includes('partition'),
-    needsPartition: inPath.includes('partition'),
-    since: hasVersionField && (inPath.includes('since') || inQuery.includes('since')),
+    byPartition: given.includes('partition'),
+    needsPartition,
+    since: hasVersionField && given.includes('since'),
     paged: config.list.next !== undefined || config.list.paging !== undefined,
-    tombstones: config.deleted !== undefined,
+    tombstones: config.deleted !== undefined || config.deletes !== undefined,
     versions: config.version === undefined ? 'none' : config.version === 'etag' ? 'etag' : 'field',
     ...(notWritable === undefined ? {} : { notWritable }),
   };

@@ -1,10 +1,12 @@
 /** One store reached over HTTP: its reader, its guard's client, and the maker of its writer. */
+import type { AuthConfig } from '../../config/rest-auth.ts';
 import type { Config, RestConnectorConfig } from '../../config/schema.ts';
 import type { StoreName } from '../../core/ownership.ts';
 import type { CopyWriter, RecordRemover, StoreReader } from '../../core/ports.ts';
 import type { CallBudget } from '../budget.ts';
 import { storeTlsOf } from '../connect.ts';
 import { RestClient } from './client.ts';
+import { credentialsOf } from './credentials.ts';
 import { RestReader, type RecordConfigs } from './reader.ts';
 import { RestWriter } from './writer.ts';
 
@@ -31,13 +33,19 @@ export function createRestStore(store: StoreName, config: Config, budget: CallBu
   const connector = restConnectorOf(settings.connector);
   const records = (connector?.records ?? {}) as RecordConfigs;
   const timeoutMs = connector?.timeoutMs ?? defaultTimeoutMs;
+  const tls = storeTlsOf(store, config);
+  const { connectTimeoutMs } = settings;
+  const { origin } = new URL(settings.url);
+  const credentials = (auth: AuthConfig | undefined) =>
+    auth && credentialsOf(auth, { store, origin, tls, connectTimeoutMs });
   const client = new RestClient({
     store,
     url: settings.url,
     headers: { ...hostHeader(settings.host), ...connector?.headers },
-    tls: storeTlsOf(store, config),
-    timeoutMs,
-    connectTimeoutMs: settings.connectTimeoutMs,
+    credentials: credentials(connector?.auth),
+    writeCredentials: credentials(connector?.write?.auth),
+    error: connector?.error,
+    ...{ tls, timeoutMs, connectTimeoutMs },
     guardSecret: settings.guard ? config.secret : undefined,
     budget,
   });

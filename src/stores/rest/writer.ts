@@ -2,6 +2,7 @@
  * The writing side of a REST store. It is made only for stores that copies may go to, and used only by
  * src/sync/apply.ts. It sends each write once: what became of a lost one is found by reading.
  */
+import type { CallConfig } from '../../config/rest-calls.ts';
 import type { RecordConfig } from '../../config/schema.ts';
 import type { StoreName } from '../../core/ownership.ts';
 import {
@@ -17,13 +18,13 @@ import type { CopyForm, Json } from '../../core/records.ts';
 import type { RestAnswer } from './answers.ts';
 import { bulkBody, readBulkAnswer } from './bulk.ts';
 import type { RestClient } from './client.ts';
-import { fillPath, isFields, placeholdersOf, valueAt } from './paths.ts';
+import { isFields, placeholdersOf, valueAt } from './paths.ts';
 import type { RecordConfigs } from './reader.ts';
+import { callRequest, type Request } from './requests.ts';
+import { placeholdersInBody } from './templates.ts';
 
 interface WriteCall {
-  readonly method: string;
-  readonly template: string;
-  readonly body?: Json;
+  readonly request: Request;
   readonly condition?: Readonly<Record<string, string>>;
 }
 
@@ -62,9 +63,8 @@ export class RestWriter implements CopyWriter {
       return;
     }
     if (config.put === undefined) throw notConfigured(this.store, copy.kind, 'put');
-    const { method = 'PUT', path } = config.put;
-    const call = { method, template: path, body: copy.fields, condition: conditionOf(config, onlyIf) };
-    const answer = await this.#send(call, copy.id, stamp, signal);
+    const request = requestWith(config.put, 'PUT', copy, stamp);
+    const answer = await this.#send({ request, condition: conditionOf(config, onlyIf) }, stamp, signal);
     if (isGone(answer)) {
       throw new StoreFailure(
         'rejected',
@@ -81,16 +81,16 @@ export class RestWriter implements CopyWriter {
   ): Promise<void> {
     const config = this.#configOf(key.kind);
     if (config.delete === undefined) throw notConfigured(this.store, key.kind, 'delete');
-    const { method = 'DELETE', path } = config.delete;
+    const request = callRequest(config.delete, 'DELETE', { id: key.id, partition: stamp.partition });
     // 404 and 410 are what was wanted.
-    const call = { method, template: path, condition: conditionOf(config, onlyIf) };
-    await this.#send(call, key.id, stamp, signal);
+    await this.#send({ request, condition: conditionOf(config, onlyIf) }, stamp, signal);
   }
 
   bulk(kind: string): BulkLimits | undefined {
     const bulk = this.#records[kind]?.bulk;
     if (bulk === undefined) return undefined;
-    const onePartition = this.#client.isGuarded || placeholdersOf(bulk.path).includes('partition');
+    const given = [...placeholdersOf(bulk.path), ...placeholdersInBody(bulk.body)];
+    const onePartition = this.#client.isGuarded || given.includes('partition');
     return { max: bulk.max, onePartition };
   }
 
@@ -110,8 +110,10 @@ export class RestWriter implements CopyWriter {
     }
     const sent = copies.map(({ copy }) => copy);
     const items = sent.map(({ fields }) => fields);
-    const call = { method: bulk.method ?? 'POST', template: bulk.path, body: bulkBody(bulk.body, items) };
-    const answer = await this.#send(call, '', stamp, signal);
+    const { partition } = stamp;
+    const request = callRequest({ ...bulk, body: undefined }, 'POST', { partition });
+    const body = bulkBody(bulk.body, items, { partition });
+    const answer = await this.#send({ request: { ...request, body } }, stamp, signal);
     if (isGone(answer)) {
       throw new StoreFailure(
         'rejected',
@@ -122,8 +124,10 @@ export class RestWriter implements CopyWriter {
   }
 
   async #create(config: RecordConfig, copy: CopyForm, stamp: CopyStamp, signal: AbortSignal): Promise<void> {
-    const { method = 'POST', path = '', id = config.id } = config.create ?? {};
-    const answer = await this.#send({ method, template: path, body: copy.fields }, copy.id, stamp, signal);
+    const { create = { path: '' } } = config;
+    const { path, id = config.id } = create;
+    const request = requestWith(create, 'POST', copy, stamp);
+    const answer = await this.#send({ request }, stamp, signal);
     if (isGone(answer)) {
       throw new StoreFailure(
         'rejected',
@@ -140,19 +144,9 @@ export class RestWriter implements CopyWriter {
     );
   }
 
-  #send(call: WriteCall, id: string, stamp: CopyStamp, signal: AbortSignal): Promise<RestAnswer> {
-    const path = fillPath(call.template, { id, partition: stamp.partition }) ?? call.template;
-    return this.#client.call(
-      {
-        method: call.method.toUpperCase(),
-        path,
-        access: 'copy',
-        stamp,
-        headers: { ...this.#headers, ...call.condition },
-        ...(call.body === undefined ? {} : { body: call.body }),
-      },
-      signal,
-    );
+  #send({ request, condition }: WriteCall, stamp: CopyStamp, signal: AbortSignal): Promise<RestAnswer> {
+    const headers = { ...this.#headers, ...condition };
+    return this.#client.call({ ...request, access: 'copy', asWriter: true, stamp, headers }, signal);
   }
 
   #configOf(kind: string): RecordConfig {
@@ -162,6 +156,13 @@ export class RestWriter implements CopyWriter {
     }
     return config;
   }
+}
+
+/** Without a configured body the record itself is sent. */
+function requestWith(call: CallConfig, usualMethod: string, copy: CopyForm, stamp: CopyStamp): Request {
+  const values = { id: copy.id, partition: stamp.partition, record: copy.fields };
+  const request = callRequest(call, usualMethod, values);
+  return request.body === undefined ? { ...request, body: copy.fields } : request;
 }
 
 /** A weak ETag proves nothing of the content, and no store may match it (RFC 9110, 13.1.1). */

@@ -100,9 +100,6 @@ describe('what this version does not have', () => {
   const missing: [path: string, changes: Record<string, unknown>][] = [
     [`${app}.kind`, { [app]: { kind: 'postgres', tables: {} } }],
     [`${app}.kind`, { [app]: { kind: 'caldav' } }],
-    [`${app}.auth`, { [`${app}.auth`]: { basic: {} } }],
-    [`${app}.freeze`, { [`${app}.freeze`]: [] }],
-    [`${app}.unfreeze`, { [`${app}.unfreeze`]: [] }],
     [`${item}.writers`, { [`${item}.writers`]: 'attendees' }],
     [`${item}.map`, { [`${item}.map`]: { title: 'summary' } }],
   ];
