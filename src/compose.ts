@@ -298,7 +298,7 @@ function handoffDesk(
   const left = writable.map(otherStore);
   return new HandoffDesk({
     ...{ ledger, feed, registry, doubts, links, members, log, guarded, readers, writable },
-    ...{ copies: sync.desk, strays: sync.strays },
+    ...{ copies: sync.desk, strays: sync.strays, freezes: sync.freezes },
     guards: sync.guardCalls,
     acceptLoss: config.ledger.acceptLoss,
     observing: config.proxy.mode === 'observe',

@@ -35,6 +35,10 @@ export type HandoffFailure =
   | 'drain-timeout'
   | 'write-in-doubt'
   | 'feed-delay-exceeds-fence'
+  /** The old owner did not take the right to write away, or nobody knows whether it did. */
+  | 'freeze-failed'
+  /** The new owner did not give the right to write back that it had taken away. */
+  | 'unfreeze-failed'
   | 'guard-advance-failed'
   | 'app-was-written'
   | 'catch-up-failed'

@@ -9,67 +9,21 @@ import {
   isOver,
   startHandoff,
   stepHandoff,
-  type CaughtUpProof,
   type HandoffEvent,
-  type HandoffFailed,
   type HandoffFailure,
   type HandoffOrder,
-  type HandoffSettings,
   type HandoffState,
   type HandoffStep,
 } from '../core/handoff.ts';
-import type { StoreName } from '../core/ownership.ts';
-import {
-  type CopyDesk,
-  type GuardCalls,
-  type Ledger,
-  type LedgerFeed,
-  type LedgerRecord,
-  type MemberAcknowledgement,
-  StoreFailure,
-} from '../core/ports.ts';
+import { type Ledger, type LedgerRecord, type MemberAcknowledgement, StoreFailure } from '../core/ports.ts';
 import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
-import type { Cut } from './linked.ts';
-import { type MemberWatch, watchAwaited } from './members.ts';
+import type { AttemptParts, AttemptReport, AttemptRequest } from './attempt-terms.ts';
+import { FenceFreeze } from './frozen.ts';
+import { watchAwaited } from './members.ts';
 import { type SharedQuestions, shareQuestions } from './shared-questions.ts';
 
-export interface AttemptParts {
-  readonly ledger: Ledger;
-  readonly feed: LedgerFeed;
-  readonly copies: CopyDesk;
-  readonly guards: GuardCalls;
-  readonly members: Pick<MemberWatch, 'listedSince' | 'allAlive'>;
-  readonly settings: HandoffSettings;
-  /** Asked together with other attempts of this process; alone where nothing is given. */
-  readonly shared?: SharedQuestions;
-}
-
-export interface AttemptRequest {
-  readonly partition: string;
-  readonly from: StoreName;
-  readonly by: string;
-  readonly reason: string;
-  /** Aborted when the operator stops the flip. */
-  readonly stop: AbortSignal;
-  /** Asked right before the commit: who would be left behind that the partition is written together with. */
-  readonly whyCut?: () => Promise<Cut | undefined>;
-}
-
-export type AttemptReport =
-  | {
-      readonly outcome: 'moved';
-      readonly pauseMs: number;
-      readonly proof: CaughtUpProof;
-      /** How long each step took, by this process's clock. */
-      readonly stepsMs: Readonly<Partial<Record<HandoffStep, number>>>;
-    }
-  | ({
-      readonly outcome: 'aborted';
-      readonly pauseMs: number;
-      /** Members that did not acknowledge in time. */
-      readonly awaiting?: readonly string[];
-    } & HandoffFailed);
+export type { AttemptParts, AttemptReport, AttemptRequest } from './attempt-terms.ts';
 
 /** Pause before an unknown transition is looked at again, ms. */
 const rereadPauseMs = 50;
@@ -83,6 +37,7 @@ class Attempt {
   readonly #shared: SharedQuestions;
   readonly #request: AttemptRequest;
   readonly #attempt = randomUUID();
+  readonly #freeze: FenceFreeze;
   readonly #events: HandoffEvent[] = [];
   readonly #early: MemberAcknowledgement[] = [];
   /** Ends the work inside the fence when the attempt turns to abort. */
@@ -102,6 +57,7 @@ class Attempt {
     this.#parts = parts;
     this.#shared = parts.shared ?? shareQuestions(parts.ledger);
     this.#request = request;
+    this.#freeze = new FenceFreeze(parts.freezes, request.partition, request.from, this.#attempt);
     const start = startHandoff(request.from, performance.now());
     this.#state = start.state;
     this.#orders = start.orders;
@@ -175,6 +131,7 @@ class Attempt {
       case 'fence':
         return this.#fence();
       case 'advance-guard':
+        if (!(await this.#isFrozen())) return undefined;
         return this.#try('guard-advance-failed', async () => {
           const { store, epoch } = order;
           const answer = await guards.advance(store, { partition, epoch }, this.#work.signal);
@@ -183,6 +140,7 @@ class Attempt {
           return { event: 'guard-advanced', written };
         });
       case 'catch-up':
+        if (!(await this.#isFrozen())) return undefined;
         return this.#try('catch-up-failed', async () => {
           await pauseUntil(order.notBeforeMs, this.#work.signal);
           const proof = await copies.catchUp(partition, this.#attempt, this.#work.signal);
@@ -201,6 +159,16 @@ class Attempt {
         return this.#abort();
       case 'reread':
         return this.#reread();
+    }
+  }
+
+  async #isFrozen(): Promise<boolean> {
+    try {
+      await this.#freeze.freeze(this.#work.signal);
+      return true;
+    } catch (error) {
+      this.#fail('freeze-failed', error);
+      return false;
     }
   }
 
@@ -246,6 +214,14 @@ class Attempt {
       this.#tell({ event: 'failed', failure: cut.code, detail: cut.detail });
       return;
     }
+    try {
+      const { fencedAtMs, to } = this.#state;
+      const leftMs = fencedAtMs + commitWithinMs(this.#parts.settings) - performance.now();
+      await this.#freeze.thaw(to, leftMs);
+    } catch (error) {
+      this.#fail('unfreeze-failed', error);
+      return;
+    }
     const result = await this.#order({ kind: 'commit', attempt: this.#attempt }, this.#fenced);
     if (result?.result === 'done') {
       this.#committed = result.record;
@@ -273,6 +249,7 @@ class Attempt {
   }
 
   async #abort(): Promise<void> {
+    await this.#freeze.giveBack();
     const result = await this.#order({ kind: 'abort', attempt: this.#attempt });
     if (result?.result === 'done') {
       this.#reopened = result.record;
@@ -345,10 +322,14 @@ class Attempt {
     try {
       this.#tell(await work());
     } catch (error) {
-      const waitMs = error instanceof StoreFailure ? error.retryAfterMs : undefined;
-      const retryAfter = waitMs === undefined ? {} : { retryAfterMs: waitMs };
-      this.#tell({ event: 'failed', failure, detail: sentenceOf(error), ...retryAfter });
+      this.#fail(failure, error);
     }
+  }
+
+  #fail(failure: HandoffFailure, error: unknown): void {
+    const waitMs = error instanceof StoreFailure ? error.retryAfterMs : undefined;
+    const retryAfter = waitMs === undefined ? {} : { retryAfterMs: waitMs };
+    this.#tell({ event: 'failed', failure, detail: sentenceOf(error), ...retryAfter });
   }
 
   // --- events --------------------------------------------------------------------------------------

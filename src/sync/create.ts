@@ -2,7 +2,8 @@
 import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
 import type { Config } from '../config/schema.ts';
-import { otherStore, type Ownership, type StoreName, storeNames } from '../core/ownership.ts';
+import type { StoreFreezes } from '../core/freeze.ts';
+import { type Ownership, type StoreName, storeNames } from '../core/ownership.ts';
 import type { PartitionEraser, PartitionMemory } from '../core/erasure.ts';
 import type { Stray, StrayDesk } from '../core/stray.ts';
 import {
@@ -11,7 +12,6 @@ import {
   type GuardCalls,
   type Ledger,
   type Registry,
-  StoreFailure,
   type StoreReader,
   type UserCalls,
 } from '../core/ports.ts';
@@ -30,22 +30,24 @@ import { CopyBack } from './copy-back.ts';
 import { CopyLock } from './copy-lock.ts';
 import { CopyLocks } from './copy-locks.ts';
 import { DeadLetters } from './dead-letters.ts';
-import { type HandedOver, SyncDesk } from './desk.ts';
+import { SyncDesk } from './desk.ts';
 import { BatchingDoorbell } from './doorbell.ts';
 import { RecordEraser } from './erase.ts';
 import { FailingStores } from './failing-stores.ts';
 import { SyncMemory } from './forget.ts';
+import { openFreezes } from './freezes.ts';
+import { takeSnapshots } from './hand-over.ts';
 import { HaltBook } from './halts.ts';
 import { HiddenRecords } from './hidden-records.ts';
 import { CompletingReader, KnownFields } from './known-fields.ts';
-import { type Log, sentenceOf } from '../log.ts';
+import type { Log } from '../log.ts';
 import { type BrakeDesk, brakeDesk, type DeadLetterDesk, deadLetterDesk } from './operator-desks.ts';
 import { Poller } from './poll.ts';
 import { type PollFailure, Progress } from './progress.ts';
 import { Receipts } from './receipts.ts';
 import { RecordClaims } from './record-claims.ts';
 import { leftStore, RollbackWindow } from './rollback-window.ts';
-import { snapshotOf, Snapshots } from './snapshots.ts';
+import { Snapshots } from './snapshots.ts';
 import { StrayBook } from './stray-book.ts';
 import { StrayWatch } from './stray-watch.ts';
 import { BatchingUserCalls } from './user-calls.ts';
@@ -76,6 +78,7 @@ export interface SyncSettings {
 export interface Sync {
   readonly desk: CopyDesk;
   readonly guardCalls: GuardCalls;
+  readonly freezes: StoreFreezes;
   readonly doorbell: Doorbell;
   /** What users' requests take of the stores' rate limits. */
   readonly userCalls: UserCalls;
@@ -203,11 +206,12 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     run: (step, order, signal) => runStep(ranges, step, order, signal),
     log,
   });
+  const freezes = openFreezes({ redis, ledger, log, stores, settleMs: copies.settleMs });
   let workers: SyncWorkers | undefined;
   let blocking: Redis | undefined;
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
-    await Promise.all([verifications.stop(), strayWatch.stop()]);
+    await Promise.all([verifications.stop(), strayWatch.stop(), freezes.stop()]);
     await doorbell.close();
     await webhooks.stop();
     await userCalls.close();
@@ -221,6 +225,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   return {
     desk,
     guardCalls: new RestGuardCalls(guardedClients(stores, config)),
+    freezes,
     doorbell,
     userCalls,
     readers,
@@ -256,6 +261,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
       });
       await workers.start();
       strayWatch.start();
+      freezes.start();
       webhooks.start(config.sync.pollMs);
       const url = await webhooks.listen();
       return url === undefined ? {} : { webhooks: url };
@@ -326,26 +332,4 @@ async function lagMs(ledger: Ledger, owed: readonly Owed[], progress: Progress):
   ]);
   if (reachedMs === undefined || oldest.includes(0)) return undefined;
   return Math.max(0, nowMs - Math.min(reachedMs, ...oldest.map((ms) => ms ?? nowMs)));
-}
-
-/** A handoff that cannot keep its snapshot is tried again: an older one would take its own changes for strays. */
-function takeSnapshots(
-  snapshots: Snapshots,
-  ledger: Pick<Ledger, 'read'>,
-  readers: Readonly<Record<StoreName, StoreReader>>,
-  window: RollbackWindow | undefined,
-): HandedOver {
-  return async (partition, records) => {
-    try {
-      const { owner } = (await ledger.read(partition)).ownership;
-      // Nobody looks for strays in the other one: it is copied to again.
-      if (owner !== leftStore) return;
-      await window?.reopen(partition);
-      const sides = { from: readers[owner], to: readers[otherStore(owner)] };
-      await snapshots.save(owner, partition, snapshotOf(records, partition, sides));
-    } catch (cause) {
-      const what = `what ${partition} held could not be noted in Redis: ${sentenceOf(cause)}`;
-      throw new StoreFailure('unavailable', what, { cause });
-    }
-  };
 }

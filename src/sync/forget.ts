@@ -6,6 +6,7 @@ import type { Ledger, RecordKey } from '../core/ports.ts';
 import type { Backlog } from './backlog.ts';
 import type { Brakes } from './brakes.ts';
 import type { DeadLetters } from './dead-letters.ts';
+import { FreezeBook } from './freeze-book.ts';
 import type { Receipts } from './receipts.ts';
 import type { Snapshots } from './snapshots.ts';
 import type { StrayBook } from './stray-book.ts';
@@ -29,12 +30,14 @@ export interface ForgettingParts {
 export class SyncMemory implements PartitionMemory {
   readonly #parts: ForgettingParts;
   readonly #inbox: Inbox;
+  readonly #freezes: FreezeBook;
   readonly #verifications: VerificationBook;
   readonly #whereabouts: readonly Whereabouts[];
 
   constructor(parts: ForgettingParts) {
     this.#parts = parts;
     this.#inbox = new Inbox(parts.redis);
+    this.#freezes = new FreezeBook(parts.redis);
     this.#verifications = new VerificationBook(parts.redis);
     this.#whereabouts = storeNames.map((store) => new Whereabouts(parts.redis, store));
   }
@@ -54,6 +57,7 @@ export class SyncMemory implements PartitionMemory {
       receipts: await receipts.among(keysOf(subject)),
       brakes: ((await brakes.of(partition)) === undefined ? 0 : 1) + (await brakes.onAll.naming(partition)),
       whereabouts: await this.#known(subject, false),
+      freezes: (await this.#freezes.ofPartition(partition)).length,
     };
     return Object.entries(places).map(([place, entries]) => ({ place, entries }));
   }
@@ -79,6 +83,7 @@ export class SyncMemory implements PartitionMemory {
     await this.#verifications.forget(partition);
     await receipts.forget(keysOf(subject));
     await brakes.forget(partition);
+    for (const frozen of await this.#freezes.ofPartition(partition)) await this.#freezes.forget(frozen);
     await this.#known(subject, true);
   }
 

@@ -20,6 +20,7 @@ import type { Brakes } from './brakes.ts';
 import type { DeadLetters } from './dead-letters.ts';
 import { digestOf } from './digest.ts';
 import { letterOf } from './dead-letters.ts';
+import { newlyGone } from './gone.ts';
 import type { HiddenRecords } from './hidden-records.ts';
 import type { Log } from '../log.ts';
 import { patientPages } from './patience.ts';
@@ -175,7 +176,7 @@ export class Poller {
     const due = startedMs >= feed.fullPassAtMs + surveyEveryMs;
     const copying = await backfills.isUnderWay(store, kind);
     if (since && feed.proven !== undefined && (copying || !due)) {
-      const seen = await this.#followFeed(kind, sides.owner, feed.proven, unseenMs, signal);
+      const seen = await this.#followFeed(kind, sides, feed.proven, unseenMs, signal);
       await progress.saveFeed(store, kind, {
         ...feed,
         proven: newest(feed.proven, feed.seen),
@@ -219,7 +220,7 @@ export class Poller {
   /** Rings what changed at or after the proven version less an overlap; returns the newest version seen. */
   async #followFeed(
     kind: string,
-    owner: StoreReader,
+    { owner, copy }: Sides,
     proven: string,
     unseenSinceMs: number,
     signal: AbortSignal,
@@ -237,7 +238,8 @@ export class Poller {
         rungNow.set(id, shown);
         return rungBefore?.get(id) !== shown;
       });
-      await this.#ring(fresh, owner.store, unseenSinceMs);
+      const gone = await newlyGone(page, kind, copy, { before: rungBefore, now: rungNow }, signal);
+      await this.#ring([...fresh, ...gone], owner.store, unseenSinceMs);
       seen = page.records.reduce((last: string | undefined, { version }) => newest(last, version), seen);
     }
     this.#recent.set(feed, rungNow);

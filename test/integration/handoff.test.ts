@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import type { StoreFreezes } from '../../src/core/freeze.ts';
 import type { HandoffSettings } from '../../src/core/handoff.ts';
-import type { CopyDesk, GuardCalls } from '../../src/core/ports.ts';
+import { type CopyDesk, type GuardCalls, StoreFailure } from '../../src/core/ports.ts';
 import { attemptHandoff, type AttemptReport } from '../../src/handoff/attempt.ts';
 import { MemberWatch } from '../../src/handoff/members.ts';
 import { sendAcknowledgement } from '../../src/ledger/acknowledge.ts';
@@ -64,13 +65,18 @@ async function dropMember(id: string): Promise<void> {
   await again.close();
 }
 
-function attempt(over: Partial<HandoffSettings> = {}, stop = new AbortController()): Promise<AttemptReport> {
+function attempt(
+  over: Partial<HandoffSettings> = {},
+  stop = new AbortController(),
+  freezes?: StoreFreezes,
+): Promise<AttemptReport> {
   return attemptHandoff(
     {
       ledger: ledger.ledger,
       feed: ledger.feed,
       copies: copies as CopyDesk,
       guards,
+      freezes,
       members: new MemberWatch(ledger.ledger, 1_000, () => undefined),
       settings: { ...settings, ...over },
     },
@@ -418,5 +424,71 @@ describe('the ledger', () => {
     expect(member.admit(partition)).toEqual({ verdict: 'refuse', code: 'lease-lapsed' });
     await lost.close();
     await own.stop();
+  });
+});
+
+describe('a store that can take the right to write away', () => {
+  /** Notes each call, and in which phase of the partition it came. */
+  const noting = (failing: 'freeze' | 'unfreeze' | 'nothing' = 'nothing'): StoreFreezes => {
+    const note = async (what: 'freeze' | 'unfreeze', store: string, of: string): Promise<void> => {
+      const { phase } = (await ledger.ledger.read(of)).ownership;
+      steps.push(`${what} ${store}, ${phase}`);
+      if (what === failing && !(what === 'unfreeze' && store === 'legacy')) {
+        throw new StoreFailure('rejected', `${store} does not do it`);
+      }
+    };
+    return {
+      has: () => true,
+      freeze: (store, of) => note('freeze', store, of),
+      unfreeze: (store, of) => note('unfreeze', store, of),
+    };
+  };
+
+  test('does so once all writes have ended and before anything is read; the other one gives it back before the commit', async () => {
+    const member = await ledger.join();
+    const admission = member.admit(partition);
+    if (admission.verdict !== 'admit') throw new Error('not admitted');
+    const running = attempt({ drainMs: 1_200 }, undefined, noting());
+    await until('the member sees the fence', () => member.ownershipOf(partition).phase === 'fenced');
+    for (let round = 0; round < 20; round += 1) await ledger.ledger.read(partition);
+    expect(steps).toEqual([]);
+    member.end(admission.ticket, 'ended');
+    expect(await running).toMatchObject({ outcome: 'moved' });
+    expect(steps).toEqual([
+      'freeze legacy, fenced',
+      'advance app 1',
+      'catch-up',
+      'seal app 2',
+      'unfreeze app, fenced',
+    ]);
+  });
+
+  test('and does not, stops the attempt, and gets it undone before users write again', async () => {
+    await ledger.join();
+    expect(await attempt({}, undefined, noting('freeze'))).toMatchObject({
+      outcome: 'aborted',
+      code: 'freeze-failed',
+      detail: 'legacy does not do it',
+    });
+    expect(steps).toEqual(['freeze legacy, fenced', 'unfreeze legacy, fenced']);
+    expect((await ledger.ledger.read(partition)).ownership).toMatchObject({ phase: 'open', owner: 'legacy' });
+  });
+
+  test('and does not give it back, keeps nobody: the partition stays where it can be written', async () => {
+    await ledger.join();
+    expect(await attempt({}, undefined, noting('unfreeze'))).toMatchObject({
+      outcome: 'aborted',
+      code: 'unfreeze-failed',
+    });
+    expect(steps.slice(-2)).toEqual(['unfreeze app, fenced', 'unfreeze legacy, fenced']);
+    expect((await ledger.ledger.read(partition)).ownership).toMatchObject({ phase: 'open', owner: 'legacy' });
+  });
+
+  test('and never answers, holds nobody beyond the fence', async () => {
+    await ledger.join();
+    const never = { ...noting(), unfreeze: () => new Promise<void>(() => undefined) };
+    const report = await attempt({ fenceMs: 600 }, undefined, never);
+    expect(report).toMatchObject({ outcome: 'aborted', code: 'unfreeze-failed' });
+    expect((await ledger.ledger.read(partition)).ownership).toMatchObject({ phase: 'open', owner: 'legacy' });
   });
 });

@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/gl
 import { Brakes } from '../../src/sync/brakes.ts';
 import { Receipts } from '../../src/sync/receipts.ts';
 import { syncKeys } from '../../src/sync/keys.ts';
+import { connectorFor } from '../support/rest-store.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
 import { until } from '../support/until.ts';
@@ -202,4 +203,48 @@ test('receipts are bounded in number and in time', async () => {
   await rig.redis.zadd(syncKeys.receipts, 1, 'an old one');
   await receipts.note([keyOf('5')]);
   expect(await rig.redis.zscore(syncKeys.receipts, 'an old one')).toBeNull();
+});
+
+describe('a list of deleted ids', () => {
+  test.each([
+    [
+      'beside the changes',
+      { deletes: { path: '/deleted', query: { after: '{since}' }, items: 'ids', id: '' } },
+    ],
+    ['as tombstones among them', { deleted: 'gone' }],
+  ])('%s: copies go without a full pass, and each only when the owner confirms it', async (_, more) => {
+    const gone: string[] = [];
+    await start({
+      legacy: {
+        since: true,
+        records: appointments(4).map((one) => ({ ...one, updated_at: '2024-05-01T10:00:00Z' })),
+        intercept: ({ path, query }) => {
+          if (path === '/deleted') return { status: 200, body: { ids: gone } };
+          if (path !== '/appointments' || !query.has('updated_since') || !('deleted' in more))
+            return undefined;
+          return { status: 200, body: { data: gone.map((id) => ({ id, gone: true })) } };
+        },
+      },
+      legacyConnector: connectorFor({ since: true }, more),
+      sync: { fullPassMs: 3_600_000 },
+    });
+    await rig.sync.startWorkers();
+    await until('all are copied', () => copiesOf('ann') === 4);
+    await until('the changes are followed', () =>
+      rig.legacy.calls.some(({ query }) => query.has('updated_since')),
+    );
+    rig.legacy.remove('ann-1');
+    gone.push('ann-1', 'ann-2', 'nobody');
+    await until('the copy is gone', () => !rig.app.records.has('ann-1'));
+    await until('the other one was asked for', () =>
+      rig.legacy.calls.some(({ path }) => path === '/appointments/ann-2'),
+    );
+    expect(copiesOf('ann')).toBe(3);
+    const asked = rig.app.calls.filter(({ path }) => path === '/appointments/nobody').length;
+    const polls = (): number => rig.legacy.calls.filter(({ query }) => query.has('updated_since')).length;
+    const before = polls();
+    await until('three more polls', () => polls() > before + 3);
+    // What is known to be gone is not asked for again with every poll.
+    expect(rig.app.calls.filter(({ path }) => path === '/appointments/nobody')).toHaveLength(asked);
+  });
 });

@@ -7,6 +7,7 @@ import type { CallBudget } from '../budget.ts';
 import { storeTlsOf } from '../connect.ts';
 import { RestClient } from './client.ts';
 import { credentialsOf } from './credentials.ts';
+import { type FreezeCalls, freezeCalls } from './freeze-calls.ts';
 import { RestReader, type RecordConfigs } from './reader.ts';
 import { RestWriter } from './writer.ts';
 
@@ -19,6 +20,8 @@ export interface RestStore {
   readonly budget: CallBudget;
   /** Longest that one call can take once it is sent, ms. */
   readonly timeoutMs: number;
+  /** Where the connector says how a partition's right to write is taken away; with the longest that all calls take, ms. */
+  readonly freezes?: { readonly calls: FreezeCalls; readonly longestMs: number } | undefined;
   /** Called only for stores that copies may go to (src/sync/writers.ts). */
   makeWriter(): CopyWriter;
   /** Called only for erasures (src/sync/erase.ts). */
@@ -58,6 +61,7 @@ export function createRestStore(store: StoreName, config: Config, budget: CallBu
     client,
     budget,
     timeoutMs,
+    freezes: connector && freezesOf(client, budget, connector),
     makeWriter,
     makeRemover: () => {
       const writer = makeWriter();
@@ -67,6 +71,16 @@ export function createRestStore(store: StoreName, config: Config, budget: CallBu
       };
     },
   };
+}
+
+function freezesOf(
+  client: RestClient,
+  budget: CallBudget,
+  connector: RestConnectorConfig,
+): RestStore['freezes'] {
+  const calls = freezeCalls({ client, budget, connector });
+  const { freeze = [], unfreeze = [], timeoutMs } = connector;
+  return calls && { calls, longestMs: Math.max(freeze.length, unfreeze.length) * timeoutMs };
 }
 
 /** Behind one address the name decides which store is meant; there is no client whose name could be preserved. */
