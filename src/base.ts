@@ -102,15 +102,16 @@ export async function openBase(
   const { feed } = lookout;
   // Every copy asks; those that ask at about the same time share one answer, which is younger than each question.
   const lost = new Rounds(() => lookout.witness.lost());
+  const links = new RedisLinks(redis, ledger.writes);
   const sync = await createSync({
     ...{ config, redis: address, ledger, registry, log },
     ownershipOf: (partition) => lookout.witness.ownershipOf(partition),
     lost: () => lost.answer(),
+    noteLinks: (pairs, where) => links.note(pairs, where),
     onStray: (stray) => void auditStray(new RedisAuditLog(redis), stray, log),
   });
   stops.push(() => sync.stop());
   const doubts = new RedisDoubts(redis);
   const directory = new RedisDirectory(redis, ledger.writes);
-  const links = new RedisLinks(redis, ledger.writes);
   return { address, redis, ledger, registry, directory, links, doubts, feed, sync, lookout, openFeed };
 }

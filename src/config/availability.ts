@@ -11,7 +11,6 @@ type Connector = NonNullable<Config['stores']['legacy']['connector']>;
 /** The same for readers, by the keys of docs/configuration.md: what is not there of each; empty for all of it. */
 export const unavailableKeys: Readonly<Record<string, readonly string[]>> = {
   'stores.legacy.connector.kind': ['postgres', 'caldav'],
-  'stores.legacy.connector.records.NAME.writers': [],
   'stores.legacy.connector.records.NAME.map': [],
 };
 
@@ -34,9 +33,6 @@ function connectorRows(path: string, connector: Connector | undefined): Rows {
   if (connector.kind !== 'rest') return [[`${path}.kind`, true, 'use rest']];
   return Object.entries(connector.records).flatMap(([kind, record]): Rows => {
     const place = `${path}.records.${kind}`;
-    return [
-      [`${place}.writers`, record.writers !== undefined, 'leave it out'],
-      [`${place}.map`, record.map !== undefined, 'leave it out: fields keep their names'],
-    ];
+    return [[`${place}.map`, record.map !== undefined, 'leave it out: fields keep their names']];
   });
 }

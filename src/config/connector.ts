@@ -50,7 +50,13 @@ export const recordSchema = z.strictObject({
   deletes: deletesSchema
     .optional()
     .describe('A list of the ids that were deleted, for platforms whose list of changes does not show them.'),
-  writers: z.string().optional().describe('Path to the others who can write the record.'),
+  writers: z
+    .string()
+    .min(1)
+    .optional()
+    .describe(
+      'Path to the others who can write the record, named as partitions are, with [*] for each entry of an array: attendees[*].user. Nobody moves without them.',
+    ),
   map: z
     .record(z.string(), mapRule)
     .optional()

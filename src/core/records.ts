@@ -16,6 +16,8 @@ export interface StoreRecord {
   /** The store's own version (field or ETag); undefined where it has none. */
   readonly version?: string | undefined;
   readonly deleted: boolean;
+  /** Partitions whose users can write it, too, where the store says so. */
+  readonly writers?: readonly string[] | undefined;
 }
 
 /** A record in the target's shape. */

@@ -26,6 +26,7 @@ import { type BackfillProgress, Backfills } from './backfill.ts';
 import { Backlog, controlQueueName, recordQueueName, scanQueueName } from './backlog.ts';
 import { Brakes } from './brakes.ts';
 import { RedisBudget } from './budget.ts';
+import { ConflictReader, Conflicts, type NoteLinks } from './conflicts.ts';
 import { CopyBack } from './copy-back.ts';
 import { CopyLock } from './copy-lock.ts';
 import { CopyLocks } from './copy-locks.ts';
@@ -71,6 +72,8 @@ export interface SyncSettings {
   readonly ownershipOf: (partition: string) => Ownership | undefined;
   readonly registry: Registry;
   readonly log: Log;
+  /** Who can write a record besides its partition, where a connector says so. */
+  readonly noteLinks?: NoteLinks;
   /** Hears of every stray once it is in the book. */
   readonly onStray?: (stray: Stray) => void;
 }
@@ -123,7 +126,11 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   redis.on('error', () => undefined); // it reconnects; whoever needs it meanwhile gets the error
   const budgets = eachStore((store) => budgetOf(redis, store, config));
   const stores = eachStore((store) => createRestStore(store, config, budgets[store]));
-  const bareReaders = eachStore((store) => stores[store].reader);
+  const { noteLinks } = settings;
+  const conflicts = noteLinks && new Conflicts(noteLinks, log);
+  const noting = (reader: StoreReader): StoreReader =>
+    conflicts === undefined ? reader : new ConflictReader(reader, conflicts);
+  const bareReaders = eachStore((store) => noting(stores[store].reader));
   const queues = makeQueues(redis, log);
   const attempts = config.sync.attempts;
   const epochOf = (partition: string): number => ownershipOf(partition)?.epoch ?? 0;
@@ -149,7 +156,9 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     ledger,
     lost: settings.lost ?? (async () => (await ledger.regression())?.detail),
     readers,
-    prepaidReaders: eachStore((store) => new CompletingReader(stores[store].prepaidReader, known[store])),
+    prepaidReaders: eachStore(
+      (store) => new CompletingReader(noting(stores[store].prepaidReader), known[store]),
+    ),
     writers: makeWriters(stores, config.sync.rollbackWindow),
     window,
     back: window && new CopyBack(leftStore, { snapshots, tellStray: (found) => strayWatch.tell(found) }),

@@ -176,6 +176,11 @@ class Pass {
     const lacked = (form.lacks ?? []).map(({ field }) => field);
     const known = [...Object.keys(form.fields), ...lacked].filter((name) => !matched.has(name));
     const partition = names.add(record.partition, known);
+    const other = wanted.get(record.id)?.partition;
+    if (other !== undefined && other !== partition) {
+      const detail = `record ${record.id} came up in two partitions, ${other} and ${partition}; its copy stays with the one that "get" names`;
+      this.#note([{ kind: this.#kind, detail }]);
+    }
     const fields = owner.fields?.withoutOwn(form.kind, form.fields) ?? form.fields;
     wanted.set(record.id, { partition, digest: digestOf(fields, known) });
   }

@@ -5,7 +5,7 @@ import type { CopyForm, Fields, Json, StoreRecord } from '../../core/records.ts'
 import { isSignableName } from '../../guard/signature.ts';
 import { isInexact } from './exact-json.ts';
 import { placeholdersInList } from './paging.ts';
-import { isFields, placeholdersOf, valueAt, withoutPath, withPath } from './paths.ts';
+import { isFields, placeholdersOf, valueAt, valuesAt, withoutPath, withPath } from './paths.ts';
 
 export type ReadItem =
   | { readonly record: StoreRecord }
@@ -57,9 +57,19 @@ export function readItem(
       partition: owner,
       fields: item,
       deleted,
+      ...(config.writers === undefined ? {} : { writers: writersIn(item, config.writers) }),
       ...(version === undefined ? {} : { version }),
     },
   };
+}
+
+/** Names that cannot be partitions belong to nobody whom the proxy could let write. */
+function writersIn(item: Json, path: string): string[] {
+  const names = valuesAt(item, path).flatMap((value): string[] => {
+    const name = nameOf(value);
+    return name === undefined || !isSignableName(name) ? [] : [name];
+  });
+  return [...new Set(names)];
 }
 
 export function idOf(value: Json | undefined): string | undefined {

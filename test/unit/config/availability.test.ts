@@ -100,7 +100,6 @@ describe('what this version does not have', () => {
   const missing: [path: string, changes: Record<string, unknown>][] = [
     [`${app}.kind`, { [app]: { kind: 'postgres', tables: {} } }],
     [`${app}.kind`, { [app]: { kind: 'caldav' } }],
-    [`${item}.writers`, { [`${item}.writers`]: 'attendees' }],
     [`${item}.map`, { [`${item}.map`]: { title: 'summary' } }],
   ];
   test.each(missing)('%s is refused by name', (path, changes) => {
