@@ -55,7 +55,7 @@ export const recordSchema = z.strictObject({
     .min(1)
     .optional()
     .describe(
-      'Path to the others who can write the record, named as partitions are, with [*] for each entry of an array: attendees[*].user. Nobody moves without them.',
+      'Path to the others who can write the record, named as partitions are, with `[*]` for each entry of an array (`attendees[*].user`). Nobody moves without them.',
     ),
   map: z
     .record(z.string(), mapRule)
