@@ -77,7 +77,7 @@ async function checkConnector(setting: string, config: Config, reader: StoreRead
   try {
     await reader.probe(AbortSignal.timeout(lookMs));
   } catch (error) {
-    const advice = 'Check address, credentials (connector.headers) and the list path.';
+    const advice = 'Check address, credentials (connector.auth or connector.headers) and the list path.';
     return [fail(`${setting}.connector`, sentenceOf(error), advice)];
   }
   const findings = [ok(`${setting}.connector`, 'the list answers and the credentials are accepted')];
