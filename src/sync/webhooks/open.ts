@@ -6,6 +6,7 @@ import type { Page, RecordKey, StoreReader } from '../../core/ports.ts';
 import type { Log } from '../../log.ts';
 import { placeholdersOf } from '../../stores/rest/paths.ts';
 import { restConnectorOf } from '../../stores/rest/store.ts';
+import { placeholdersInBody } from '../../stores/rest/templates.ts';
 import type { Backlog } from '../backlog.ts';
 import { InboxDrain } from './drain.ts';
 import { Inbox } from './inbox.ts';
@@ -102,8 +103,9 @@ export function openWebhooks(settings: WebhookSettings): Webhooks {
 
 function readableById(config: Config, store: StoreName, kind: string): boolean {
   const records = restConnectorOf(config.stores[store].connector)?.records ?? {};
-  const path = Object.hasOwn(records, kind) ? records[kind]?.get.path : undefined;
-  return path !== undefined && !placeholdersOf(path).includes('partition');
+  const get = Object.hasOwn(records, kind) ? records[kind]?.get : undefined;
+  if (get === undefined) return false;
+  return ![...placeholdersOf(get.path), ...placeholdersInBody(get.body)].includes('partition');
 }
 
 /** Reads as the other one does, and learns from every page. */
