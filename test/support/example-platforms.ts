@@ -170,7 +170,7 @@ export class TaskPlatform implements ExamplePlatform {
   }
 
   #carryOut(call: string, args: Fields, user: string | undefined): Json | undefined {
-    const id = String(args['id'] as number);
+    const id = idIn(args);
     switch (call) {
       case 'task.list':
         return this.#list(args);
@@ -193,7 +193,7 @@ export class TaskPlatform implements ExamplePlatform {
 
   #save(fields: Fields): Fields {
     const record = { ...fields, changed: Date.now() };
-    this.records.set(String((record as Fields)['id'] as number), record);
+    this.records.set(idIn(fields), record);
     return record;
   }
 
@@ -206,6 +206,10 @@ export class TaskPlatform implements ExamplePlatform {
     const end = Number(from) + Number(limit);
     return { tasks: all.slice(Number(from), end), next: end < all.length ? String(end) : null };
   }
+}
+
+function idIn({ id }: Fields): string {
+  return typeof id === 'number' ? String(id) : '';
 }
 
 function failed(code: string, more: Fields = {}): PlatformAnswer {
