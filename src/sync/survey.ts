@@ -11,7 +11,6 @@ import type { StoreRecord } from '../core/records.ts';
 import { comparableCopy, matchedAlready, wantedCopy } from './copy-form.ts';
 import { digestOf } from './digest.ts';
 import { patientPages } from './patience.ts';
-import { newest } from './versions.ts';
 
 export interface Survey {
   /** Of the owner. */
@@ -23,8 +22,6 @@ export interface Survey {
   /** Copies missing, different, or too much. */
   readonly different: number;
   readonly problems: readonly RecordProblem[];
-  /** Newest source version seen. */
-  readonly newestVersion: string | undefined;
   /** Owner's records without a version. */
   readonly unversioned: number;
   /** Given up, because so much is missing that a first copy does it better; `total`: where the owner says so. */
@@ -44,6 +41,8 @@ export interface SurveyHooks {
   readonly includes?: (partition: string) => boolean;
   /** Hears of every partition that a page showed, before the next page is read. */
   readonly onPartitions: (partitions: ReadonlySet<string>) => Promise<void>;
+  /** Hears of the version of each of the owner's records, once for each reading of its list. */
+  readonly onVersion?: ((version: string | undefined) => void) | undefined;
   /** Records whose copy is missing, different or too much. Only `get` can tell that one is gone. False: no more of them. */
   readonly onDifferent: (keys: readonly DifferentKey[]) => Promise<boolean>;
   /** More missing copies than these end the pass; absent where there is nothing better to do about them. */
@@ -108,7 +107,6 @@ class Pass {
   #copies = 0;
   #different = 0;
   #unversioned = 0;
-  #newestVersion: string | undefined;
   #waiting: DifferentKey[] = [];
   #full = false;
 
@@ -124,7 +122,6 @@ class Pass {
       ...{ records: this.#records, missing: this.#missing, different: this.#different },
       copies: this.#copies,
       problems: this.#problems,
-      newestVersion: this.#newestVersion,
       unversioned: this.#unversioned,
     };
   }
@@ -136,7 +133,7 @@ class Pass {
 
   /** `too-many`: the slice holds more records than may be kept, and can be cut further. */
   async slice(slice: number, slices: number): Promise<'compared' | 'too-many' | Survey> {
-    const { keptMax = keptMaxDefault, missingMax, onPartitions } = this.#hooks;
+    const { keptMax = keptMaxDefault, missingMax, onPartitions, onVersion } = this.#hooks;
     const inSlice = slicing(slice, slices);
     const { includes, partition: only } = this.#hooks;
     const isOurs = (partition: string): boolean => inSlice(partition) && (includes?.(partition) ?? true);
@@ -145,7 +142,7 @@ class Pass {
     let peeked = false;
     for await (const page of patientPages(this.#sides.owner, this.#kind, scopeOf(only), this.#signal)) {
       for (const record of page.records) {
-        this.#newestVersion = newest(this.#newestVersion, record.version);
+        onVersion?.(record.version);
         if (isOurs(record.partition)) {
           this.#expect(record, wanted, names);
           if (record.version === undefined) this.#unversioned += 1;
