@@ -7,7 +7,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { ListScope, RecordKey, RecordProblem, StoreReader } from '../core/ports.ts';
-import type { StoreRecord } from '../core/records.ts';
+import type { Fields, StoreRecord } from '../core/records.ts';
 import { comparableCopy, matchedAlready, wantedCopy } from './copy-form.ts';
 import { digestOf } from './digest.ts';
 import { patientPages } from './patience.ts';
@@ -59,6 +59,8 @@ interface Sides {
 interface Entry {
   readonly partition: string;
   readonly digest: string;
+  /** Fields in which the owner's record has a value. */
+  readonly given: ReadonlySet<string>;
 }
 
 /** About 60 MB. */
@@ -102,6 +104,7 @@ class Pass {
   readonly #hooks: SurveyHooks;
   readonly #signal: AbortSignal;
   readonly #problems: RecordProblem[] = [];
+  readonly #shapes = new Shapes();
   #records = 0;
   #missing = 0;
   #copies = 0;
@@ -171,8 +174,8 @@ class Pass {
     const lacked = (form.lacks ?? []).map(({ field }) => field);
     const known = [...Object.keys(form.fields), ...lacked].filter((name) => !matched.has(name));
     const partition = names.add(record.partition, known);
-    const fields = owner.fields?.withoutOwn(form.kind, form.fields) ?? form.fields;
-    wanted.set(record.id, { partition, digest: digestOf(fields, known) });
+    const given = this.#shapes.of(form.fields);
+    wanted.set(record.id, { partition, digest: digestOf(form.fields, known), given });
   }
 
   async #compare(
@@ -213,7 +216,7 @@ class Pass {
     }
     wanted.delete(id);
     const { fields: all } = comparableCopy(held, owner, copy);
-    const fields = owner.fields?.withoutOwn(kind, all) ?? all;
+    const fields = owner.fields?.withoutOwn(kind, all, entry.given) ?? all;
     if (digestOf(fields, names.of(partition)) !== entry.digest) this.#add({ partition, kind, id }, names);
   }
 
@@ -283,5 +286,18 @@ class NamesByPartition {
 
   of(partition: string): ReadonlySet<string> {
     return this.#byPartition.get(partition)?.names ?? new Set();
+  }
+}
+
+/** Which fields records have a value in. Most records have the same ones, so each set is kept once. */
+class Shapes {
+  readonly #sets = new Map<string, ReadonlySet<string>>();
+
+  of(fields: Fields): ReadonlySet<string> {
+    const names = Object.keys(fields).filter((name) => fields[name] !== null);
+    const key = JSON.stringify(names);
+    const shared = this.#sets.get(key) ?? new Set(names);
+    this.#sets.set(key, shared);
+    return shared;
   }
 }
