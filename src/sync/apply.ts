@@ -312,8 +312,9 @@ export class CopySession {
     if (foreign) {
       throw new StoreFailure(
         'rejected',
-        `${this.to} holds ${key.kind} ${key.id} for partition ${copyRecord?.partition}, ${this.from} for ` +
-          `${this.partition}; it was left alone: it must leave the other partition first`,
+        // Without the other one's name: nobody would find it here when that one is erased.
+        `${this.to} holds ${key.kind} ${key.id} for another partition, ${this.from} for ${this.partition}; ` +
+          `it was left alone: it must leave the other partition first (${this.to} shows which)`,
       );
     }
     if (copyRecord === undefined) return { need: 'put', form: wanted, exists: false, onlyLacked: false };

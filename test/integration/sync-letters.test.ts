@@ -76,3 +76,21 @@ test('full passes try a letter again once it has rested, twice as long each time
   await until('it is copied', () => rig.app.records.has('1'));
   await until('the letter is gone', async () => (await letters.total()) === 0);
 });
+
+test('a letter names no other partition, whose erasing would leave the name there', async () => {
+  rig = await startSyncRig(server, {
+    app: { records: [appointment('1', 'ann.smith')] },
+    sync: { pollMs: 100, attempts: 1 },
+  });
+  await rig.flip('ann.smith');
+  rig.legacy.set(appointment('1', 'bob'));
+  await rig.sync.startWorkers();
+  const [letter] = await until('a letter', async () => {
+    const all = await rig.sync.deadLetters.list();
+    return all.length > 0 && all;
+  });
+  expect(letter).toMatchObject({ partition: 'bob', id: '1' });
+  expect(letter?.reason).toContain('another partition');
+  const told = [await rig.redis.hgetall(syncKeys.deadLetters), rig.events];
+  expect(JSON.stringify(told)).not.toContain('ann.smith');
+});
