@@ -8,13 +8,25 @@ const paging = z.union([
     page: z
       .strictObject({
         from: z.int().default(1).describe('Number of the first page.'),
-        size: z.int().min(1).describe('Records on a full page; a shorter one is the last.'),
+        size: z
+          .int()
+          .min(1)
+          .describe(
+            'Records to ask for on each page; an empty page, 404, or the last page once more is the end.',
+          ),
       })
       .describe('Pages are counted; the query must contain {page}.'),
   }),
   z.strictObject({
     offset: z
-      .strictObject({ size: z.int().min(1).describe('Records on a full page; a shorter one is the last.') })
+      .strictObject({
+        size: z
+          .int()
+          .min(1)
+          .describe(
+            'Records to ask for on each page; an empty page, 404, or the last page once more is the end.',
+          ),
+      })
       .describe('Records are counted; the query must contain {offset}.'),
   }),
   z.literal('link'),

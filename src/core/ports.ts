@@ -262,8 +262,11 @@ export interface StoreReader {
 
 /** What is known of the fields of a store's records, and of what the other store puts into their copies. */
 export interface FieldKnowledge {
-  /** Without values that the copy's store puts there by itself: both sides without them can be compared by hash. */
-  withoutOwn(kind: string, fields: Fields): Fields;
+  /**
+   * The copy's fields without values that its store puts there by itself, where the owner's record has none: so the copy can
+   * be compared by hash. `given`: names of the fields in which the owner's record has a value.
+   */
+  withoutOwn(kind: string, fields: Fields, given: ReadonlySet<string>): Fields;
   /** The copy keeps this value in a field that the record has not. True: from now on any value counts as its own. */
   learnOwn(kind: string, field: string, value: Json): Promise<boolean>;
 }

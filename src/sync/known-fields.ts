@@ -86,9 +86,11 @@ export class KnownFields implements FieldKnowledge {
     return lacks.length === 0 ? form : { ...form, lacks };
   }
 
-  withoutOwn(kind: string, fields: Fields): Fields {
+  withoutOwn(kind: string, fields: Fields, given: ReadonlySet<string>): Fields {
     const known = this.#kinds.get(kind);
-    const kept = Object.entries(fields).filter(([field, value]) => known?.get(field)?.has(value) !== true);
+    const kept = Object.entries(fields).filter(
+      ([field, value]) => given.has(field) || known?.get(field)?.has(value) !== true,
+    );
     return Object.fromEntries(kept);
   }
 

@@ -65,13 +65,14 @@ export class Removals {
   async #ensureStays({ kind, id }: RecordName, newPartition: string): Promise<void> {
     const { ownership } = await this.#parts.ledger.read(newPartition);
     if (ownership.phase !== 'open') {
-      const because = `${kind} ${id} now belongs to ${newPartition}, which is being moved`;
+      const because = `${kind} ${id} now belongs to another partition, which is being moved`;
       throw new SessionOver({ copied: 'no', because, when: 'later' });
     }
     if (ownership.owner === this.#from) return;
     throw new StoreFailure(
       'rejected',
-      `${this.#from} shows ${kind} ${id} for partition ${newPartition}, which ${ownership.owner} owns; the copy for ` +
+      // Without its name: nobody would find it here when that one is erased.
+      `${this.#from} shows ${kind} ${id} for another partition, which ${ownership.owner} owns; the copy for ` +
         `${this.#partition} was left alone: bring the record back, or make it in ${ownership.owner} and delete it here`,
     );
   }

@@ -19,7 +19,8 @@ import { readPatiently } from './patience.ts';
 import type { FoundStray } from './copy-back.ts';
 import { type CopiedBack, ofKind, type Snapshot, snapshotDigest, type Snapshots } from './snapshots.ts';
 import type { StrayBook } from './stray-book.ts';
-import { lessOverlap, newest } from './versions.ts';
+import { overlapMs } from './feeds.ts';
+import { lessOverlap, newest, NewestVersion } from './versions.ts';
 
 export interface StrayWatchParts {
   readonly redis: Redis;
@@ -56,7 +57,6 @@ interface Sides {
 const leaseKey = `${keyPrefix}:sync:stray-watch`;
 const progressKey = `${keyPrefix}:sync:stray-watch:progress`;
 const leaseMs = 20_000;
-const overlapMs = 2_000;
 /** Of snapshots as they are kept, so about 300,000 records at a time. */
 const batchBytesMax = 8_000_000;
 const suspectsMax = 1_000;
@@ -97,16 +97,17 @@ export class StrayWatch {
 
   /** What feeds show since the last time. Whoever was never looked at in full is left to the next full look. */
   async follow(signal: AbortSignal): Promise<void> {
-    const { redis, readers } = this.#parts;
+    const { redis, readers, ledger } = this.#parts;
+    const nowMs = await ledger.nowMs();
     for (const store of this.#parts.watched) {
       const sides = this.#sides(store);
       for (const { kind, since } of kindsOf(sides)) {
         const at = since ? await redis.hget(progressKey, `${store} ${kind}`) : null;
         if (at === null) continue;
-        const scope = { since: lessOverlap(at, overlapMs + readers[store].feedDelayMs) };
+        const scope = { since: lessOverlap(at, overlapMs + readers[store].feedDelayMs, nowMs) };
         let seen: string | undefined = at;
         for await (const page of sides.from.pages(kind, scope, signal)) {
-          seen = page.records.reduce((last: string | undefined, { version }) => newest(last, version), seen);
+          for (const { version } of page.records) seen = newest(seen, version, nowMs);
           await this.#judgeAll(store, await this.#suspectsIn(store, page.records), signal);
         }
         if (seen !== undefined) await redis.hset(progressKey, `${store} ${kind}`, seen);
@@ -174,9 +175,10 @@ export class StrayWatch {
   }
 
   async #lookAt(store: StoreName, batch: readonly Watched[], signal: AbortSignal): Promise<void> {
-    const { snapshots, registry, redis, log } = this.#parts;
+    const { snapshots, registry, redis, log, ledger } = this.#parts;
     const sides = this.#sides(store);
     const reading = await snapshots.startReading();
+    const nowMs = await ledger.nowMs();
     const known = await snapshots.load(
       store,
       batch.map(({ partition }) => partition),
@@ -186,7 +188,7 @@ export class StrayWatch {
     for (const { partition } of batch) if (!known.has(partition)) fresh.set(partition, new Map());
     const suspects: Suspect[] = [];
     for (const capability of kindsOf(sides)) {
-      const comparison = new KindComparison(capability.kind, sides, { batch, known, fresh });
+      const comparison = new KindComparison(capability.kind, sides, { batch, known, fresh, nowMs });
       const newestVersion = await comparison.read(readsWhole(capability, most), signal);
       suspects.push(...comparison.suspects());
       const progress = `${store} ${capability.kind}`;
@@ -312,7 +314,7 @@ class KindComparison {
   readonly #fresh: ReadonlyMap<string, Snapshot>;
   readonly #seen = new Map<string, Set<string>>();
   readonly #changed: Suspect[] = [];
-  #newestVersion: string | undefined;
+  readonly #versions: NewestVersion;
 
   constructor(
     kind: string,
@@ -321,6 +323,7 @@ class KindComparison {
       readonly batch: readonly Watched[];
       readonly known: ReadonlyMap<string, Snapshot>;
       readonly fresh: ReadonlyMap<string, Snapshot>;
+      readonly nowMs: number;
     },
   ) {
     this.#kind = kind;
@@ -328,6 +331,7 @@ class KindComparison {
     this.#epochs = new Map(of.batch.map(({ partition, epoch }) => [partition, epoch]));
     this.#known = of.known;
     this.#fresh = of.fresh;
+    this.#versions = new NewestVersion(of.nowMs);
   }
 
   /** Returns the newest version seen. */
@@ -339,7 +343,7 @@ class KindComparison {
     };
     if (whole) await list({});
     else await eachOf([...this.#epochs.keys()], (partition) => list({ partition }), partitionsSideBySide);
-    return this.#newestVersion;
+    return this.#versions.version;
   }
 
   suspects(): readonly Suspect[] {
@@ -355,7 +359,7 @@ class KindComparison {
 
   #take(record: StoreRecord): void {
     const { partition, id } = record;
-    this.#newestVersion = newest(this.#newestVersion, record.version);
+    this.#versions.see(record.version);
     if (!this.#epochs.has(partition)) return;
     const digest = snapshotDigest(record, partition, this.#sides);
     const fresh = this.#fresh.get(partition);

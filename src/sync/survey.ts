@@ -7,11 +7,10 @@
  */
 import { createHash } from 'node:crypto';
 import type { ListScope, RecordKey, RecordProblem, StoreReader } from '../core/ports.ts';
-import type { StoreRecord } from '../core/records.ts';
+import type { Fields, StoreRecord } from '../core/records.ts';
 import { comparableCopy, matchedAlready, wantedCopy } from './copy-form.ts';
 import { digestOf } from './digest.ts';
 import { patientPages } from './patience.ts';
-import { newest } from './versions.ts';
 
 export interface Survey {
   /** Of the owner. */
@@ -23,8 +22,6 @@ export interface Survey {
   /** Copies missing, different, or too much. */
   readonly different: number;
   readonly problems: readonly RecordProblem[];
-  /** Newest source version seen. */
-  readonly newestVersion: string | undefined;
   /** Owner's records without a version. */
   readonly unversioned: number;
   /** Given up, because so much is missing that a first copy does it better; `total`: where the owner says so. */
@@ -46,6 +43,8 @@ export interface SurveyHooks {
   readonly includes?: (partition: string) => boolean;
   /** Hears of every partition that a page showed, before the next page is read. */
   readonly onPartitions: (partitions: ReadonlySet<string>) => Promise<void>;
+  /** Hears of the version of each of the owner's records, once for each reading of its list. */
+  readonly onVersion?: ((version: string | undefined) => void) | undefined;
   /** Records whose copy is missing, different or too much. Only `get` can tell that one is gone. False: no more of them. */
   readonly onDifferent: (keys: readonly DifferentKey[]) => Promise<boolean>;
   /** More missing copies than these end the pass; absent where there is nothing better to do about them. */
@@ -62,6 +61,8 @@ interface Sides {
 interface Entry {
   readonly partition: string;
   readonly digest: string;
+  /** Fields in which the owner's record has a value. */
+  readonly given: ReadonlySet<string>;
 }
 
 /** About 60 MB. */
@@ -105,12 +106,12 @@ class Pass {
   readonly #hooks: SurveyHooks;
   readonly #signal: AbortSignal;
   readonly #problems: RecordProblem[] = [];
+  readonly #shapes = new Shapes();
   #records = 0;
   #missing = 0;
   #copies = 0;
   #different = 0;
   #unversioned = 0;
-  #newestVersion: string | undefined;
   #waiting: DifferentKey[] = [];
   #full = false;
 
@@ -126,7 +127,6 @@ class Pass {
       ...{ records: this.#records, missing: this.#missing, different: this.#different },
       copies: this.#copies,
       problems: this.#problems,
-      newestVersion: this.#newestVersion,
       unversioned: this.#unversioned,
     };
   }
@@ -138,7 +138,7 @@ class Pass {
 
   /** `too-many`: the slice holds more records than may be kept, and can be cut further. */
   async slice(slice: number, slices: number): Promise<'compared' | 'too-many' | Survey> {
-    const { keptMax = keptMaxDefault, missingMax, onPartitions } = this.#hooks;
+    const { keptMax = keptMaxDefault, missingMax, onPartitions, onVersion } = this.#hooks;
     const inSlice = slicing(slice, slices);
     const { includes, partition: only } = this.#hooks;
     const isOurs = (partition: string): boolean => inSlice(partition) && (includes?.(partition) ?? true);
@@ -147,7 +147,7 @@ class Pass {
     let peeked = false;
     for await (const page of patientPages(this.#sides.owner, this.#kind, scopeOf(only), this.#signal)) {
       for (const record of page.records) {
-        this.#newestVersion = newest(this.#newestVersion, record.version);
+        onVersion?.(record.version);
         if (isOurs(record.partition)) {
           this.#expect(record, wanted, names);
           if (record.version === undefined) this.#unversioned += 1;
@@ -176,8 +176,8 @@ class Pass {
     const lacked = (form.lacks ?? []).map(({ field }) => field);
     const known = [...Object.keys(form.fields), ...lacked].filter((name) => !matched.has(name));
     const partition = names.add(record.partition, known);
-    const fields = owner.fields?.withoutOwn(form.kind, form.fields) ?? form.fields;
-    wanted.set(record.id, { partition, digest: digestOf(fields, known) });
+    const given = this.#shapes.of(form.fields);
+    wanted.set(record.id, { partition, digest: digestOf(form.fields, known), given });
   }
 
   async #compare(
@@ -218,7 +218,7 @@ class Pass {
     }
     wanted.delete(id);
     const { fields: all } = comparableCopy(held, owner, copy);
-    const fields = owner.fields?.withoutOwn(kind, all) ?? all;
+    const fields = owner.fields?.withoutOwn(kind, all, entry.given) ?? all;
     if (digestOf(fields, names.of(partition)) !== entry.digest)
       this.#add({ partition, kind, id }, names, true);
   }
@@ -289,5 +289,18 @@ class NamesByPartition {
 
   of(partition: string): ReadonlySet<string> {
     return this.#byPartition.get(partition)?.names ?? new Set();
+  }
+}
+
+/** Which fields records have a value in. Most records have the same ones, so each set is kept once. */
+class Shapes {
+  readonly #sets = new Map<string, ReadonlySet<string>>();
+
+  of(fields: Fields): ReadonlySet<string> {
+    const names = Object.keys(fields).filter((name) => fields[name] !== null);
+    const key = JSON.stringify(names);
+    const shared = this.#sets.get(key) ?? new Set(names);
+    this.#sets.set(key, shared);
+    return shared;
   }
 }

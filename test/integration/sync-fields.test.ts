@@ -137,6 +137,45 @@ describe('what the copy has by itself', () => {
     await settled();
   });
 
+  test('and then as an owner’s value of the same name, is not taken for what the owner has', async () => {
+    const colored = (id: string, color?: string) => ({
+      ...appointment(id, 'ann'),
+      ...(color === undefined ? {} : { color }),
+    });
+    await start({
+      ...{ legacy: { records: [colored('1', 'green'), colored('2'), colored('3'), colored('4', 'red')] } },
+      sync: { pollMs: 50, fullPassMs: 100 },
+    });
+    putAs((given) => {
+      const own = given['id'] === '2' ? 'blue' : given['id'] === '3' ? 'red' : undefined;
+      return own === undefined ? given : { ...given, color: given['color'] ?? own };
+    });
+    await rig.sync.startWorkers();
+    const learned = () => rig.redis.hget(knownFieldsKey('legacy'), '["appointment","color"]');
+    await until('the copies', () => rig.app.records.size === 4);
+    for (const id of ['2', '3']) rig.legacy.set({ ...colored(id), title: 'changed' });
+    await until('both are learned', async () => {
+      const values = await learned();
+      return values?.includes('"blue"') === true && values.includes('"red"');
+    });
+    await settled();
+    await rig.sync.stop();
+    rig.legacy.set(colored('4', 'blue'));
+    await rig.registry.note([{ partition: 'ann' }]);
+    await rig.restartSync();
+    const order = { cohort: 'all', partitions: ['ann'], by: 'test' };
+    const started = await rig.sync.verifications.start(order);
+    if (started === 'too-many') throw new Error('too many');
+    const report = await until('it is compared', async () => {
+      const now = await rig.sync.verifications.get(started.id);
+      return now !== undefined && now.state !== 'running' && now;
+    });
+    expect(report.differences.examples).toMatchObject([{ id: '4', fields: ['color'] }]);
+    await rig.sync.startWorkers();
+    await until('the copy', () => rig.app.records.get('4')?.['color'] === 'blue');
+    await settled();
+  });
+
   test('is learned where the store takes no null', async () => {
     await start({ legacy: { records: [noted('1', 'a note'), noted('2', undefined)] } });
     rig.app.intercept = ({ method, path, body }) => {

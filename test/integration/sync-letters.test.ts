@@ -108,3 +108,21 @@ test('what a list keeps showing and "get" denies becomes a letter, and keeps its
   await deadLetters.retry((await deadLetters.list())[0]?.letter ?? '');
   await until('the letter is gone', async () => (await deadLetters.total()) === 0);
 });
+
+test('a letter names no other partition, whose erasing would leave the name there', async () => {
+  rig = await startSyncRig(server, {
+    app: { records: [appointment('1', 'ann.smith')] },
+    sync: { pollMs: 100, attempts: 1 },
+  });
+  await rig.flip('ann.smith');
+  rig.legacy.set(appointment('1', 'bob'));
+  await rig.sync.startWorkers();
+  const [letter] = await until('a letter', async () => {
+    const all = await rig.sync.deadLetters.list();
+    return all.length > 0 && all;
+  });
+  expect(letter).toMatchObject({ partition: 'bob', id: '1' });
+  expect(letter?.reason).toContain('another partition');
+  const told = [await rig.redis.hgetall(syncKeys.deadLetters), rig.events];
+  expect(JSON.stringify(told)).not.toContain('ann.smith');
+});

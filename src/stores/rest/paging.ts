@@ -22,7 +22,9 @@ const positionSchema = z.object({
   ]),
   pageNumber: z.int(),
   offset: z.int(),
-  largest: z.int(),
+  /** Of the last page, by number or offset: what tells it from another, and whether one before it was another. */
+  shown: z.string().optional(),
+  moves: z.boolean().default(false),
 });
 
 type ListConfig = RecordConfig['list'];
@@ -47,26 +49,32 @@ export function pagingProblems(list: ListConfig): string[] {
   return problems;
 }
 
-/**
- * Largest page that one list ever gave. A platform may cap pages below the size that was asked for, so
- * "shorter than asked" is no proof of the end, but "shorter than a page we have seen" is.
- */
-export interface PageSizeSeen {
-  records: number;
+/** What was read of a list: its answer, and from where. */
+export interface PageRead {
+  readonly answer: RestAnswer;
+  readonly itemCount: number;
+  /** Equal for two answers with the same records in the same order. */
+  readonly shown: string;
+  readonly url: string;
 }
 
+/**
+ * By number or offset, only an empty page is the end, or 404 for the page after a good one, or the last page once more.
+ * That a page is shorter proves nothing: a platform may cap pages below the size that was asked for, change that
+ * at any time, and leave rows out that nobody may see.
+ */
 export class Paging {
   readonly #list: ListConfig;
   readonly #origin: string;
-  readonly #seen: PageSizeSeen;
   readonly #visited = new Set<string>();
   #pageNumber: number;
   #offset = 0;
+  #shown: string | undefined;
+  #moves = false;
 
-  constructor(list: ListConfig, origin: string, seen: PageSizeSeen) {
+  constructor(list: ListConfig, origin: string) {
     this.#list = list;
     this.#origin = origin;
-    this.#seen = seen;
     this.#pageNumber = typeof list.paging === 'object' && 'page' in list.paging ? list.paging.page.from : 1;
   }
 
@@ -82,8 +90,8 @@ export class Paging {
 
   /** The place of the page `next`, for another pass to go on from, in this process or another. */
   position(next: Exclude<NextPage, { readonly page: 'none' }>): string {
-    const largest = this.#seen.records;
-    return JSON.stringify({ next, pageNumber: this.#pageNumber, offset: this.#offset, largest });
+    const [pageNumber, offset] = [this.#pageNumber, this.#offset];
+    return JSON.stringify({ next, pageNumber, offset, shown: this.#shown, moves: this.#moves });
   }
 
   /** The page that `position` named. Throws StoreFailure `rejected` for what it cannot have given. */
@@ -92,20 +100,26 @@ export class Paging {
     if (!parsed.success) {
       throw new StoreFailure('rejected', 'the place where a list was left cannot be read; it begins anew');
     }
-    const { next, pageNumber, offset, largest } = parsed.data;
+    const { next, pageNumber, offset, shown, moves } = parsed.data;
     this.#pageNumber = pageNumber;
     this.#offset = offset;
-    this.#seen.records = Math.max(this.#seen.records, largest);
+    this.#shown = shown;
+    this.#moves = moves;
     return next;
   }
 
-  /** `url` is the address of the page just read. Throws StoreFailure `bad-answer` for a list that goes in circles. */
-  after(answer: RestAnswer, itemCount: number, url: string): NextPage {
+  /** Some platforms say with 404 that there is no such page; of the first one that says nothing. */
+  endsWith({ status }: RestAnswer): boolean {
+    return status === 404 && this.#shown !== undefined;
+  }
+
+  /** Throws StoreFailure `bad-answer` for a list that goes in circles. */
+  after({ answer, itemCount, shown, url }: PageRead): NextPage {
     const { paging, next } = this.#list;
     if (paging === 'link') return this.#afterLink(answer, url);
     if (next !== undefined) return this.#afterCursor(valueAt(answer.body, next));
     if (paging === undefined) return { page: 'none' };
-    if (this.#isLast(itemCount)) return { page: 'none' };
+    if (itemCount === 0 || this.#isRepeated(shown)) return { page: 'none' };
     if ('page' in paging) {
       this.#pageNumber += 1;
       const values = { page: String(this.#pageNumber), size: String(paging.page.size) };
@@ -118,10 +132,18 @@ export class Paging {
     };
   }
 
-  #isLast(itemCount: number): boolean {
-    if (itemCount === 0 || itemCount < this.#seen.records) return true;
-    this.#seen.records = itemCount;
-    return false;
+  /** Behind its end a platform may show the last page for ever; but one that only ever shows one page does not count. */
+  #isRepeated(shown: string): boolean {
+    const before = this.#shown;
+    this.#shown = shown;
+    if (before !== undefined && before !== shown) this.#moves = true;
+    if (before !== shown) return false;
+    if (this.#moves) return true;
+    throw new StoreFailure(
+      'bad-answer',
+      'the list goes in circles: its second page shows what its first one did, so nobody knows whether it ends there; ' +
+        'look at the query parameters of its paging',
+    );
   }
 
   #afterCursor(cursor: Json | undefined): NextPage {

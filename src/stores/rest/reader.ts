@@ -1,4 +1,5 @@
 /** The reading side of a REST store: lists by page, single records, and copies in another store's shape. */
+import { createHash } from 'node:crypto';
 import type { RecordConfig } from '../../config/schema.ts';
 import {
   type KindCapabilities,
@@ -13,7 +14,7 @@ import type { CopyForm, Json, StoreRecord } from '../../core/records.ts';
 import type { StoreName } from '../../core/ownership.ts';
 import type { RestAnswer } from './answers.ts';
 import type { RestClient } from './client.ts';
-import { type NextPage, type PageSizeSeen, Paging, pagingProblems } from './paging.ts';
+import { type NextPage, Paging, pagingProblems } from './paging.ts';
 import { fillPath, fillQuery, type PlaceholderValues, valueAt } from './paths.ts';
 import { capabilitiesOf, copyFormOf, readItem, shapeOf } from './shape.ts';
 
@@ -30,7 +31,6 @@ export class RestReader implements StoreReader {
   readonly #records: RecordConfigs;
   readonly #maxPages: number;
   readonly #prepaid: boolean;
-  readonly #pageSizes = new Map<string, PageSizeSeen>();
 
   constructor(
     client: RestClient,
@@ -61,7 +61,7 @@ export class RestReader implements StoreReader {
       yield { records: [], problems: wrong.map((detail) => ({ kind, detail })) };
       return;
     }
-    const paging = new Paging(config.list, this.#client.origin, this.#pageSizeOf(kind));
+    const paging = new Paging(config.list, this.#client.origin);
     let next: NextPage =
       scope.after === undefined
         ? { page: 'placeholders', values: paging.first() }
@@ -72,12 +72,12 @@ export class RestReader implements StoreReader {
       }
       const path = this.#listPath(kind, config, scope, next);
       const answer = await this.#read(path, scope.partition ?? '', signal);
-      const items = itemsOf(kind, config, answer);
+      const items = paging.endsWith(answer) ? [] : itemsOf(kind, config, answer);
       const page = pageOf(kind, config, items, scope.partition);
       // A list that goes in circles fails only after the page that was good.
-      const after = attempt(() =>
-        paging.after(answer, items.length, `${this.#client.origin}${this.#client.target(path)}`),
-      );
+      const url = `${this.#client.origin}${this.#client.target(path)}`;
+      const shown = shownIn(items, config);
+      const after = attempt(() => paging.after({ answer, itemCount: items.length, shown, url }));
       const total = totalOf(answer);
       yield {
         ...page,
@@ -123,7 +123,7 @@ export class RestReader implements StoreReader {
   async probe(signal: AbortSignal): Promise<void> {
     const [kind, config] = Object.entries(this.#records)[0] ?? [];
     if (kind === undefined || config === undefined) return;
-    const values = new Paging(config.list, this.#client.origin, { records: 0 }).first();
+    const values = new Paging(config.list, this.#client.origin).first();
     const listed = this.#pathFor(config, values);
     // A list that wants a partition is asked for one that nobody has; 404 is a fine answer to that.
     const path = listed ?? this.#pathFor(config, { ...values, partition: 'onewriter-probe' });
@@ -167,14 +167,6 @@ export class RestReader implements StoreReader {
     return this.#client.call({ ...readCall(path, partition), prepaid: this.#prepaid }, signal);
   }
 
-  #pageSizeOf(kind: string): PageSizeSeen {
-    const known = this.#pageSizes.get(kind);
-    if (known !== undefined) return known;
-    const fresh = { records: 0 };
-    this.#pageSizes.set(kind, fresh);
-    return fresh;
-  }
-
   #configOf(kind: string): RecordConfig {
     const config = this.#records[kind];
     if (config === undefined) throw new Error(`${this.store} has no records of kind ${kind}`);
@@ -211,6 +203,12 @@ function itemsOf(kind: string, config: RecordConfig, answer: RestAnswer): readon
     'bad-answer',
     `the list of ${kind} answered ${answer.status} without an array ${place}; nothing was concluded from it`,
   );
+}
+
+/** The ids, because other fields may change with each answer. */
+function shownIn(items: readonly Json[], config: RecordConfig): string {
+  const ids = items.map((item) => valueAt(item, config.id) ?? item);
+  return createHash('sha256').update(JSON.stringify(ids)).digest('base64');
 }
 
 function pageOf(kind: string, config: RecordConfig, items: readonly Json[], partition?: string): Page {
