@@ -9,6 +9,7 @@ import type { Doubts } from '../core/doubt.ts';
 import type { LinkBook } from '../core/links.ts';
 import type { IdempotencyKeys } from '../core/idempotency.ts';
 import type { CopyDesk, Ledger, Registry, StoreReader } from '../core/ports.ts';
+import type { StoreName } from '../core/ownership.ts';
 import type { StrayDesk } from '../core/stray.ts';
 import type { VerificationDesk } from '../core/verification.ts';
 import type { Transition } from '../core/view.ts';
@@ -38,6 +39,8 @@ export interface BrakeEntry {
   readonly deletes: number;
   readonly limit: number;
   readonly records: number;
+  /** Where the copies are; unknown of brakes of before it was noted. */
+  readonly store?: StoreName | undefined;
   readonly first: readonly string[];
   readonly atMs: number;
 }
@@ -48,6 +51,7 @@ export interface BrakeOnAllEntry {
   readonly lately: number;
   readonly limit: number;
   readonly copies: number;
+  readonly stores: Readonly<Partial<Record<StoreName, boolean>>>;
   readonly first: readonly string[];
   readonly atMs: number;
 }

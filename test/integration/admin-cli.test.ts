@@ -84,25 +84,40 @@ describe('sync brakes', () => {
   test('shows what is held back, and releases it with a reason', async () => {
     expect((await cli('sync', 'brakes')).stdout).toContain('No deletes are held back.');
     rig.brakes = [
-      { partition: 'u1', deletes: 30, limit: 20, records: 31, first: ['item 1'], atMs: 1_700_000_000_000 },
+      {
+        ...{ partition: 'u1', deletes: 30, limit: 20, records: 31, store: 'legacy' },
+        ...{ first: ['item 1'], atMs: 1_700_000_000_000 },
+      },
     ];
     const shown = await cli('sync', 'brakes');
-    expect(shown.stdout).toMatch(/u1 +30 of 31 copies +since 2023-11-14T22:13:20.000Z +first: item 1/);
+    expect(shown.stdout).toMatch(
+      /u1 +30 of 31 copies in legacy +owner: app +since 2023-11-14T22:13:20.000Z +first: item 1/,
+    );
+    expect(shown.stdout).toContain(
+      'Look whether app, the owner, has really deleted them, then: onewriter sync',
+    );
     expect((await cli('sync', 'status')).stdout).toContain('1 partitions: onewriter sync brakes');
     expect((await cli('sync', 'release', 'u1')).exit).not.toBe(0);
     const released = await cli('sync', 'release', 'u1', '--reason', 'looked');
     expect(released).toMatchObject({ exit: 0 });
-    expect(released.stdout).toContain('Up to 30 copies of u1 are deleted now');
+    const other = await cli('sync', 'release', 'u2', '--reason', 'looked');
+    expect(other.stderr).toContain('No deletes of u2 are held back; "onewriter sync brakes"');
+    expect(released.stdout).toContain('Up to 30 copies of u1 in legacy are deleted now');
   });
 
   test('shows what is held back over all partitions, and releases it by its own name', async () => {
     rig.brakeOnAll = {
       ...{ deletes: 30, lately: 190, limit: 200, copies: 9_000, atMs: 1_700_000_000_000 },
-      first: ['u1 item 1'],
+      ...{ first: ['u1 item 1'], stores: { legacy: true } },
     };
     const shown = await cli('sync', 'brakes');
     expect(shown.stdout).toContain('NO COPY IS DELETED since 2023-11-14T22:13:20.000Z: 190 of about 9000');
+    expect(shown.stdout).toContain('30 more in legacy are to be');
+    expect(shown.stdout).toContain('Look whether app, the owner,');
     expect(shown.stdout).not.toContain('No deletes are held back.');
+    const single = await cli('sync', 'release', 'u7', '--reason', 'looked');
+    expect(single.stderr).toContain('u7 has no brake of its own, but the brake on all partitions holds');
+    expect(single.stderr).toContain('onewriter sync release --all --reason TEXT');
     expect((await cli('sync', 'status')).stdout).toContain('NOTHING IS DELETED');
     for (const wrong of [[], ['u1', '--all']]) {
       const refused = await cli('sync', 'release', ...wrong, '--reason', 'looked');
@@ -110,7 +125,7 @@ describe('sync brakes', () => {
     }
     const released = await cli('sync', 'release', '--all', '--reason', 'looked');
     expect(released).toMatchObject({ exit: 0 });
-    expect(released.stdout).toContain('up to 230 copies are deleted');
+    expect(released.stdout).toContain('up to 230 copies in legacy are deleted');
   });
 });
 
