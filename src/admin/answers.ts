@@ -103,6 +103,7 @@ export const explainAnswer = partitionAnswer.extend({
     .array(z.string())
     .describe('Partitions that it is written together with, the first ones; no handoff parts them.'),
   inDoubt: z.array(doubtAnswer).describe('Writes that may still take effect; no flip moves it meanwhile.'),
+  openStrays: count.describe('Changes in the store that does not own it; no flip moves it meanwhile.'),
 });
 
 export const cohortAnswer = z.object({
@@ -232,6 +233,21 @@ export const backfillAnswer = z.object({
 });
 export type BackfillAnswer = z.output<typeof backfillAnswer>;
 
+const failing = z
+  .array(
+    z.object({
+      store,
+      kind: z.enum(['denied', 'unavailable', 'bad-answer', 'rejected']),
+      detail: z.string(),
+      sinceMs: milliseconds,
+      nextTryMs: milliseconds,
+    }),
+  )
+  .describe('Stores that fail whatever is asked of them: nothing is copied until they answer again.');
+const openStrays = count.describe(
+  'Changes in the store that does not own the partition; they stop its flips until somebody says what became of them.',
+);
+
 const troubles = {
   unreachable: z
     .array(z.object({ store, detail: z.string() }))
@@ -247,18 +263,9 @@ export const syncAnswer = z.object({
   deadLetters: count,
   deleteBrakes: count.describe('Partitions whose deletes are held back.'),
   deletesHeld: z.boolean().describe('Too much was to be deleted over all partitions: no copy is deleted.'),
+  openStrays,
   ...pausesAnswer.shape,
-  failing: z
-    .array(
-      z.object({
-        store,
-        kind: z.enum(['denied', 'unavailable', 'bad-answer', 'rejected']),
-        detail: z.string(),
-        sinceMs: milliseconds,
-        nextTryMs: milliseconds,
-      }),
-    )
-    .describe('Stores that fail whatever is asked of them: nothing is copied until they answer again.'),
+  failing,
   backfills: z
     .array(backfillAnswer)
     .describe('First copies under way, and the last that ended of each kind.'),
@@ -322,7 +329,10 @@ export const statusAnswer = z.object({
   flips: z.array(flipAnswer).describe('Newest first; of one cohort where one was asked for.'),
   lagMs: milliseconds.nullable(),
   ...troubles,
+  ...pausesAnswer.shape,
+  failing,
   deadLetters: count,
+  openStrays,
   inDoubt: z.object({ writes: count, partitions: z.array(z.string()).describe('The first ones.') }),
   members: count,
   registry: registryAnswer,

@@ -120,7 +120,7 @@ export function erasureOperations({ erasures }: AdminParts): Operation[] {
       run: async ({ parameters }) => {
         const erasure = await erasures.get(parameters['id'] ?? '');
         if (erasure !== undefined) return { answer: erasureAnswer.parse(erasure) };
-        const detail = 'No erasure has this id; GET /v1/erasures lists them.';
+        const detail = 'No erasure has this id; "onewriter erase list" (GET /v1/erasures) lists them.';
         return { problem: { code: 'no-such-erasure', detail } };
       },
     }),

@@ -61,7 +61,7 @@ function replyOf(
   { action, why, after }: { readonly action: string; readonly why: string; readonly after: unknown },
 ): Reply {
   if (found === undefined) {
-    const detail = `There is no dead letter ${letter}; GET /v1/dead-letters lists them. Nothing was done.`;
+    const detail = `There is no dead letter ${letter}; "onewriter sync status" (GET /v1/dead-letters) lists them. Nothing was done.`;
     return { problem: { code: 'no-such-dead-letter', detail } };
   }
   const target = `${found.partition} ${found.kind} ${found.id}`;

@@ -35,12 +35,13 @@ export function stateOperations(parts: AdminParts): Operation[] {
       summary: 'How late the copies are, what could not be copied, what the connectors can do.',
       answer: syncAnswer,
       run: async () => {
-        const [halts, troubles, lagMs, deadLetters, backfills = [], webhooks, brakes = [], onAll] =
+        const [halts, troubles, lagMs, deadLetters, strays, backfills = [], webhooks, brakes = [], onAll] =
           await Promise.all([
-            parts.halts?.read(),
+            haltsOf(parts),
             troublesOf(parts),
             parts.copies.lagMs(),
             countDeadLetters(parts),
+            openStrays(parts),
             parts.backfills?.(),
             parts.webhooks?.(),
             parts.brakes?.list(),
@@ -52,10 +53,7 @@ export function stateOperations(parts: AdminParts): Operation[] {
         return {
           answer: {
             ...{ lagMs: lagMs ?? null, ...troubles, deadLetters, capabilities },
-            ...{ backfills: backfills.map(backfillAnswerOf), pauses: [...(halts?.pauses ?? [])] },
-            failing: (halts?.failingNow ?? []).map(({ store, kind, detail, sinceMs, nextTryMs }) => ({
-              ...{ store, kind, detail, sinceMs, nextTryMs },
-            })),
+            ...{ backfills: backfills.map(backfillAnswerOf), ...halts, openStrays: strays },
             ...{ deleteBrakes: brakes.length, deletesHeld: onAll !== undefined },
             webhooks: webhooks ?? { waiting: 0, deliveries: [] },
           },
@@ -80,19 +78,32 @@ export function stateOperations(parts: AdminParts): Operation[] {
 async function status(parts: AdminParts, cohort: string | undefined): Promise<Reply> {
   const partitions = cohort === undefined ? undefined : await parts.flips.partitionsOf(cohort);
   if (cohort !== undefined && partitions === undefined) return noSuchCohort(parts, cohort);
-  const [troubles, census, flips, lagMs, deadLetters, members, durabilityGaps, doubts, regression] =
-    await Promise.all([
-      troublesOf(parts),
-      takeCensus(censusParts(parts)),
-      parts.flips.flips(),
-      parts.copies.lagMs(),
-      countDeadLetters(parts),
-      parts.ledger.members(),
-      parts.ledger.durabilityGaps(),
-      parts.doubts?.unsettled() ?? [],
-      parts.ledger.regression(),
-    ]);
   const selected = partitions && new Set(partitions);
+  const [
+    troubles,
+    halts,
+    strays,
+    census,
+    flips,
+    lagMs,
+    deadLetters,
+    members,
+    durabilityGaps,
+    doubts,
+    regression,
+  ] = await Promise.all([
+    troublesOf(parts),
+    haltsOf(parts),
+    openStrays(parts, selected),
+    takeCensus(censusParts(parts)),
+    parts.flips.flips(),
+    parts.copies.lagMs(),
+    countDeadLetters(parts),
+    parts.ledger.members(),
+    parts.ledger.durabilityGaps(),
+    parts.doubts?.unsettled() ?? [],
+    parts.ledger.regression(),
+  ]);
   const newcomers = cohort === undefined ? undefined : newcomersOf(cohort, partitions ?? [], census, flips);
   const inDoubt = doubts.filter(({ partition }) => selected?.has(partition) ?? true);
   const shown = newestFirst(flips).filter((flip) => cohort === undefined || flip.cohort === cohort);
@@ -102,7 +113,9 @@ async function status(parts: AdminParts, cohort: string | undefined): Promise<Re
       flips: shown.slice(0, flipsShown),
       lagMs: lagMs ?? null,
       ...troubles,
+      ...halts,
       deadLetters,
+      openStrays: strays,
       inDoubt: {
         writes: inDoubt.length,
         partitions: [...new Set(inDoubt.map(({ partition }) => partition))].slice(0, doubtsNamed),
@@ -120,6 +133,22 @@ async function status(parts: AdminParts, cohort: string | undefined): Promise<Re
 async function troublesOf(parts: AdminParts): Promise<Pick<StatusAnswer, 'unreachable' | 'pollFailure'>> {
   const [unreachable = [], pollFailure] = await Promise.all([parts.unreachable?.(), parts.pollFailure?.()]);
   return { unreachable: [...unreachable], pollFailure: pollFailure ?? null };
+}
+
+/** Why nothing is copied: an operator's pause, or a store that fails. */
+async function haltsOf({ halts }: AdminParts): Promise<Pick<StatusAnswer, 'pauses' | 'failing'>> {
+  const { pauses = [], failingNow = [] } = (await halts?.read()) ?? {};
+  const failing = failingNow.map(({ store, kind, detail, sinceMs, nextTryMs }) => ({
+    ...{ store, kind, detail, sinceMs, nextTryMs },
+  }));
+  return { pauses: [...pauses], failing };
+}
+
+async function openStrays({ strays }: AdminParts, selected?: ReadonlySet<string>): Promise<number> {
+  const open = (await strays?.open()) ?? new Map<string, number>();
+  let total = 0;
+  for (const [partition, count] of open) if (selected?.has(partition) ?? true) total += count;
+  return total;
 }
 
 function backfillAnswerOf(progress: BackfillProgress): BackfillAnswer {

@@ -57,6 +57,8 @@ export interface AdminRig {
   backfills: readonly BackfillProgress[];
   brakes: readonly BrakeEntry[];
   brakeOnAll: BrakeOnAllEntry | undefined;
+  /** Partitions whose rollback window is closed; undefined where there is no window. */
+  closedWindows: ReadonlySet<string> | undefined;
   /** What the configuration says now; it can change without a restart. */
   rules: Pick<Config, 'partition' | 'partitionNames' | 'newPartitions'>;
   call(
@@ -144,6 +146,10 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     },
   });
   const admin = createAdmin({
+    get window() {
+      const closed = rig.closedWindows;
+      return closed && { closed: async () => closed, close: async () => 0 };
+    },
     directory: directoryOf(parts, ledger, redis),
     rules: () => rig.rules,
     ...{ config, ledger, registry: parts.registry, flips: desk, copies, audit },
@@ -189,7 +195,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     backfills: [],
     unreachable: [],
     pollFailure: undefined,
-    ...{ brakes: [], brakeOnAll: undefined },
+    ...{ brakes: [], brakeOnAll: undefined, closedWindows: undefined },
     rules: config,
     call: async (method, path, { token = tokens.operator, body, text, type } = {}) => {
       const response = await fetch(`${url}${path}`, {

@@ -7,7 +7,7 @@ import { exitCodes, exitOfFlip, refusal, type Attempt } from '../exit.ts';
 import { type Output, plain } from '../output.ts';
 import { deadlineOf, poll } from '../wait.ts';
 import { showFlipPartitions } from './show-flip-partitions.ts';
-import { troubleRows } from './troubles.ts';
+import { haltRows, strayRows, troubleRows } from './troubles.ts';
 
 const watchEveryMs = 1_000;
 
@@ -107,8 +107,10 @@ function show(output: Output, value: StatusAnswer, cohort: string | undefined): 
   const rows = [
     ['phases', `${byPhase.open} open, ${byPhase.fenced} fenced, ${byPhase.committed} committed`],
     ['copies', value.lagMs === null ? 'no complete poll yet' : `${Math.round(value.lagMs)} ms behind`],
+    ...haltRows(value),
     ...troubleRows(value),
     ['dead letters', String(value.deadLetters)],
+    ...strayRows(value.openStrays),
     ['in doubt', inDoubtLine(value)],
     ['members', String(value.members)],
   ];

@@ -3,7 +3,6 @@ import {
   type BackfillAnswer,
   deadLetterAnswer,
   deadLettersAnswer,
-  type PausesAnswer,
   pausesAnswer,
   type SyncAnswer,
   syncAnswer,
@@ -12,7 +11,7 @@ import type { Command } from '../command.ts';
 import { exitCodes, refusal } from '../exit.ts';
 import { plain } from '../output.ts';
 import { brakeCommands } from './sync-brakes.ts';
-import { troubleRows } from './troubles.ts';
+import { haltRows, pauseRows, strayRows, troubleRows } from './troubles.ts';
 
 const lettersShown = 50;
 
@@ -31,19 +30,16 @@ const status: Command = {
     if (!listed.ok) return listed.refusal;
     const { deadLetters } = listed.value;
     const { output } = context;
-    const { backfills, failing, lagMs, pauses, unreachable, pollFailure, webhooks } = sync.value;
+    const { backfills, failing, lagMs, pauses, unreachable, pollFailure, webhooks, openStrays } = sync.value;
     const troubles = { unreachable, pollFailure, failing };
-    output.event('sync', { lagMs, pauses, ...troubles, deadLetters, backfills, webhooks });
+    output.event('sync', { lagMs, pauses, ...troubles, deadLetters, openStrays, backfills, webhooks });
     output.table([
       ['copies', lagMs === null ? 'no complete poll yet' : `${Math.round(lagMs)} ms behind`],
-      ...pauseRows(pauses),
-      ...failing.map(({ store, detail, sinceMs, nextTryMs }) => [
-        `FAILING: ${store}`,
-        plain(`since ${isoOf(sinceMs)}, tried again at ${isoOf(nextTryMs)}: ${detail}`),
-      ]),
+      ...haltRows({ pauses, failing }),
       ...troubleRows(sync.value),
       ...backfills.map((backfill) => [`first copy of ${plain(backfill.kind)}`, sentenceOf(backfill)]),
       ['dead letters', String(sync.value.deadLetters)],
+      ...strayRows(openStrays),
       ...(sync.value.deleteBrakes === 0
         ? []
         : [['deletes held back', `${sync.value.deleteBrakes} partitions: onewriter sync brakes`]]),
@@ -128,13 +124,6 @@ const retry: Command = {
 
 function isoOf(ms: number): string {
   return new Date(ms).toISOString();
-}
-
-function pauseRows(pauses: PausesAnswer['pauses']): string[][] {
-  return pauses.map(({ to, by, reason, sinceMs }) => [
-    to === null ? 'PAUSED' : `PAUSED to ${to}`,
-    plain(`by ${by} since ${isoOf(sinceMs)}: ${reason}`),
-  ]);
 }
 
 const summaries = {

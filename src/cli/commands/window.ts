@@ -21,11 +21,16 @@ const status: Command = {
     context.output.line(
       rollbackWindow === 'off'
         ? 'sync.rollbackWindow is off: nothing is copied back to legacy.'
-        : `Changes of ${open} partitions are copied back to legacy; of ${closed} partitions in the app not any more.`,
+        : `Changes of ${open} partitions are copied back to legacy. ${closedSentence(closed)}`,
     );
     return exitCodes.done;
   },
 };
+
+function closedSentence(closed: number): string {
+  if (closed === 0) return 'No partition in the app has its window closed.';
+  return `The windows of ${closed} partitions in the app are closed: nothing of them is copied back any more, and they cannot go back.`;
+}
 
 const close: Command = {
   name: 'window close',
