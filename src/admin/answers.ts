@@ -196,6 +196,10 @@ export const deadLetterAnswer = z.object({
   kind: z.string(),
   id: z.string(),
   reason: z.string(),
+  said: z
+    .string()
+    .optional()
+    .describe('The beginning of what the store answered, for operators only: it can hold what users wrote.'),
   atMs: milliseconds.describe('When it last could not be copied.'),
   firstMs: milliseconds.optional().describe('When it first could not.'),
   times: count.describe('How often all attempts were used up.'),

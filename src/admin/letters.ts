@@ -1,5 +1,6 @@
 /** Calls about records that could not be copied. */
 import { z } from 'zod';
+import { roleCovers } from './access.ts';
 import { deadLetterAnswer, deadLettersAnswer } from './answers.ts';
 import { type Operation, operation, type Reply } from './operation.ts';
 import type { AdminParts, DeadLetterEntry } from './parts.ts';
@@ -15,9 +16,11 @@ export function letterOperations({ letters }: AdminParts): Operation[] {
         'Records that could not be copied after all attempts, oldest first; of one partition or of all.',
       query: z.strictObject({ partition: z.string().min(1).optional() }),
       answer: deadLettersAnswer,
-      run: async ({ query: { partition } }) => {
+      run: async ({ query: { partition }, actor }) => {
         const all = (await letters?.list()) ?? [];
-        const listed = all.filter((one) => partition === undefined || one.partition === partition);
+        const listed = all
+          .filter((one) => partition === undefined || one.partition === partition)
+          .map((one) => (roleCovers(actor.role, 'operator') ? one : withoutSaid(one)));
         return { answer: { deadLetters: listed } };
       },
     }),
@@ -53,6 +56,10 @@ export function letterOperations({ letters }: AdminParts): Operation[] {
         }),
     }),
   ];
+}
+
+function withoutSaid({ said: _, ...letter }: DeadLetterEntry): DeadLetterEntry {
+  return letter;
 }
 
 function replyOf(

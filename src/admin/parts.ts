@@ -29,6 +29,7 @@ export interface DeadLetterEntry {
   readonly kind: string;
   readonly id: string;
   readonly reason: string;
+  readonly said?: string | undefined;
   readonly atMs: number;
   readonly firstMs?: number | undefined;
   readonly times: number;

@@ -13,6 +13,8 @@ import type { GuardAccess, GuardRefusal } from './guard.ts';
 import type { Admission, PartitionEpoch, WriteTicket } from './ticket.ts';
 import type { Transition } from './view.ts';
 
+export { StoreFailure, type StoreFailureKind } from './store-failure.ts';
+
 declare global {
   /** Only named here: core has no ambient types, and never calls a signal itself. */
   // oxlint-disable-next-line typescript/no-empty-object-type, typescript/no-empty-interface
@@ -201,40 +203,6 @@ export interface Page {
   readonly next?: string;
   /** Records in the whole list, where the store says so. */
   readonly total?: number;
-}
-
-/** Failures of a platform's API, told apart by what the caller should do. */
-export type StoreFailureKind =
-  'rate-limited' | 'denied' | 'unavailable' | 'bad-answer' | 'refused-by-guard' | 'rejected';
-
-export class StoreFailure extends Error {
-  readonly kind: StoreFailureKind;
-  readonly retryAfterMs: number | undefined;
-  /** Of the answer to a call that was rejected. */
-  readonly status: number | undefined;
-  #store: StoreName | undefined;
-  constructor(
-    kind: StoreFailureKind,
-    message: string,
-    options: { cause?: unknown; retryAfterMs?: number; status?: number } = {},
-  ) {
-    super(message, { cause: options.cause });
-    this.name = 'StoreFailure';
-    this.kind = kind;
-    this.retryAfterMs = options.retryAfterMs;
-    this.status = options.status;
-  }
-
-  /** Undefined where it was no call to a store that failed. */
-  get store(): StoreName | undefined {
-    return this.#store;
-  }
-
-  /** Says which store it was that failed. */
-  of(store: StoreName): this {
-    this.#store = store;
-    return this;
-  }
 }
 
 /** Reading side of a store. Failures are thrown as StoreFailure. */

@@ -198,7 +198,9 @@ function whyBlocked(
   if (letters > 0) {
     return {
       code: 'dead-letters',
-      detail: `${letters} records could not be copied; mend them and retry them first`,
+      detail:
+        `${letters} records could not be copied: "onewriter sync status" lists them with the reasons. Mend them, then: ` +
+        `onewriter sync retry --partition "${partition}" --reason TEXT`,
     };
   }
   return undefined;

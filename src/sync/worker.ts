@@ -300,7 +300,7 @@ export class SyncWorkers {
   async #bury(data: CopyJob, error: StoreFailure, startedMs: number): Promise<void> {
     const { partition, kind, id } = data;
     const key: RecordKey = { partition, kind, id };
-    await this.#parts.letters.add(key, error.message);
+    await this.#parts.letters.add(key, error.message, error.said);
     await this.#parts.backlog.settle(key, startedMs);
     this.#parts.log('error', 'sync.dead-letter', { partition, kind, id, reason: error.message });
   }

@@ -181,11 +181,16 @@ describe('dead letters', () => {
       ['u1', '2'],
       ['u2', '3'],
     ] as const) {
-      await letters.add({ partition, kind: 'note', id }, 'the app answered with 422');
+      await letters.add({ partition, kind: 'note', id }, 'the app answered with 422', 'no swearing');
     }
     const named = letterOf({ partition: 'u2', kind: 'note', id: '3' });
     const shown = await cli('sync', 'show', named);
-    expect(shown.stdout).toMatch(/record +note 3\n.*partition +u2\n.*reason +the app answered with 422/s);
+    expect(shown.stdout).toMatch(
+      /record +note 3\n.*partition +u2\n.*reason +the app answered with 422\n.*the store said +no swearing/s,
+    );
+    const asViewer = await rig.call('GET', '/v1/dead-letters', { token: tokens.viewer });
+    expect(asViewer.text).toContain('422');
+    expect(asViewer.text).not.toContain('swearing');
     expect((await cli('sync', 'show', 'nothing')).stderr).toContain('There is no dead letter nothing');
     const retried = await cli('sync', 'retry', '--partition', 'u1', '--reason', 'mended');
     expect(retried.stdout).toContain('2 records are looked at again');

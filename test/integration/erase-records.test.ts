@@ -252,7 +252,11 @@ describe('what the sync keeps', () => {
     await start();
     const { redis, sync } = rig;
     const letters = new DeadLetters(redis);
-    await letters.add({ partition: 'ann', kind: 'appointment', id: 'ann-1' }, 'no room for Kierkegaard');
+    await letters.add(
+      { partition: 'ann', kind: 'appointment', id: 'ann-1' },
+      'no room',
+      'no room for Kierkegaard',
+    );
     await letters.add({ partition: 'bob', kind: 'appointment', id: 'bob-1' }, 'of bob');
     await redis.hset(syncKeys.brakes, 'ann', JSON.stringify(brake));
     const first = ['ann appointment ann-1', 'bob appointment bob-1'];

@@ -60,7 +60,9 @@ const status: Command = {
       '  ',
     );
     if (deadLetters.length > 0) {
-      output.line('Mend what the reasons name, then: onewriter sync retry --all --reason TEXT');
+      output.line(
+        'Mend what the reasons name ("onewriter sync show LETTER" has what the store said), then: onewriter sync retry --all --reason TEXT',
+      );
     }
     return exitCodes.done;
   },
@@ -176,6 +178,7 @@ const show: Command = {
       ['record', plain(`${found.kind} ${found.id}`)],
       ['partition', plain(found.partition)],
       ['reason', plain(found.reason)],
+      ...(found.said === undefined ? [] : [['the store said', plain(found.said)] as const]),
       ['given up', `${found.times} times, last at ${isoOf(found.atMs)}`],
       ['first at', isoOf(found.firstMs ?? found.atMs)],
     ]);

@@ -72,7 +72,7 @@ export class RestReader implements StoreReader {
       }
       const path = this.#listPath(kind, config, scope, next);
       const answer = await this.#read(path, scope.partition ?? '', signal);
-      const items = paging.endsWith(answer) ? [] : itemsOf(kind, config, answer);
+      const items = paging.endsWith(answer) ? [] : itemsOf({ store: this.store, kind, path }, config, answer);
       const page = pageOf(kind, config, items, scope.partition);
       // A list that goes in circles fails only after the page that was good.
       const url = `${this.#client.origin}${this.#client.target(path)}`;
@@ -129,7 +129,7 @@ export class RestReader implements StoreReader {
     const path = listed ?? this.#pathFor(config, { ...values, partition: 'onewriter-probe' });
     const call = { ...readCall(path ?? config.list.path, ''), haste: 'at-once' } as const;
     const answer = await this.#client.call(call, signal);
-    if (listed !== undefined) itemsOf(kind, config, answer);
+    if (listed !== undefined) itemsOf({ store: this.store, kind, path: call.path }, config, answer);
   }
 
   close(): Promise<void> {
@@ -195,13 +195,21 @@ function readCall(path: string, partition: string) {
   return { method: 'GET', path, access: 'read', stamp: { partition, epoch: 0 } } as const;
 }
 
-function itemsOf(kind: string, config: RecordConfig, answer: RestAnswer): readonly Json[] {
+interface ListPlace {
+  readonly store: StoreName;
+  readonly kind: string;
+  readonly path: string;
+}
+
+function itemsOf(place: ListPlace, config: RecordConfig, answer: RestAnswer): readonly Json[] {
   const items = valueAt(answer.body, config.list.items);
   if (answer.status >= 200 && answer.status < 300 && Array.isArray(items)) return items as readonly Json[];
-  const place = config.list.items === '' ? 'in the body' : `at "${config.list.items}"`;
+  const { store, kind, path } = place;
+  const where = config.list.items === '' ? 'in the body' : `at "${config.list.items}"`;
   throw new StoreFailure(
     'bad-answer',
-    `the list of ${kind} answered ${answer.status} without an array ${place}; nothing was concluded from it`,
+    `the list of ${kind}: ${store} answered GET ${path} with ${answer.status} without an array ${where}; nothing was ` +
+      `concluded from it; look at stores.${store}.connector.records.${kind}.list`,
   );
 }
 

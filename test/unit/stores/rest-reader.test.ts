@@ -271,6 +271,15 @@ describe('an answer', () => {
     });
   }
 
+  test('without a list names the store, the call, and where to look', async () => {
+    const { reader } = await rigOf({ intercept: () => ({ status: 404, body: {} }) });
+    const { message } = await failureOf(listed(reader));
+    expect(message).toMatch(
+      /^the list of appointment: legacy answered GET \/appointments\S* with 404 without an array at "data"; nothing was/,
+    );
+    expect(message).toContain('look at stores.legacy.connector.records.appointment.list');
+  });
+
   test('429 says how long to wait, in seconds or as a date, and everybody hears of it', async () => {
     const nowMs = Date.parse('2024-05-01T12:00:00Z');
     const pauses: number[] = [];
