@@ -58,8 +58,9 @@ export function letterOperations({ letters }: AdminParts): Operation[] {
   ];
 }
 
-function withoutSaid({ said: _, ...letter }: DeadLetterEntry): DeadLetterEntry {
-  return letter;
+function withoutSaid(letter: DeadLetterEntry): DeadLetterEntry {
+  const { said: _, ...told } = letter;
+  return told;
 }
 
 function replyOf(

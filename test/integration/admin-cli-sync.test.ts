@@ -101,6 +101,21 @@ test('status says that copies are paused and that a store fails, and how to go o
   expect(stdout).toMatch(/FAILING: app +since 20.*, tried again at 20.*: app answered with 401/);
 });
 
+test('sync status says why webhooks were refused, and that their changes wait for polls', async () => {
+  expect((await cli('sync', 'status')).stdout).not.toContain('REFUSED');
+  rig.deliveries = [
+    { store: 'legacy', outcome: 'stored', deliveries: 5 },
+    { store: 'legacy', outcome: 'wrong', deliveries: 2 },
+  ];
+  const { stdout } = await cli('sync', 'status');
+  expect(stdout).toMatch(
+    /REFUSED from legacy +2 webhooks: their signatures do not match stores\.legacy\.connector/,
+  );
+  expect(stdout).toContain('compare the secrets on both sides');
+  expect(stdout).toContain('copied after the next poll');
+  expect(stdout.match(/REFUSED/g)).toHaveLength(1);
+});
+
 test('window status says what an open and a closed window mean', async () => {
   rig.closedWindows = new Set();
   await moveToApp('u1');

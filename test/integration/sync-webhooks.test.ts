@@ -101,6 +101,9 @@ describe('a delivery', () => {
     await until('they are counted', async () => (await outcomes())['wrong'] === 2);
     expect(await rig.sync.webhooks()).toMatchObject({ waiting: 0 });
     expect(rig.app.records.size).toBe(0);
+    const told = JSON.stringify(rig.events.filter((one) => one.event === 'sync.delivery-refused'));
+    expect(told).toContain('signatures do not match stores.legacy.connector.webhook.signatures');
+    expect(told).toContain('copied after the next poll instead');
   });
 
   test('of a wrong kind gets an answer that says so', async () => {

@@ -3,6 +3,7 @@ import { Redis } from 'ioredis';
 import { RedisAuditLog } from '../../src/admin/audit.ts';
 import { createAdmin } from '../../src/admin/server.ts';
 import type { BrakeEntry, BrakeOnAllEntry } from '../../src/admin/parts.ts';
+import type { WebhookState } from '../../src/sync/webhooks/open.ts';
 import type { BackfillProgress } from '../../src/sync/backfill.ts';
 import type { Config } from '../../src/config/schema.ts';
 import { resolveCohort } from '../../src/core/cohort.ts';
@@ -55,6 +56,7 @@ export interface AdminRig {
   pollFailure: PollFailure | undefined;
   /** How far first copies are; none by default. */
   backfills: readonly BackfillProgress[];
+  deliveries: WebhookState['deliveries'];
   brakes: readonly BrakeEntry[];
   brakeOnAll: BrakeOnAllEntry | undefined;
   /** Partitions whose rollback window is closed; undefined where there is no window. */
@@ -176,7 +178,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     },
     webhooks: async () => ({
       waiting: 2,
-      deliveries: [{ store: 'legacy', outcome: 'double', deliveries: 3 }],
+      deliveries: rig.deliveries,
     }),
     ...{ verifications, strays },
     halts: new HaltBook(redis),
@@ -193,6 +195,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     ...{ url, parts, audit, redis, desk, logged, strays },
     compare: nothingDiffers,
     backfills: [],
+    deliveries: [{ store: 'legacy', outcome: 'double', deliveries: 3 }],
     unreachable: [],
     pollFailure: undefined,
     ...{ brakes: [], brakeOnAll: undefined, closedWindows: undefined },

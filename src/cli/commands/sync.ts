@@ -8,6 +8,7 @@ import {
   syncAnswer,
 } from '../../admin/answers.ts';
 import type { Command } from '../command.ts';
+import { whyRefused } from '../../sync/webhooks/refusals.ts';
 import { exitCodes, refusal } from '../exit.ts';
 import { plain } from '../output.ts';
 import { brakeCommands } from './sync-brakes.ts';
@@ -47,6 +48,7 @@ const status: Command = {
         ? [['NOTHING IS DELETED', 'too many copies were to be: onewriter sync brakes']]
         : []),
       ...(webhooks.deliveries.length === 0 ? [] : [['webhooks', sentenceOfWebhooks(webhooks)]]),
+      ...refusedRows(webhooks),
     ]);
     output.table(
       deadLetters
@@ -81,6 +83,13 @@ function sentenceOf({ phase, records, total, perSecond, startedMs, endsMs }: Bac
 function sentenceOfWebhooks({ waiting, deliveries }: SyncAnswer['webhooks']): string {
   const counts = deliveries.map((one) => `${one.deliveries} ${plain(one.outcome)} (${plain(one.store)})`);
   return `${waiting} records wait; deliveries: ${counts.join(', ')}`;
+}
+
+function refusedRows({ deliveries: all }: SyncAnswer['webhooks']): string[][] {
+  return all.flatMap(({ store, outcome, deliveries }) => {
+    const why = whyRefused(plain(store), outcome);
+    return why === undefined ? [] : [[`REFUSED from ${plain(store)}`, `${deliveries} webhooks: ${why}`]];
+  });
 }
 
 const retry: Command = {

@@ -6,6 +6,7 @@ import type { StoreName } from '../../core/ownership.ts';
 import type { KindCapabilities, StoreReader } from '../../core/ports.ts';
 import { loadHook } from '../../proxy/hook.ts';
 import { unlimited } from '../../stores/budget.ts';
+import { copyTargets } from '../../sync/writers.ts';
 import { storeTlsOf } from '../../stores/connect.ts';
 import { whyUnreachable } from '../../stores/reach.ts';
 import { RestGuardCalls } from '../../stores/rest/guard-calls.ts';
@@ -55,7 +56,7 @@ export async function checkStore(
       findings.push(...(await checkWriteCredential(config, store, probeWrites)));
     }
     if (guard) findings.push(...(await checkGuard(setting, config, store)));
-    else if (name === 'app') findings.push(withoutGuard(setting));
+    else if (name === 'app') findings.push(withoutGuard(setting, config));
   } finally {
     await store.reader.close();
   }
@@ -83,9 +84,10 @@ async function checkConnector(setting: string, config: Config, reader: StoreRead
   const findings = [ok(`${setting}.connector`, 'the list answers and the credentials are accepted')];
   for (const capability of reader.capabilities) {
     findings.push(await checkFirstPage(setting, config, reader, capability));
-    findings.push(...limitsOf(setting, reader.store, capability));
+    const isTold = webhookOf(config, reader.store)?.events.some(({ kind }) => kind === capability.kind);
+    findings.push(...limitsOf(setting, reader.store, capability, isTold === true));
   }
-  return findings;
+  return [...findings, ...checkWebhooks(setting, config, reader.store)];
 }
 
 async function checkFirstPage(
@@ -125,8 +127,31 @@ async function checkFirstPage(
   }
 }
 
+function webhookOf({ stores }: Config, name: StoreName) {
+  const { connector } = stores[name];
+  return connector?.kind === 'rest' ? connector.webhook : undefined;
+}
+
+/** Whether the secrets are the store's, only its first delivery shows. */
+function checkWebhooks(setting: string, config: Config, name: StoreName): Finding[] {
+  const webhook = webhookOf(config, name);
+  const { webhooks: at } = config;
+  if (webhook === undefined || at === undefined) return [];
+  const kinds = [...new Set(webhook.events.map(({ kind }) => kind))].join(', ');
+  const schemes = [...new Set(webhook.signatures.map(({ scheme }) => scheme))].join(', ');
+  const detail =
+    `of ${kinds} are taken at /webhooks/${name}, port ${at.port}, with a signature (${schemes}); ` +
+    '"onewriter sync status" says how many came, and how many were refused';
+  return [ok(`${setting} webhooks`, detail)];
+}
+
 /** What the connector cannot do, in words, and what follows from it. */
-function limitsOf(setting: string, store: StoreName, capability: KindCapabilities): Finding[] {
+function limitsOf(
+  setting: string,
+  store: StoreName,
+  capability: KindCapabilities,
+  isTold: boolean,
+): Finding[] {
   const { kind, byPartition, paged, since, tombstones, notWritable } = capability;
   const check = `${setting} ${kind}`;
   const findings: Finding[] = [];
@@ -147,7 +172,11 @@ function limitsOf(setting: string, store: StoreName, capability: KindCapabilitie
     const advice = 'Every poll reads everything; name version and use {since} in list.query if it can.';
     findings.push(warn(check, 'the list cannot be asked for changes only', advice));
   }
-  if (!tombstones) {
+  if (!tombstones && isTold) {
+    const detail =
+      'deleted records are not marked: those that webhooks tell of show at once, the others in full passes';
+    findings.push(ok(check, detail));
+  } else if (!tombstones) {
     const advice =
       'Deletes show only in full passes, each confirmed by a read; name deleted if there is a field.';
     findings.push(warn(check, 'deleted records are not marked', advice));
@@ -162,7 +191,8 @@ async function checkGuard(setting: string, config: Config, store: RestStore): Pr
     const stamp = { partition: 'onewriter-doctor', epoch: 1 };
     const { written } = await calls.verdict(store.store, stamp, 'read', AbortSignal.timeout(lookMs));
     if (store.store === 'app' && written === undefined) {
-      const advice = 'Until it does (docs/guard.md), nothing that was flipped can go back to legacy.';
+      const unless = isCopiedBack(config) ? 'once its rollback window is closed, ' : '';
+      const advice = `Until it does (docs/guard.md), ${unless}nothing that was flipped can go back to legacy.`;
       const finding = 'answers the signed verdict, but does not say whether users have written';
       return [warn(check, finding, advice), ...(await checkSeveral(check, config, store, calls))];
     }
@@ -196,10 +226,16 @@ async function checkSeveral(
   }
 }
 
-function withoutGuard(setting: string): Finding {
-  const detail =
-    'no guard: writes that go round the proxy, or come late, are not refused, and nothing that was flipped can go back to legacy';
+function withoutGuard(setting: string, config: Config): Finding {
+  const back = isCopiedBack(config)
+    ? 'what was flipped can go back to legacy only while its rollback window is open'
+    : 'nothing that was flipped can go back to legacy';
+  const detail = `no guard: writes that go round the proxy, or come late, are not refused, and ${back}`;
   return warn(`${setting}.guard`, detail, 'Mount the guard (docs/guard.md) and set guard to true.');
+}
+
+function isCopiedBack({ sync }: Config): boolean {
+  return copyTargets(sync.rollbackWindow).includes('legacy');
 }
 
 function anyPartition({ cohorts }: Config): string {
