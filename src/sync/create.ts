@@ -196,6 +196,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     ring: (records) => backlog.ring(records),
     closedWindows: () => desk.closedWindows(),
     recheckMs: 2 * config.sync.pollMs,
+    hindrances: { halts, letters },
   };
   const verifications = new Verifications({
     book: new VerificationBook(redis),

@@ -104,7 +104,7 @@ function pausedBlocker({ to, by, reason, sinceMs }: CopyPause): Blocker {
   const what = to === null ? 'all copies' : `copies to ${to}`;
   return {
     code: 'sync-paused',
-    detail: `${by} paused ${what} at ${since} (${reason}); go on with "onewriter sync resume"`,
+    detail: `${by} paused ${what} at ${since} (${reason}); go on with "onewriter sync resume${to === null ? '' : ` ${to}`} --reason TEXT"`,
   };
 }
 
