@@ -60,7 +60,7 @@ describe('strays resolve', () => {
     expect(done).toMatchObject({ exit: 0, stdout: expect.stringContaining('is resolved: ignored. The') });
     expect(done.stdout).toContain('note n1 in legacy now becomes what app holds');
     expect((await cli('help', 'strays', 'resolve')).stdout).toContain('is then written over it');
-  });
+  }, 120_000);
 
   test.each<[string, ReadonlySet<string> | undefined]>([
     ['there is no window', undefined],
@@ -89,7 +89,7 @@ test('open strays are told by status, sync status and explain', async () => {
   ]) {
     expect((await cli(...argv)).stdout).not.toContain('strays');
   }
-});
+}, 120_000);
 
 test('status says that copies are paused and that a store fails, and how to go on', async () => {
   await cli('sync', 'pause', 'legacy', '--reason', 'they work on it');

@@ -29,7 +29,7 @@ const status: Command = {
 
 function closedSentence(closed: number): string {
   if (closed === 0) return 'No partition in the app has its window closed.';
-  return `The windows of ${closed} partitions in the app are closed: nothing of them is copied back any more, and they cannot go back.`;
+  return `The windows of ${closed} partitions in the app are closed: nothing of them is copied back any more.`;
 }
 
 const close: Command = {
