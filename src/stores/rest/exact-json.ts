@@ -4,9 +4,9 @@
  */
 
 const inexact = new WeakSet<object>();
-/** Cheap test: without one of these, every number is exact. */
-const suspicious = /\d{16}|\d[eE][+-]?\d/;
-/** More significant digits than any double needs to be told apart. */
+/** Cheap test: without one of these, every number is exact. Up to 15 significant digits a double keeps. */
+const suspicious = /\d[\d.]{15}|\d[eE][+-]?\d/;
+/** So many significant digits tell all doubles apart. */
 const digitsOfDouble = 17;
 
 /** A key of one escaped character. Written out it means the same. */
@@ -41,11 +41,19 @@ export function isInexact(value: object): boolean {
   return inexact.has(value);
 }
 
+/**
+ * A number is kept if it is printed again as it was written. 0.10000000000000001 is kept, too: so C and older PHP print
+ * the double 0.1, and whoever reads it as a double reads the same one. A whole number can be an id, and gets no such leave.
+ */
 function wasChanged(source: string, value: number): boolean {
   if (!Number.isFinite(value)) return true;
-  const [written, kept] = [significand(source), significand(String(value))];
-  if (written.digits === kept.digits && written.exponent === kept.exponent) return false;
-  return !/[.eE]/.test(source) || written.digits.length > digitsOfDouble;
+  if (isSameDecimal(source, String(value))) return false;
+  return !/[.eE]/.test(source) || !isSameDecimal(source, value.toPrecision(digitsOfDouble));
+}
+
+function isSameDecimal(left: string, right: string): boolean {
+  const [a, b] = [significand(left), significand(right)];
+  return a.digits === b.digits && a.exponent === b.exponent;
 }
 
 function significand(text: string): { readonly digits: string; readonly exponent: number } {
