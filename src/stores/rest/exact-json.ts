@@ -2,6 +2,7 @@
  * JSON numbers are read as doubles, which cannot hold every number that a platform writes: 9007199254740997
  * would become ...996, another record's id. What holds such a number is remembered, and is not copied.
  */
+import { cutBelow, nestingMax } from './nesting.ts';
 
 const inexact = new WeakSet<object>();
 /** Cheap test: without one of these, every number is exact. Up to 15 significant digits a double keeps. */
@@ -17,11 +18,14 @@ export function parseExactly(answer: string): unknown {
   // V8 of Node 24 gives such a key the name of another one that it has met at the same place before.
   const text = answer.includes('"\\u') ? answer.replaceAll(shortEscapedKey, writtenOut) : answer;
   if (!suspicious.test(text)) return JSON.parse(text);
+  // What is cut off is deeper than any record that is copied, and so is what is left of it.
+  const shallow = cutBelow(text, 2 * nestingMax);
+  if (shallow !== text) JSON.parse(text);
   const parse = JSON.parse as (
     text: string,
     reviver: (this: object, key: string, value: unknown, context: { readonly source?: string }) => unknown,
   ) => unknown;
-  return parse(text, function note(_key, value, { source = '' }) {
+  return parse(shallow, function note(_key, value, { source = '' }) {
     const changed =
       typeof value === 'number'
         ? wasChanged(source, value)

@@ -4,6 +4,7 @@ import type { KindCapabilities, RecordProblem, TargetShape } from '../../core/po
 import type { CopyForm, Fields, Json, StoreRecord } from '../../core/records.ts';
 import { isSignableName } from '../../guard/signature.ts';
 import { isInexact } from './exact-json.ts';
+import { isDeeperThan, nestingMax } from './nesting.ts';
 import { isFields, placeholdersOf, valueAt, withoutPath, withPath } from './paths.ts';
 
 export type ReadItem =
@@ -13,12 +14,17 @@ export type ReadItem =
 const idLengthMax = 512;
 
 /**
- * Reads one item. Items of other partitions than `partition` are skipped: not every platform honours the
- * filter it was given.
+ * Reads one item. Items of other partitions than `partition` are skipped, whatever is wrong with them: not every
+ * platform honours the filter it was given.
  */
 export function readItem(kind: string, config: RecordConfig, item: Json, partition?: string): ReadItem {
   const problem = (detail: string): ReadItem => ({ problem: { kind, detail } });
   if (!isFields(item)) return problem('an item of the list is not an object');
+  const owner = nameOf(valueAt(item, config.partition));
+  const hasOwner = owner !== undefined && isSignableName(owner);
+  // A number may be the one that was changed.
+  const isOwnerKept = typeof valueAt(item, config.partition) === 'string' || !isInexact(item);
+  if (partition !== undefined && hasOwner && isOwnerKept && owner !== partition) return { skip: true };
   if (isInexact(item)) {
     return problem('a record holds a number that cannot be kept exactly; the platform must write it as text');
   }
@@ -26,11 +32,14 @@ export function readItem(kind: string, config: RecordConfig, item: Json, partiti
   if (id === undefined || id.length > idLengthMax || id === '.' || id === '..') {
     return problem(`a record without a usable id at "${config.id}"; it cannot be copied`);
   }
-  const owner = nameOf(valueAt(item, config.partition));
-  if (owner === undefined || !isSignableName(owner)) {
+  if (!hasOwner) {
     return problem(`record ${id} has no usable partition at "${config.partition}"; it cannot be copied`);
   }
-  if (partition !== undefined && owner !== partition) return { skip: true };
+  if (isDeeperThan(item, nestingMax)) {
+    return problem(
+      `record ${id} holds more than ${nestingMax} lists and objects inside each other; it cannot be copied`,
+    );
+  }
   const { version: versionPath } = config;
   const version =
     versionPath === undefined || versionPath === 'etag' ? undefined : nameOf(valueAt(item, versionPath));
