@@ -12,6 +12,16 @@ export function valueOf(fields: Fields, name: string): Json | undefined {
   return Object.hasOwn(fields, name) ? fields[name] : undefined;
 }
 
+const idLengthMax = 512;
+
+/**
+ * Can a record have this id? It becomes part of paths, of Redis keys and of JSON that other programs read: half a character
+ * (a lone surrogate, which JSON can write) cannot be put into any of them.
+ */
+export function isUsableId(id: string): boolean {
+  return id !== '' && id.length <= idLengthMax && id !== '.' && id !== '..' && id.isWellFormed();
+}
+
 /** One record as a store holds it, after reading; `fields` is the body as the store gave it. */
 export interface StoreRecord {
   readonly kind: string;

@@ -1,6 +1,7 @@
 /** Records that cannot be copied as they are: their own matter alone, and told. Everybody else's copies go on. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import type { Fields } from '../../src/core/records.ts';
+import { DeadLetters } from '../../src/sync/dead-letters.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
 import { until } from '../support/until.ts';
@@ -22,6 +23,7 @@ const unusable = [
     { ...appointment('bad', 'mallory'), meta: JSON.parse(nested) as Fields },
     'inside each other',
   ],
+  ['whose id has half a character', appointment('x\ud800', 'mallory'), 'without a usable id'],
 ] as const;
 
 async function start(options: SyncRigOptions = {}): Promise<void> {
@@ -47,6 +49,38 @@ describe.each(unusable)('a record %s', (_, bad, detail) => {
     expect(problems.map((problem) => problem.detail)).toEqual([expect.stringContaining(detail)]);
     expect(await rig.sync.deadLetters.total()).toBe(0);
   });
+});
+
+test('what a store says when it refuses a record is kept, wherever it is cut', async () => {
+  await start({ legacy: { records: [appointment('1', 'ann')] }, sync: { attempts: 1 } });
+  const detail = `${'x'.repeat(199)}${'\u{1f600}'.repeat(200)}`;
+  rig.app.intercept = ({ method }) =>
+    method === 'PUT' ? { status: 422, body: `{"detail":"${detail}"}` } : undefined;
+  await rig.sync.startWorkers();
+  await until('a letter', async () => (await rig.sync.deadLetters.total()) === 1);
+  await new DeadLetters(rig.redis).add(
+    { partition: 'bob', kind: 'appointment', id: '2' },
+    `x${'\u{1f600}'.repeat(400)}`,
+  );
+  expect(await rig.sync.deadLetters.total()).toBe(2);
+});
+
+test('a fault of ours that one record brings to light makes a letter of it, and keeps no other waiting', async () => {
+  await start({
+    legacy: { records: [appointment('1', 'ann'), appointment('2', 'bob')] },
+    sync: { attempts: 2 },
+  });
+  const { legacy } = rig.sync.readers;
+  const get = legacy.get.bind(legacy);
+  legacy.get = async (kind, key, signal) => {
+    if (key.id === '1') throw new TypeError('a step was forgotten');
+    return get(kind, key, signal);
+  };
+  await rig.sync.startWorkers();
+  await until('a letter', async () => (await rig.sync.deadLetters.total()) === 1);
+  expect((await rig.sync.deadLetters.list())[0]).toMatchObject({ id: '1', reason: 'a step was forgotten' });
+  await until('nothing is owed', async () => (await rig.sync.backlog()) === 0);
+  expect(titles()).toEqual(['appointment 2']);
 });
 
 test('a record that was copied before it became so keeps its copy, and the others of its partition are copied', async () => {

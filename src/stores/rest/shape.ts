@@ -1,7 +1,7 @@
 /** How one kind of record looks in a REST store: reading an item of a list, and the shape of a copy. */
 import type { RecordConfig } from '../../config/schema.ts';
 import type { KindCapabilities, RecordProblem, TargetShape } from '../../core/ports.ts';
-import type { CopyForm, Fields, Json, StoreRecord } from '../../core/records.ts';
+import { type CopyForm, type Fields, isUsableId, type Json, type StoreRecord } from '../../core/records.ts';
 import { isSignableName } from '../../guard/signature.ts';
 import { isInexact } from './exact-json.ts';
 import { isDeeperThan, nestingMax } from './nesting.ts';
@@ -9,9 +9,6 @@ import { isFields, placeholdersOf, valueAt, withoutPath, withPath } from './path
 
 export type ReadItem =
   { readonly record: StoreRecord } | { readonly problem: RecordProblem } | { readonly skip: true };
-
-/** Longest id that is taken: it becomes part of paths and of Redis keys. */
-const idLengthMax = 512;
 
 /**
  * Reads one item. Items of other partitions than `partition` are skipped, whatever is wrong with them: not every
@@ -29,7 +26,7 @@ export function readItem(kind: string, config: RecordConfig, item: Json, partiti
     return problem('a record holds a number that cannot be kept exactly; the platform must write it as text');
   }
   const id = nameOf(valueAt(item, config.id));
-  if (id === undefined || id.length > idLengthMax || id === '.' || id === '..') {
+  if (id === undefined || !isUsableId(id)) {
     return problem(`a record without a usable id at "${config.id}"; it cannot be copied`);
   }
   if (!hasOwner) {
