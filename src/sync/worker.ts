@@ -19,6 +19,7 @@ import {
 } from './backlog.ts';
 import { type CopierParts, lookAt } from './copier.ts';
 import { type DeadLetters, letterOf } from './dead-letters.ts';
+import { isOurFault } from './blame.ts';
 import { Breaker } from './breaker.ts';
 import type { FailingStores } from './failing-stores.ts';
 import type { HaltBook, Halts } from './halts.ts';
@@ -299,10 +300,9 @@ export class SyncWorkers {
 
   /** No store has failed: it is Redis, which comes back, or a fault of ours that this record brings to light each time. */
   async #afterFault(error: unknown, job: Job, data: CopyJob, startedMs: number): Promise<never> {
-    if (job.attemptsMade + 1 < this.#parts.attempts || !(error instanceof Error)) throw error;
-    const isOurs = [TypeError, RangeError, URIError, SyntaxError].some((kind) => error instanceof kind);
+    if (job.attemptsMade + 1 < this.#parts.attempts) throw error;
     const { partition, kind, id } = data;
-    if (isOurs) await this.#bury(data, error, startedMs);
+    if (isOurFault(error)) await this.#bury(data, error, startedMs);
     else this.#parts.log('error', 'sync.not-copied', { partition, kind, id, detail: sentenceOf(error) });
     throw error;
   }

@@ -8,6 +8,7 @@ import { otherStore, type Ownership, type StoreName, storeNames } from '../../co
 import { StoreFailure, type StoreReader } from '../../core/ports.ts';
 import { type Log, sentenceOf } from '../../log.ts';
 import type { Backlog } from '../backlog.ts';
+import { isOfOneRecord } from '../blame.ts';
 import type { Inbox, InboxEntry } from './inbox.ts';
 import type { Whereabouts } from './whereabouts.ts';
 
@@ -146,7 +147,8 @@ export class InboxDrain {
    * wait: throws only where others would not be shown, either.
    */
   async #place(batch: readonly InboxEntry[], tries: Map<string, number>): Promise<unknown> {
-    const { inbox, log } = this.#parts;
+    const { inbox, readers, log } = this.#parts;
+    const { signal } = this.#stopping;
     const placed: Placed[] = [];
     const settled: InboxEntry[] = [];
     const failed: { readonly entry: InboxEntry; readonly error: unknown }[] = [];
@@ -160,11 +162,11 @@ export class InboxDrain {
       }
     };
     await Promise.all(batch.map(lookAt));
-    this.#stopping.signal.throwIfAborted();
+    signal.throwIfAborted();
     await this.#ring(placed);
     await inbox.settleUnplaced(settled);
     for (const { entry, error } of failed) {
-      if (!(await this.#isOfTheRecord(error))) throw error;
+      if (!(await isOfOneRecord(error, readers, signal))) throw error;
       const count = (this.#tries.get(entry.entry) ?? 0) + 1;
       tries.set(entry.entry, count);
       if (count < triesMax) continue;
@@ -173,17 +175,6 @@ export class InboxDrain {
       await inbox.settleUnplaced([entry]);
     }
     return failed[0]?.error;
-  }
-
-  /** A store that shows others is not to blame, and nothing else is asked for a record. */
-  async #isOfTheRecord(error: unknown): Promise<boolean> {
-    if (!(error instanceof StoreFailure)) return true;
-    if (error.kind !== 'unavailable' || error.store === undefined) return false;
-    const { signal } = this.#stopping;
-    return this.#parts.readers[error.store].probe(signal).then(
-      () => true,
-      () => false,
-    );
   }
 
   /** Undefined where no store shows the record: then nothing has to be copied, or the polls will find it. */
