@@ -228,11 +228,12 @@ export class Poller {
     let seen: string | undefined;
     for await (const page of patientPages(owner, kind, { since }, signal)) {
       await this.#notePage(page);
-      const fresh = page.records.filter(({ id, version, fields }) => {
+      const fresh = page.records.filter(({ id, partition, version, fields }) => {
         // Some platforms leave it empty until the first change.
         const shown = version ?? digestOf(fields, Object.keys(fields));
-        rungNow.set(id, shown);
-        return rungBefore?.get(id) !== shown;
+        const place = `${partition}\n${id}`;
+        rungNow.set(place, shown);
+        return rungBefore?.get(place) !== shown;
       });
       await this.#ring(fresh, owner.store, unseenSinceMs);
       seen = page.records.reduce((last: string | undefined, { version }) => newest(last, version), seen);

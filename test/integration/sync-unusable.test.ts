@@ -2,6 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import type { Fields } from '../../src/core/records.ts';
 import { DeadLetters } from '../../src/sync/dead-letters.ts';
+import { connectorFor, type TestRestStore } from '../support/rest-store.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
 import { until } from '../support/until.ts';
@@ -95,4 +96,96 @@ test('a record that was copied before it became so keeps its copy, and the other
     expect.stringMatching(/^appointment 1: legacy .* record 1 holds more than/),
   ]);
   expect(titles()).toEqual(['appointment 1', 'changed']);
+});
+
+describe('the same id in two partitions', () => {
+  const one = { path: '/people/{partition}/appointments/{id}' };
+  const perPartition = (() => {
+    const { appointment: kind } = connectorFor().records;
+    return { records: { appointment: { ...kind, get: one, put: one, delete: one } } };
+  })();
+
+  /** One list over all, and records whose ids count within each partition. */
+  function countsWithin(store: TestRestStore, isListOnly = false): void {
+    const add = (fields: Fields): void => {
+      store.records.set(`${fields['owner_id'] as string}/${fields['id'] as string}`, fields);
+    };
+    store.intercept = ({ method, path, query, body }) => {
+      const [, kind, partition, , id] = path.split('/');
+      const owner = query.get('owner');
+      if (kind === 'appointments' && method === 'GET' && (partition === undefined || !isListOnly)) {
+        const data = [...store.records.values()].filter(
+          (record) => owner === null || record['owner_id'] === owner,
+        );
+        return { status: 200, body: { data } };
+      }
+      const key = isListOnly ? `bob/${partition}` : `${partition}/${id}`;
+      if (method === 'PUT' && body !== undefined) add(body);
+      const found = store.records.get(key);
+      return found === undefined ? { status: 404 } : { status: 200, body: found };
+    };
+    for (const record of [
+      appointment('1', 'ann', 'of ann'),
+      appointment('2', 'ann'),
+      appointment('1', 'bob', 'of bob'),
+    ]) {
+      if (store === rig.legacy) add(record);
+    }
+  }
+  async function verified() {
+    await rig.registry.note(['ann', 'bob'].map((partition) => ({ partition })));
+    const { verifications } = rig.sync;
+    const begun = await verifications.start({ cohort: 'all', partitions: ['ann', 'bob'], by: 'test' });
+    const id = begun === 'too-many' ? '' : begun.id;
+    return until(
+      'the end of the verification',
+      async () => {
+        const now = await verifications.get(id);
+        return now?.state === 'running' ? undefined : now;
+      },
+      30_000,
+    );
+  }
+  const often = { pollMs: 100, fullPassMs: 100, attempts: 1 };
+
+  test('is two records where both stores tell them apart', async () => {
+    const appStore = { connector: { ...connectorFor(), ...perPartition } };
+    await start({ legacyConnector: perPartition, appStore, sync: often });
+    countsWithin(rig.legacy);
+    countsWithin(rig.app);
+    await rig.sync.startWorkers();
+    await until('all copies', () => titles().join() === 'appointment 2,of ann,of bob');
+    rig.app.records.set('ann/1', appointment('1', 'ann', 'old'));
+    await until('it is corrected', () => titles().join() === 'appointment 2,of ann,of bob');
+    expect(await verified()).toMatchObject({
+      records: 3,
+      differences: { missing: 0, extra: 0, changed: 0 },
+      problems: [],
+    });
+    expect(told('sync.unusable-records')).toEqual([]);
+  });
+
+  test('where the copy has one record of each id, the second is a dead letter and never written over the first', async () => {
+    await start({ legacyConnector: perPartition, sync: often });
+    countsWithin(rig.legacy);
+    await rig.sync.desk.bringUp('ann', never);
+    await rig.sync.startWorkers();
+    await until('a letter', async () => (await rig.sync.deadLetters.total()) === 1);
+    const [letter] = await rig.sync.deadLetters.list();
+    expect(letter).toMatchObject({ partition: 'bob', id: '1' });
+    expect(letter?.reason).toContain('holds appointment 1 for partition ann');
+    expect(titles()).toEqual(['appointment 2', 'of ann']);
+    expect(await verified()).toMatchObject({ records: 3, differences: { missing: 1 } });
+    expect(rig.app.writes().filter(({ body }) => body?.['owner_id'] === 'bob')).toEqual([]);
+  });
+
+  test('is told where the owner shows both and is asked by the id alone', async () => {
+    await start({ sync: often });
+    countsWithin(rig.legacy, true);
+    await rig.sync.startWorkers();
+    await until('it is told', () => told('sync.unusable-records').length > 0);
+    expect(told('sync.unusable-records')[0]?.fields['first']).toContain('shows record 1 in ann and in bob');
+    const { problems } = await verified();
+    expect(problems.map((problem) => problem.detail)[0]).toContain('"get" names no partition');
+  });
 });

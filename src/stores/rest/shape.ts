@@ -103,6 +103,7 @@ export function capabilitiesOf(kind: string, config: RecordConfig): KindCapabili
     kind,
     byPartition: inPath.includes('partition') || inQuery.includes('partition'),
     needsPartition: inPath.includes('partition'),
+    readableById: !placeholdersOf(config.get.path).includes('partition'),
     since: hasVersionField && (inPath.includes('since') || inQuery.includes('since')),
     paged: config.list.next !== undefined || config.list.paging !== undefined,
     tombstones: config.deleted !== undefined,
