@@ -170,6 +170,8 @@ export interface KindCapabilities {
   readonly byPartition: boolean;
   /** `list` can be read only by partition: it has no form over all of them. */
   readonly needsPartition?: boolean;
+  /** One record is asked for by its id alone: two partitions cannot have records of the same id. */
+  readonly readableById?: boolean;
   readonly since: boolean;
   /** The list is read page by page; else one answer is taken for all of it. */
   readonly paged: boolean;

@@ -94,7 +94,9 @@ export class DeadLetters {
   async add(record: RecordKey, reason: string): Promise<void> {
     const { partition, kind, id } = record;
     const atMs = Date.now();
-    const letter = JSON.stringify({ partition, kind, id, reason: reason.slice(0, reasonLengthMax), atMs });
+    // Cut well: the script would not read half a character, and there would be no letter.
+    const cut = reason.slice(0, reasonLengthMax).toWellFormed();
+    const letter = JSON.stringify({ partition, kind, id, reason: cut, atMs });
     await this.#redis.eval(addScript, 3, ...letterKeys, letterOf(record), letter, atMs, lettersMax);
   }
 
