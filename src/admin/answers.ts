@@ -328,6 +328,9 @@ export const statusAnswer = z.object({
   registry: registryAnswer,
   newcomers: newcomersAnswer.optional(),
   durabilityGaps: z.array(z.string()),
+  windowsClosedByRestore: count.describe(
+    'Partitions in the app of which nothing is copied back since a restore.',
+  ),
   regression: z
     .object({ detail: z.string(), atMs: milliseconds, by: z.string() })
     .nullable()
@@ -352,6 +355,9 @@ export const restoreAnswer = z.object({
   guard: z.object({ asked: count, answered: count }).nullable(),
   conflicts: z.array(z.object({ partition: z.string(), detail: z.string() })).describe('The first ones.'),
   conflictCount: count,
+  rollbackWindow: z
+    .enum(['on', 'off'])
+    .describe('Where it is on, a restore closes it for every partition in the app.'),
   durable: z.boolean(),
 });
 export type RestoreAnswer = z.output<typeof restoreAnswer>;

@@ -13,6 +13,7 @@ import { type Operation, operation, type Reply } from './operation.ts';
 import { pageQuery } from './pages.ts';
 import { type AdminParts, censusParts, countDeadLetters } from './parts.ts';
 import { registryState } from './registry.ts';
+import { windowState } from './rollback-window.ts';
 
 const flipsShown = 20;
 const doubtsNamed = 10;
@@ -80,7 +81,7 @@ export function stateOperations(parts: AdminParts): Operation[] {
 async function status(parts: AdminParts, cohort: string | undefined): Promise<Reply> {
   const partitions = cohort === undefined ? undefined : await parts.flips.partitionsOf(cohort);
   if (cohort !== undefined && partitions === undefined) return noSuchCohort(parts, cohort);
-  const [troubles, census, flips, lagMs, deadLetters, members, durabilityGaps, doubts, regression] =
+  const [troubles, census, flips, lagMs, deadLetters, members, durabilityGaps, doubts, regression, window] =
     await Promise.all([
       troublesOf(parts),
       takeCensus(censusParts(parts)),
@@ -91,6 +92,7 @@ async function status(parts: AdminParts, cohort: string | undefined): Promise<Re
       parts.ledger.durabilityGaps(),
       parts.doubts?.unsettled() ?? [],
       parts.ledger.regression(),
+      windowState(parts),
     ]);
   const selected = partitions && new Set(partitions);
   const newcomers = cohort === undefined ? undefined : newcomersOf(cohort, partitions ?? [], census, flips);
@@ -111,6 +113,7 @@ async function status(parts: AdminParts, cohort: string | undefined): Promise<Re
       registry: await registryState(parts),
       ...(newcomers && { newcomers }),
       durabilityGaps,
+      windowsClosedByRestore: window.closedByRestore,
       regression: regression ?? null,
     },
   };

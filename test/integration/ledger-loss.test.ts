@@ -221,6 +221,44 @@ describe('a ledger that was emptied', () => {
   });
 });
 
+describe('a rollback window', () => {
+  test('that was closed does not open again with a restore; whoever is to go back is opened by name', async () => {
+    config = configured({}, redis.url, { sync: { pollMs: 100, rollbackWindow: 'on' } });
+    const up = await start();
+    expect((await flip(up, 'pilot')).exit).toBe(0);
+    expect((await flip(up, 'rest')).exit).toBe(0);
+    const closing = ['window', 'close', 'pilot', '--reason', 'we stay', '--yes'];
+    expect(await cli(up, ...closing)).toMatchObject({ exit: 0 });
+    await lose(up);
+    for (const refused of [
+      closing,
+      ['window', 'status'],
+      ['window', 'open', 'rest', '--reason', 'x', '--yes'],
+    ]) {
+      const asked = await cli(up, ...refused);
+      expect(asked.exit).not.toBe(0);
+      expect(asked.stderr).toContain('onewriter ledger restore --from member');
+    }
+    const restored = await cli(up, 'ledger', 'restore', '--from', 'member', '--reason', 'lost', '--yes');
+    expect(restored.stdout).toContain('The rollback windows of the 3 in the app are closed');
+    expect(restored.stdout).toContain('onewriter window open COHORT --reason TEXT');
+    expect(logged).toContain('warn sync.windows-closed');
+    const legacyWrites = () => legacy.writes().filter(({ path }) => path.startsWith('/appointments')).length;
+    const before = legacyWrites();
+    await until('writes go on', async () => (await write(up, 'u1')).status === 200);
+    await write(up, 'u3');
+    expect((await cli(up, 'status')).stdout).toMatch(/rollback window +closed by a restore for 3 partitions/);
+    expect((await cli(up, 'window', 'status')).stdout).toContain('3 of these were closed by a restore');
+    const plan = await cli(up, 'plan', '--cohort', 'rest', '--to', 'legacy');
+    expect(plan.stdout).toContain('onewriter window open COHORT');
+    const opened = await cli(up, 'window', 'open', 'rest', '--reason', 'was open', '--yes');
+    expect(opened.stdout).toContain('Opened for 1 partitions');
+    await until('u3 is copied back', () => legacy.records.get('a-u3')?.['title'] === 'two');
+    expect(legacy.records.get('a-u1')?.['title']).toBe('one');
+    expect(legacyWrites()).toBe(before + 1);
+  }, 120_000);
+});
+
 describe('a proxy that serves what it knows last', () => {
   test('goes on without Redis, is never taken for gone, and stands in the way until it is removed', async () => {
     const going = { onLedgerLoss: 'serve-last-known' };

@@ -131,6 +131,10 @@ function show(output: Output, value: StatusAnswer, cohort: string | undefined): 
   if (value.newcomers !== undefined && value.newcomers.count > 0) {
     rows.push(['newcomers', newcomersLine(value.newcomers)]);
   }
+  if (value.windowsClosedByRestore > 0) {
+    const closed = `closed by a restore for ${value.windowsClosedByRestore} partitions in the app, nothing of them is copied back: onewriter window status`;
+    rows.push(['rollback window', closed]);
+  }
   for (const gap of value.durabilityGaps) rows.push(['ledger', plain(gap)]);
   output.table(rows, '  ');
   if (next.length > 0) output.line('Next:');
