@@ -135,11 +135,19 @@ describe('a ledger that was emptied', () => {
     );
     const status = await cli(up, 'status');
     expect(status.stdout.split('\n')[0]).toContain('LEDGER LOST DATA: version');
+    expect(status.stdout).toContain('Writes: refused. Do not trust');
+    expect(status.stdout).not.toContain('plan --cohort');
+    const sync = await cli(up, 'sync', 'status');
+    expect(sync.stdout.split('\n')[0]).toContain('LEDGER LOST DATA: version');
+    expect(sync.stdout).toMatch(/copies +STOPPED: nothing is copied until the ledger is restored/);
+    expect((await write(up, 'u1')).text).toContain('until an operator has restored it');
+    const doctor = await runCli(['doctor', '--config', config]);
+    expect(doctor.stdout).toMatch(/fail +ledger +the ledger lost data: version/);
     expect(logged.filter((line) => line === 'error ledger.regressed')).toHaveLength(1);
     const blocked = await flip(up, 'rest');
     expect(blocked.exit).toBe(8);
     expect(blocked.stdout).toContain('ledger-regressed');
-  });
+  }, 90_000);
 
   test('is restored by one command, and users and flips go on where they were', async () => {
     const up = await start();
@@ -219,6 +227,43 @@ describe('a ledger that was emptied', () => {
     expect(done.stdout).toContain('Restored: 2 to app');
     await until('healthy again', async () => (await health(up)).status === 200);
   });
+});
+
+describe('an erasure', () => {
+  const erasing = ['erase', 'u3', '--reason', 'asked for by letter', '--yes'];
+
+  test('is refused at once, and says what comes first', async () => {
+    const up = await start();
+    await lose(up);
+    for (const order of [erasing, ['erase', 'u3', '--plan']]) {
+      const refused = await cli(up, ...order);
+      expect(refused.exit).toBe(1);
+      expect(refused.stderr).toContain('Nothing was done. The ledger lost data');
+      expect(refused.stderr).toContain('onewriter ledger restore --from member');
+    }
+    expect(await raw.exists('{onewriter}:erasures')).toBe(0);
+  });
+
+  test('that runs waits for the restore, however long that takes, and goes on', async () => {
+    const up = await start();
+    await until('it is copied', () => app.records.size === 3);
+    legacy.intercept = ({ method }) => (method === 'DELETE' ? { status: 500 } : undefined);
+    const begun = await cli(up, ...erasing, '--no-wait');
+    const id = /e-\S+/.exec(begun.stdout)?.[0] ?? '';
+    const before = await raw.hgetall('{onewriter}:meta');
+    expect((await flip(up, 'pilot')).exit).toBe(0);
+    // An older copy of the ledger, in which the erasure stands all the same.
+    await raw.hset('{onewriter}:meta', before);
+    const show = async () => (await cli(up, 'erase', 'show', id)).stdout;
+    await until('it says so', async () => (await show()).includes('goes on by itself afterwards'), 20_000);
+    expect(await show()).toMatch(/state +running/);
+    legacy.intercept = undefined;
+    expect([...legacy.records.keys()]).toContain('a-u3');
+    const restored = await cli(up, 'ledger', 'restore', '--from', 'member', '--reason', 'older', '--yes');
+    expect(restored.exit).toBe(0);
+    await until('it is done', async () => /state +done/.test(await show()), 60_000);
+    expect([...legacy.records.keys(), ...app.records.keys()]).not.toContain('a-u3');
+  }, 180_000);
 });
 
 describe('a rollback window', () => {
