@@ -232,6 +232,12 @@ export const backfillAnswer = z.object({
 });
 export type BackfillAnswer = z.output<typeof backfillAnswer>;
 
+const regression = z
+  .object({ detail: z.string(), atMs: milliseconds, by: z.string() })
+  .nullable()
+  .describe(
+    'What the ledger has lost: nothing is admitted, copied or moved until it is restored, and what is counted here is not to be trusted.',
+  );
 const troubles = {
   unreachable: z
     .array(z.object({ store, detail: z.string() }))
@@ -242,6 +248,7 @@ const troubles = {
     .describe('Why the last poll did not reach its end, and since when none did, by the Redis clock.'),
 };
 export const syncAnswer = z.object({
+  regression,
   lagMs: milliseconds.nullable().describe('Null before the first poll that reached the end.'),
   ...troubles,
   deadLetters: count,
@@ -253,9 +260,13 @@ export const syncAnswer = z.object({
       z.object({
         store,
         kind: z.enum(['denied', 'unavailable', 'bad-answer', 'rejected']),
-        detail: z.string(),
+        phase: z
+          .enum(['open', 'trial'])
+          .describe('open: nothing is copied; trial: it is let through a little, and one success ends this.'),
+        detail: z.string().describe('Of the last failure.'),
         sinceMs: milliseconds,
-        nextTryMs: milliseconds,
+        changedMs: milliseconds.describe('When the trial began, or it was last tried in vain.'),
+        nextTryMs: milliseconds.nullable().describe('Null on trial.'),
       }),
     )
     .describe('Stores that fail whatever is asked of them: nothing is copied until they answer again.'),
@@ -328,10 +339,10 @@ export const statusAnswer = z.object({
   registry: registryAnswer,
   newcomers: newcomersAnswer.optional(),
   durabilityGaps: z.array(z.string()),
-  regression: z
-    .object({ detail: z.string(), atMs: milliseconds, by: z.string() })
-    .nullable()
-    .describe('What the ledger has lost: nothing is admitted and nothing moves until it is restored.'),
+  windowsClosedByRestore: count.describe(
+    'Partitions in the app of which nothing is copied back since a restore.',
+  ),
+  regression,
 });
 export type StatusAnswer = z.output<typeof statusAnswer>;
 
@@ -352,6 +363,9 @@ export const restoreAnswer = z.object({
   guard: z.object({ asked: count, answered: count }).nullable(),
   conflicts: z.array(z.object({ partition: z.string(), detail: z.string() })).describe('The first ones.'),
   conflictCount: count,
+  rollbackWindow: z
+    .enum(['on', 'off'])
+    .describe('Where it is on, a restore closes it for every partition in the app.'),
   durable: z.boolean(),
 });
 export type RestoreAnswer = z.output<typeof restoreAnswer>;

@@ -12,7 +12,7 @@ import type { Command } from '../command.ts';
 import { exitCodes, refusal } from '../exit.ts';
 import { plain } from '../output.ts';
 import { brakeCommands } from './sync-brakes.ts';
-import { troubleRows } from './troubles.ts';
+import { copiesLine, failingRow, lossLines, troubleRows } from './troubles.ts';
 
 const lettersShown = 50;
 
@@ -31,16 +31,14 @@ const status: Command = {
     if (!listed.ok) return listed.refusal;
     const { deadLetters } = listed.value;
     const { output } = context;
-    const { backfills, failing, lagMs, pauses, unreachable, pollFailure, webhooks } = sync.value;
+    const { backfills, failing, lagMs, pauses, regression, unreachable, pollFailure, webhooks } = sync.value;
     const troubles = { unreachable, pollFailure, failing };
-    output.event('sync', { lagMs, pauses, ...troubles, deadLetters, backfills, webhooks });
+    output.event('sync', { regression, lagMs, pauses, ...troubles, deadLetters, backfills, webhooks });
+    if (regression !== null) for (const line of lossLines(regression)) output.line(line);
     output.table([
-      ['copies', lagMs === null ? 'no complete poll yet' : `${Math.round(lagMs)} ms behind`],
+      ['copies', copiesLine(sync.value)],
       ...pauseRows(pauses),
-      ...failing.map(({ store, detail, sinceMs, nextTryMs }) => [
-        `FAILING: ${store}`,
-        plain(`since ${isoOf(sinceMs)}, tried again at ${isoOf(nextTryMs)}: ${detail}`),
-      ]),
+      ...failing.map(failingRow),
       ...troubleRows(sync.value),
       ...backfills.map((backfill) => [`first copy of ${plain(backfill.kind)}`, sentenceOf(backfill)]),
       ['dead letters', String(sync.value.deadLetters)],
