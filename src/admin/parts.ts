@@ -103,7 +103,7 @@ export interface AdminParts {
   /** Pauses of the copying. */
   readonly halts?: Pick<HaltBook, 'read' | 'pause' | 'resume'>;
   /** Left out: nothing is ever copied back to legacy. */
-  readonly window?: Pick<RollbackWindow, 'close' | 'closed'> | undefined;
+  readonly window?: Pick<RollbackWindow, 'close' | 'open' | 'closed' | 'closedByRestore'> | undefined;
   /** Records that could not be copied, oldest first; `retry` rings for one again, undefined if it is not there. */
   readonly letters?: {
     list(): Promise<DeadLetterEntry[]>;

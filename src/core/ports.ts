@@ -110,6 +110,8 @@ export interface Ledger {
   nowMs(): Promise<number>;
   /** An operator has looked: members forget the writes in doubt of the partition. Throws when refused. */
   resolveDoubt(partition: string, by: string, reason: string): Promise<void>;
+  /** Rollback windows were closed: a Redis that loses that has lost something of the ledger. Throws when refused. */
+  noteClosedWindows(by: string, reason: string): Promise<void>;
   /** What the ledger is known to have lost; undefined while it is sound. */
   regression(): Promise<Regression | undefined>;
   /** Empty when a transition, once answered, cannot be lost; else one sentence for each way it could. */
@@ -172,6 +174,8 @@ export interface KindCapabilities {
   readonly byPartition: boolean;
   /** `list` can be read only by partition: it has no form over all of them. */
   readonly needsPartition?: boolean;
+  /** One record is asked for by its id alone: two partitions cannot have records of the same id. */
+  readonly readableById?: boolean;
   readonly since: boolean;
   /** The list is read page by page; else one answer is taken for all of it. */
   readonly paged: boolean;

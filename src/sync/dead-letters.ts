@@ -97,6 +97,7 @@ export class DeadLetters {
   async add(record: RecordKey, reason: string, said?: string): Promise<void> {
     const { partition, kind, id } = record;
     const atMs = Date.now();
+    // Cut well: the script would not read half a character, and there would be no letter.
     const cut = reason.slice(0, reasonLengthMax).toWellFormed();
     const letter = JSON.stringify({ partition, kind, id, reason: cut, said, atMs });
     await this.#redis.eval(addScript, 3, ...letterKeys, letterOf(record), letter, atMs, lettersMax);

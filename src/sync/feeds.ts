@@ -36,8 +36,10 @@ export class Feeds {
     for await (const page of patientPages(owner, kind, { since }, signal)) {
       const fresh = page.records.filter((record) => {
         const shown = contentOf(record);
-        toldNow.set(record.id, shown);
-        return toldBefore?.get(record.id) !== shown;
+        // Two partitions can have records of one id.
+        const place = `${record.partition}\n${record.id}`;
+        toldNow.set(place, shown);
+        return toldBefore?.get(place) !== shown;
       });
       await onPage(page, fresh);
       for (const { version } of page.records) seen.see(version);
@@ -48,6 +50,6 @@ export class Feeds {
 }
 
 /** With the content, because two changes in one second may have one version, and some platforms give none at first. */
-function contentOf({ partition, version = '', fields }: StoreRecord): string {
-  return `${partition} ${version} ${digestOf(fields, Object.keys(fields))}`;
+function contentOf({ version = '', fields }: StoreRecord): string {
+  return `${version} ${digestOf(fields, Object.keys(fields))}`;
 }

@@ -14,7 +14,14 @@ import type {
   StoreReader,
   TargetShape,
 } from '../core/ports.ts';
-import { type CopyForm, type Fields, type Json, sameValue, type StoreRecord } from '../core/records.ts';
+import {
+  type CopyForm,
+  type Fields,
+  type Json,
+  sameValue,
+  type StoreRecord,
+  valueOf,
+} from '../core/records.ts';
 import { knownFieldsKey } from './keys.ts';
 
 /** Fields of one kind that are remembered, and own values of one field: with more, any value is taken for its own. */
@@ -81,7 +88,7 @@ export class KnownFields implements FieldKnowledge {
       if (this.#own(kind, field) !== undefined) this.#unsaved.push([kind, field]);
     }
     const lacks = [...(this.#kinds.get(kind) ?? [])]
-      .filter(([field]) => (fields[field] ?? null) === null)
+      .filter(([field]) => (valueOf(fields, field) ?? null) === null)
       .map(([field, own]) => ({ field, isOwn: (value: Json) => own.has(value) }));
     return lacks.length === 0 ? form : { ...form, lacks };
   }

@@ -11,6 +11,7 @@ import type { Fields, StoreRecord } from '../core/records.ts';
 import { comparableCopy, matchedAlready, wantedCopy } from './copy-form.ts';
 import { digestOf } from './digest.ts';
 import { patientPages } from './patience.ts';
+import { Wanted } from './wanted.ts';
 
 export interface Survey {
   /** Of the owner. */
@@ -56,13 +57,6 @@ export interface SurveyHooks {
 interface Sides {
   readonly owner: StoreReader;
   readonly copy: StoreReader;
-}
-
-interface Entry {
-  readonly partition: string;
-  readonly digest: string;
-  /** Fields in which the owner's record has a value. */
-  readonly given: ReadonlySet<string>;
 }
 
 /** About 60 MB. */
@@ -142,7 +136,7 @@ class Pass {
     const inSlice = slicing(slice, slices);
     const { includes, partition: only } = this.#hooks;
     const isOurs = (partition: string): boolean => inSlice(partition) && (includes?.(partition) ?? true);
-    const wanted = new Map<string, Entry>();
+    const wanted = new Wanted();
     const names = new NamesByPartition();
     let peeked = false;
     for await (const page of patientPages(this.#sides.owner, this.#kind, scopeOf(only), this.#signal)) {
@@ -168,7 +162,7 @@ class Pass {
     return this.#compare(wanted, names, isOurs, slice === 0);
   }
 
-  #expect(record: StoreRecord, wanted: Map<string, Entry>, names: NamesByPartition): void {
+  #expect(record: StoreRecord, wanted: Wanted, names: NamesByPartition): void {
     const { owner, copy } = this.#sides;
     const form = wantedCopy(record, record.partition, owner, copy);
     if (form === undefined) return;
@@ -177,11 +171,12 @@ class Pass {
     const known = [...Object.keys(form.fields), ...lacked].filter((name) => !matched.has(name));
     const partition = names.add(record.partition, known);
     const given = this.#shapes.of(form.fields);
-    wanted.set(record.id, { partition, digest: digestOf(form.fields, known), given });
+    const other = wanted.set(record.id, partition, { digest: digestOf(form.fields, known), given });
+    if (other !== undefined && this.#isReadById) this.#noteDouble(record.id, [other, partition]);
   }
 
   async #compare(
-    wanted: Map<string, Entry>,
+    wanted: Wanted,
     names: NamesByPartition,
     isOurs: (partition: string) => boolean,
     first: boolean,
@@ -198,7 +193,7 @@ class Pass {
       await this.#tell(1);
       return { ...this.survey(), farBehind: { total: first ? this.#records : undefined } };
     }
-    for (const [id, { partition }] of wanted) {
+    for (const { id, partition } of wanted) {
       this.#add({ partition, kind: this.#kind, id }, names, true);
       await this.#tell(keysAtOnce);
     }
@@ -206,20 +201,19 @@ class Pass {
     return 'compared';
   }
 
-  #compareOne(held: StoreRecord, wanted: Map<string, Entry>, names: NamesByPartition): void {
+  #compareOne(held: StoreRecord, wanted: Wanted, names: NamesByPartition): void {
     if (held.deleted) return;
     this.#copies += 1;
     const { owner, copy } = this.#sides;
     const { kind, id, partition } = held;
-    const entry = wanted.get(id);
-    if (entry === undefined || entry.partition !== partition) {
+    const expected = wanted.take(id, partition);
+    if (expected === undefined) {
       this.#add({ partition, kind, id }, names, false);
       return;
     }
-    wanted.delete(id);
     const { fields: all } = comparableCopy(held, owner, copy);
-    const fields = owner.fields?.withoutOwn(kind, all, entry.given) ?? all;
-    if (digestOf(fields, names.of(partition)) !== entry.digest)
+    const fields = owner.fields?.withoutOwn(kind, all, expected.given) ?? all;
+    if (digestOf(fields, names.of(partition)) !== expected.digest)
       this.#add({ partition, kind, id }, names, true);
   }
 
@@ -237,6 +231,19 @@ class Pass {
 
   #note(problems: readonly RecordProblem[]): void {
     this.#problems.push(...problems.slice(0, problemsMax - this.#problems.length));
+  }
+
+  get #isReadById(): boolean {
+    const { capabilities } = this.#sides.owner;
+    return capabilities.some(({ kind, readableById }) => kind === this.#kind && readableById === true);
+  }
+
+  #noteDouble(id: string, [one, other]: readonly [string, string]): void {
+    const { store } = this.#sides.owner;
+    const detail =
+      `the list of ${store} shows record ${id} in ${one} and in ${other}, but "get" names no partition: if it has not just ` +
+      'moved, nobody can tell the two apart; give get, put and delete a path with {partition}';
+    this.#note([{ kind: this.#kind, detail }]);
   }
 
   /** Does the copy hold at least so many records of the kind? */

@@ -157,7 +157,15 @@ describe('sync pause and resume', () => {
     expect(paused.stdout).toMatch(/PAUSED to app +by olga since 20.*: the app moves/);
     expect((await cli('sync', 'status')).stdout).toMatch(/PAUSED to app +by olga since 20.*: the app moves/);
     expect((await rig.call('GET', '/metrics')).text).toContain('onewriter_sync_paused{store="app"} 1');
-    await new FailingStores(rig.redis).failed('legacy', 'denied', 'legacy answered with 401');
+    const stores = new FailingStores(rig.redis);
+    await stores.failed('legacy', 'denied', 'legacy answered with 401');
+    await stores.failed('app', 'unavailable', 'app answered with 500');
+    await stores.beginTrial('app');
+    const { stdout } = await cli('sync', 'status');
+    expect(stdout).toMatch(
+      /on trial: app +since 20.*, until a first copy has succeeded; it failed from 20.* on: app answered with 500/,
+    );
+    expect(stdout).not.toContain('FAILING: app');
     expect((await cli('sync', 'status')).stdout).toMatch(
       /FAILING: legacy +since 20.*, tried again at 20.*: legacy answered with 401/,
     );

@@ -177,6 +177,17 @@ describe('everything is deleted', () => {
     expect(deletes()).toHaveLength(6);
   });
 
+  test('but one whose id nobody can ask for: the others go, and it is told', async () => {
+    await start({
+      legacy: { records: [...records, appointment('x\ud800', 'ann'), appointment('y\ud800', 'bob')] },
+    });
+    const unreadable = [{ store: 'legacy', kind: 'appointment', records: 1 }];
+    expect(await rig.sync.erasing.eraser.look('ann', never)).toMatchObject({ unreadable });
+    await fence();
+    expect(await erase()).toMatchObject({ records: [], unreadable });
+    expect(deletes()).toHaveLength(6);
+  });
+
   test('many at once, without a brake', async () => {
     const many = Array.from({ length: 60 }, (_, at) => appointment(`ann-${at}`, 'ann'));
     await start({ legacy: { records: many, pageSize: 100 }, app: { records: many, pageSize: 100 } });

@@ -107,6 +107,19 @@ describe('a field that the owner has no more', () => {
   });
 });
 
+test('names that every object inherits are fields like others: nothing ends a catch-up, and nothing is overlooked', async () => {
+  const odd = JSON.parse('{"constructor":null,"toString":"text","meta":{"__proto__":{}}}') as Fields;
+  await start({ legacy: { records: [{ ...appointment('1', 'ann'), ...odd }] }, ...slowPolls });
+  putAs((given) => Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null)));
+  await bringUp();
+  expect(await proves('ann')).toBe(true);
+  expect(rig.app.writes()).toHaveLength(1);
+  rig.app.set({ ...appointment('1', 'ann'), toString: 'text', meta: {} });
+  expect((await rig.sync.desk.compare('ann', never)).differences).toMatchObject([
+    { difference: 'changed', fields: [{ field: 'meta' }] },
+  ]);
+});
+
 describe('what the copy has by itself', () => {
   test('in fields that the owner never has, is left alone', async () => {
     await start({ legacy: { records: [noted('1', undefined)] } });

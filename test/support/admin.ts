@@ -150,7 +150,13 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
   const admin = createAdmin({
     get window() {
       const closed = rig.closedWindows;
-      return closed && { closed: async () => closed, close: async () => 0 };
+      return (
+        closed && {
+          closed: async () => closed,
+          closedByRestore: async () => new Set<string>(),
+          ...{ close: async () => 0, open: async () => 0 },
+        }
+      );
     },
     directory: directoryOf(parts, ledger, redis),
     rules: () => rig.rules,

@@ -12,7 +12,7 @@ import { whyRefused } from '../../sync/webhooks/refusals.ts';
 import { exitCodes, refusal } from '../exit.ts';
 import { plain } from '../output.ts';
 import { brakeCommands } from './sync-brakes.ts';
-import { haltRows, pauseRows, strayRows, troubleRows } from './troubles.ts';
+import { copiesLine, haltRows, lossLines, pauseRows, strayRows, troubleRows } from './troubles.ts';
 
 const lettersShown = 50;
 
@@ -31,11 +31,22 @@ const status: Command = {
     if (!listed.ok) return listed.refusal;
     const { deadLetters } = listed.value;
     const { output } = context;
-    const { backfills, failing, lagMs, pauses, unreachable, pollFailure, webhooks, openStrays } = sync.value;
+    const { backfills, failing, lagMs, pauses, regression, unreachable, pollFailure, webhooks, openStrays } =
+      sync.value;
     const troubles = { unreachable, pollFailure, failing };
-    output.event('sync', { lagMs, pauses, ...troubles, deadLetters, openStrays, backfills, webhooks });
+    output.event('sync', {
+      regression,
+      lagMs,
+      pauses,
+      ...troubles,
+      deadLetters,
+      openStrays,
+      backfills,
+      webhooks,
+    });
+    if (regression !== null) for (const line of lossLines(regression)) output.line(line);
     output.table([
-      ['copies', lagMs === null ? 'no complete poll yet' : `${Math.round(lagMs)} ms behind`],
+      ['copies', copiesLine(sync.value)],
       ...haltRows({ pauses, failing }),
       ...troubleRows(sync.value),
       ...backfills.map((backfill) => [`first copy of ${plain(backfill.kind)}`, sentenceOf(backfill)]),

@@ -1,36 +1,42 @@
 /** How one kind of record looks in a REST store: reading an item of a list, and the shape of a copy. */
 import type { RecordConfig } from '../../config/schema.ts';
 import type { KindCapabilities, RecordProblem, TargetShape } from '../../core/ports.ts';
-import type { CopyForm, Fields, Json, StoreRecord } from '../../core/records.ts';
+import { type CopyForm, type Fields, isUsableId, type Json, type StoreRecord } from '../../core/records.ts';
 import { isSignableName } from '../../guard/signature.ts';
 import { isInexact } from './exact-json.ts';
+import { isDeeperThan, nestingMax } from './nesting.ts';
 import { isFields, placeholdersOf, valueAt, withoutPath, withPath } from './paths.ts';
 
 export type ReadItem =
   { readonly record: StoreRecord } | { readonly problem: RecordProblem } | { readonly skip: true };
 
-/** Longest id that is taken: it becomes part of paths and of Redis keys. */
-const idLengthMax = 512;
-
 /**
- * Reads one item. Items of other partitions than `partition` are skipped: not every platform honours the
- * filter it was given.
+ * Reads one item. Items of other partitions than `partition` are skipped, whatever is wrong with them: not every
+ * platform honours the filter it was given.
  */
 export function readItem(kind: string, config: RecordConfig, item: Json, partition?: string): ReadItem {
   const problem = (detail: string): ReadItem => ({ problem: { kind, detail } });
   if (!isFields(item)) return problem('an item of the list is not an object');
+  const owner = nameOf(valueAt(item, config.partition));
+  const hasOwner = owner !== undefined && isSignableName(owner);
+  // A number may be the one that was changed.
+  const isOwnerKept = typeof valueAt(item, config.partition) === 'string' || !isInexact(item);
+  if (partition !== undefined && hasOwner && isOwnerKept && owner !== partition) return { skip: true };
   if (isInexact(item)) {
     return problem('a record holds a number that cannot be kept exactly; the platform must write it as text');
   }
   const id = nameOf(valueAt(item, config.id));
-  if (id === undefined || id.length > idLengthMax || id === '.' || id === '..') {
+  if (id === undefined || !isUsableId(id)) {
     return problem(`a record without a usable id at "${config.id}"; it cannot be copied`);
   }
-  const owner = nameOf(valueAt(item, config.partition));
-  if (owner === undefined || !isSignableName(owner)) {
+  if (!hasOwner) {
     return problem(`record ${id} has no usable partition at "${config.partition}"; it cannot be copied`);
   }
-  if (partition !== undefined && owner !== partition) return { skip: true };
+  if (isDeeperThan(item, nestingMax)) {
+    return problem(
+      `record ${id} holds more than ${nestingMax} lists and objects inside each other; it cannot be copied`,
+    );
+  }
   const { version: versionPath } = config;
   const version =
     versionPath === undefined || versionPath === 'etag' ? undefined : nameOf(valueAt(item, versionPath));
@@ -97,6 +103,7 @@ export function capabilitiesOf(kind: string, config: RecordConfig): KindCapabili
     kind,
     byPartition: inPath.includes('partition') || inQuery.includes('partition'),
     needsPartition: inPath.includes('partition'),
+    readableById: !placeholdersOf(config.get.path).includes('partition'),
     since: hasVersionField && (inPath.includes('since') || inQuery.includes('since')),
     paged: config.list.next !== undefined || config.list.paging !== undefined,
     tombstones: config.deleted !== undefined,
