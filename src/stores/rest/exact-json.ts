@@ -41,6 +41,13 @@ export function isInexact(value: object): boolean {
   return inexact.has(value);
 }
 
+/** Undefined where a double cannot hold the number, or the text is none. */
+export function exactNumber(text: string): number | undefined {
+  if (!/^-?\d+(\.\d+)?$/.test(text)) return undefined;
+  const value = Number(text);
+  return wasChanged(text, value) ? undefined : value;
+}
+
 function wasChanged(source: string, value: number): boolean {
   if (!Number.isFinite(value)) return true;
   const [written, kept] = [significand(source), significand(String(value))];
