@@ -77,7 +77,7 @@ export const postgresConnectorSchema = z.strictObject({
     .string()
     .regex(/^[A-Za-z_][A-Za-z0-9_]{0,62}$/, 'must be the name of a channel')
     .optional()
-    .describe('Channel on which a trigger tells of changes at once (docs/connectors.md).'),
+    .describe('Channel on which a trigger tells of changes at once (docs/connectors-postgres.md).'),
   records: z
     .record(z.string().regex(/^[A-Za-z0-9_-]+$/), recordSchema)
     .describe('The kinds of records, by name.'),

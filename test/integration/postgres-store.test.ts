@@ -7,7 +7,9 @@ import type { CopyForm, Fields, StoreRecord } from '../../src/core/records.ts';
 import { installGuard } from '../../src/guard/guard.ts';
 import { unlimited } from '../../src/stores/budget.ts';
 import { type OpenStore, openStore } from '../../src/stores/open.ts';
+import { Authority, noOpenssl } from '../support/certificates.ts';
 import { startPostgres, type TestPostgres } from '../support/postgres.ts';
+import { until } from '../support/until.ts';
 
 let postgres: TestPostgres;
 let pool: Pool;
@@ -510,3 +512,74 @@ describe('failures', () => {
     holder.release();
   });
 });
+
+(noOpenssl === undefined ? describe : describe.skip)(
+  `TLS${noOpenssl === undefined ? '' : `: ${noOpenssl}`}`,
+  () => {
+    let authority: Authority;
+
+    /** The server reads its files again, and only new connections use them. */
+    async function serve(certificate: { readonly cert: string; readonly key: string }): Promise<void> {
+      const { rows } = await pool.query<{ data_directory: string }>('SHOW data_directory');
+      const directory = rows[0]?.data_directory ?? '';
+      for (const [name, pem] of [
+        ['server.crt', certificate.cert],
+        ['server.key', certificate.key],
+      ] as const) {
+        const lines = `SELECT unnest(string_to_array('${pem.trim()}', E'\\n'))`;
+        await pool.query(
+          `COPY (${lines}) TO PROGRAM 'cat > ${directory}/${name} && chmod 600 ${directory}/${name}'`,
+        );
+      }
+      await pool.query('ALTER SYSTEM SET ssl = on');
+      await pool.query('SELECT pg_reload_conf()');
+      await until('the server speaks TLS', async () => {
+        const fresh = new Pool({
+          connectionString: postgres.url,
+          ssl: { rejectUnauthorized: false },
+          max: 1,
+        });
+        try {
+          const { rows: own } = await fresh.query<{ ssl: boolean }>(
+            'SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()',
+          );
+          return own[0]?.ssl === true;
+        } catch {
+          return false;
+        } finally {
+          await fresh.end();
+        }
+      });
+    }
+
+    beforeAll(async () => {
+      authority = new Authority();
+      await serve(authority.certify('DNS:database.example'));
+    });
+    afterAll(() => authority?.remove());
+
+    test('is spoken with a server whose certificate fits, and with no other', async () => {
+      await table(plainTable);
+      const asked = (tls: Record<string, unknown>) => listed(open({}, { tls }));
+      const fitting = { ca: authority.caFile, servername: 'database.example' };
+      expect(await asked(fitting)).toEqual([]);
+      const other = new Authority('another authority');
+      try {
+        for (const tls of [
+          {},
+          { ca: authority.caFile },
+          { ...fitting, servername: 'other.example' },
+          { ...fitting, ca: other.caFile },
+        ]) {
+          await expect(asked(tls)).rejects.toMatchObject({ kind: 'unavailable' });
+        }
+        process.env['NODE_TLS_REJECT_UNAUTHORIZED'] = '0';
+        await expect(asked({ ...fitting, ca: other.caFile })).rejects.toMatchObject({ kind: 'unavailable' });
+      } finally {
+        delete process.env['NODE_TLS_REJECT_UNAUTHORIZED'];
+        other.remove();
+      }
+      expect(() => open({}, { tls: { ca: '/nowhere/ca.pem' } })).toThrow(/stores.app.connector.tls.ca/);
+    });
+  },
+);

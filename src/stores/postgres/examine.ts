@@ -67,20 +67,22 @@ async function examineServer({ tls, tables }: ExamineParts, ask: Ask): Promise<E
 }
 
 async function examineGuard(ask: Ask): Promise<Examined[]> {
-  const [row] = await ask(
-    `SELECT to_regprocedure('onewriter.check_all(text[],text,bigint[])') IS NOT NULL AS there`,
-  );
-  if (row?.['there'] !== true) {
+  const [schema] = await ask(`SELECT has_schema_privilege(n.oid, 'USAGE') AS given, current_user AS role,
+    EXISTS (SELECT FROM pg_proc AS p WHERE p.pronamespace = n.oid AND p.proname = 'check_all') AS complete
+    FROM pg_namespace AS n WHERE n.nspname = 'onewriter'`);
+  if (schema?.['complete'] !== true) {
     const detail = 'the database has no guard, or one that is too old';
     return [
       { level: 'fail', about: 'guard', detail, advice: 'Install src/guard/guard.sql in it (docs/guard.md).' },
     ];
   }
-  const [rights] = await ask(`SELECT has_schema_privilege('onewriter', 'USAGE')
-    AND has_table_privilege('onewriter.guard', 'SELECT') AND has_table_privilege('onewriter.guard', 'INSERT')
-    AND has_table_privilege('onewriter.guard', 'UPDATE') AS given, current_user AS role`);
-  if (rights?.['given'] === true) return [];
-  const role = quoted(String(rights?.['role']));
+  const [table] =
+    schema['given'] === true
+      ? await ask(`SELECT has_table_privilege('onewriter.guard', 'SELECT')
+    AND has_table_privilege('onewriter.guard', 'INSERT') AND has_table_privilege('onewriter.guard', 'UPDATE') AS given`)
+      : [];
+  if (table?.['given'] === true) return [];
+  const role = quoted(String(schema['role']));
   const advice = `GRANT USAGE ON SCHEMA onewriter TO ${role}; GRANT SELECT, INSERT, UPDATE ON onewriter.guard TO ${role};`;
   return [{ level: 'fail', about: 'guard', detail: 'the role may not use the guard', advice }];
 }
@@ -144,9 +146,10 @@ export function triggerSql(table: Table, channel: string): string {
 
 async function examineTrigger(table: Table, channel: string, ask: Ask): Promise<Examined> {
   const [row] = await ask(
-    `SELECT count(*) > 0 AS there FROM pg_trigger
-     WHERE tgrelid = to_regclass($1) AND tgfoid = to_regprocedure('onewriter.notice()') AND tgenabled IN ('O', 'A')
-       AND encode(tgargs, 'escape') = $2`,
+    `SELECT count(*) > 0 AS there
+     FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid JOIN pg_namespace AS n ON n.oid = p.pronamespace
+     WHERE t.tgrelid = to_regclass($1) AND n.nspname = 'onewriter' AND p.proname = 'notice'
+       AND t.tgenabled IN ('O', 'A') AND encode(t.tgargs, 'escape') = $2`,
     [
       table.name,
       noticeArguments(table, channel)

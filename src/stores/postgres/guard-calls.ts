@@ -47,7 +47,7 @@ export class PostgresGuardCalls implements GuardCalls {
     throw new StoreFailure(
       'refused-by-guard',
       `${this.#database.store} refused to ${order} ${partition} to epoch ${epoch}: its guard has seen ${answer.epoch} (${answer.code ?? 'stale-epoch'})`,
-    );
+    ).of(this.#database.store);
   }
 
   async #ask(signal: AbortSignal, call: (database: Queryable) => Promise<GuardState>): Promise<GuardState> {
@@ -67,7 +67,7 @@ export class PostgresGuardCalls implements GuardCalls {
         `the database of ${this.#database.store} has no guard: install src/guard/guard.sql in it (docs/guard.md); ` +
           'without its guard it cannot be flipped to or from',
         { cause: error },
-      );
+      ).of(this.#database.store);
     }
   }
 }
