@@ -53,7 +53,7 @@ beforeAll(async () => {
         app: {
           // Users' requests go there, and there are none.
           ...{ url: 'http://127.0.0.1:9', guard: true },
-          connector: { kind: 'postgres', url: postgres.url, timeoutMs: 60_000, records: { appointment } },
+          connector: { kind: 'postgres', url: postgres.url, timeoutMs: 10_000, records: { appointment } },
         },
       },
       identity: [{ header: 'x-user', from: ['127.0.0.0/8'] }],

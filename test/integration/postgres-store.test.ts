@@ -467,16 +467,16 @@ describe('failures', () => {
   ][] = [
     ['a server that is not there', { url: 'postgres://u@127.0.0.1:1/x' }, {}, 'unavailable'],
     ['a database that is not there', { url: 'DB/none' }, {}, 'denied'],
+    ['a role that is not there', { url: 'NOBODY' }, {}, 'denied'],
     ['a table that is not there', {}, { table: 'nowhere' }, 'bad-answer'],
     ['a column that is not there', {}, { version: 'nothing' }, 'bad-answer'],
     ['a server that speaks no TLS', { tls: {} }, {}, 'unavailable'],
   ];
   test.each(kinds)('are told apart: %s', async (_what, connector, record, kind) => {
     await table(plainTable);
-    const url = (typeof connector.url === 'string' ? connector.url : postgres.url).replace(
-      'DB',
-      postgres.url.slice(0, postgres.url.lastIndexOf('/')),
-    );
+    const url = (typeof connector.url === 'string' ? connector.url : postgres.url)
+      .replace('DB', postgres.url.slice(0, postgres.url.lastIndexOf('/')))
+      .replace('NOBODY', postgres.url.replace('postgres@', 'nobody@'));
     const store = open(record, { ...connector, url });
     await expect(listed(store)).rejects.toMatchObject({ kind, store: 'app' });
     await expect(store.reader.probe(signal)).rejects.toMatchObject({ kind });
