@@ -30,7 +30,8 @@ beforeAll(async () => {
   );
 }, 60_000);
 afterAll(async () => {
-  await pool?.end();
+  // A test that failed may still hold a connection; the server's end is the end of them all.
+  void pool?.end();
   await postgres?.stop();
 });
 beforeEach(async () => {
@@ -68,6 +69,19 @@ const remove = (owner: string, epoch: number): Promise<void> =>
 async function body(owner: string): Promise<string | undefined> {
   const { rows } = await pool.query<{ body: string }>('SELECT body FROM notes WHERE owner = $1', [owner]);
   return rows[0]?.body;
+}
+
+/** No copy with the body `waits` gets further than its first row until the work is done. */
+async function holdingCopies(work: () => Promise<void>): Promise<void> {
+  const holder = await pool.connect();
+  holder.on('error', () => undefined);
+  await holder.query('SELECT pg_advisory_lock(1)');
+  try {
+    await work();
+  } finally {
+    await holder.query('SELECT pg_advisory_unlock(1)');
+    holder.release();
+  }
 }
 
 const refused = { kind: 'refused-by-guard', store: 'app' };
@@ -113,28 +127,30 @@ describe('a copy', () => {
   });
 
   test('that was let in makes the seal wait until it has ended; what comes after it is refused', async () => {
-    const holder = await pool.connect();
-    await holder.query('SELECT pg_advisory_lock(1)');
-    const copying = put('u1', 3, 'waits');
-    await waitingFor('the copy stands in the middle of its transaction');
+    let copying: Promise<void> | undefined;
+    let sealing: Promise<void> | undefined;
     let sealed = false;
-    const sealing = store.guard
-      .seal('app', { partition: 'u1', epoch: 4 }, signal)
-      .then(() => (sealed = true));
-    await until('the seal waits for it', async () => {
-      const { rows } = await pool.query(`SELECT FROM pg_locks WHERE NOT granted AND locktype <> 'advisory'`);
-      return rows.length > 0;
+    await holdingCopies(async () => {
+      copying = put('u1', 3, 'waits');
+      await waitingFor('the copy stands in the middle of its transaction');
+      sealing = store.guard
+        .seal('app', { partition: 'u1', epoch: 4 }, signal)
+        .then(() => void (sealed = true));
+      await until('the seal waits for it', async () => {
+        const { rows } = await pool.query(
+          `SELECT FROM pg_locks WHERE NOT granted AND locktype <> 'advisory'`,
+        );
+        return rows.length > 0;
+      });
+      expect(sealed).toBe(false);
+      expect(await body('u1')).toBeUndefined();
     });
-    expect(sealed).toBe(false);
-    expect(await body('u1')).toBeUndefined();
-    await holder.query('SELECT pg_advisory_unlock(1)');
-    holder.release();
     await sealing;
     // It was committed before the seal was answered, so whoever compares after the seal has seen it.
     expect(await body('u1')).toBe('waits');
     await copying;
     await expect(put('u1', 4, 'late')).rejects.toMatchObject(refused);
-  });
+  }, 60_000);
 
   test('races the seal a hundred times: nothing changes any more once it is answered', async () => {
     let won = 0;
@@ -156,23 +172,26 @@ describe('a copy', () => {
       expect(await body(owner)).toBe(atSeal);
     }
     expect(won).toBeGreaterThan(0);
-  });
+  }, 60_000);
 
   test('of a process that stands still in the middle holds up nobody for longer than its timeout', async () => {
     const { connector } = config(400).stores.app;
     if (connector?.kind !== 'postgres') throw new Error('no connector');
     // The connection as the writer has it; nothing but the server ends it here.
     const frozen = new Client(clientConfigOf('app', connector));
-    const lost = new Promise((settle) => frozen.once('error', settle));
+    const lost = new Promise<void>((settle) => frozen.on('error', () => settle()));
     await frozen.connect();
-    await frozen.query('BEGIN');
-    await frozen.query(`SELECT onewriter.check('u1', 'copy', 1)`);
-    await frozen.query(`INSERT INTO notes VALUES ('of u1', 'u1', 'frozen')`);
-    await store.guard.seal('app', { partition: 'u1', epoch: 2 }, signal);
-    await lost;
-    await frozen.end().catch(() => undefined);
+    try {
+      await frozen.query('BEGIN');
+      await frozen.query(`SELECT onewriter.check('u1', 'copy', 1)`);
+      await frozen.query(`INSERT INTO notes VALUES ('of u1', 'u1', 'frozen')`);
+      await store.guard.seal('app', { partition: 'u1', epoch: 2 }, AbortSignal.timeout(15_000));
+      await lost;
+    } finally {
+      await frozen.end().catch(() => undefined);
+    }
     expect(await body('u1')).toBeUndefined();
-  });
+  }, 30_000);
 });
 
 describe('the calls to the guard', () => {
@@ -211,13 +230,12 @@ describe('the calls to the guard', () => {
   });
 
   test('do not wait for copies that take all connections', async () => {
-    const holder = await pool.connect();
-    await holder.query('SELECT pg_advisory_lock(1)');
-    const copying = Array.from({ length: 20 }, (_, at) => put(`c${at}`, 1, 'waits'));
-    await waitingFor('copies take all connections');
-    await store.guard.advance('app', { partition: 'u1', epoch: 1 }, signal);
-    await holder.query('SELECT pg_advisory_unlock(1)');
-    holder.release();
+    const copying: Promise<void>[] = [];
+    await holdingCopies(async () => {
+      for (let at = 0; at < 20; at += 1) copying.push(put(`c${at}`, 1, 'waits').catch(() => undefined));
+      await waitingFor('copies take all connections');
+      await store.guard.advance('app', { partition: 'u1', epoch: 1 }, AbortSignal.timeout(20_000));
+    });
     await Promise.allSettled(copying);
-  });
+  }, 60_000);
 });
