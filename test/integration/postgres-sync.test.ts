@@ -117,7 +117,7 @@ describe('a doorbell in the database', () => {
       sync: { pollMs: 3_600_000, fullPassMs: 3_600_000 },
     });
     await rig.sync.startWorkers();
-    await until('the first look has copied it', () => rig?.app.records.has('a1') === true, 20_000);
+    await until('the first look has copied it', () => rig?.app.records.has('a1') === true, 30_000);
     return rig;
   }
 
@@ -132,17 +132,17 @@ describe('a doorbell in the database', () => {
     const running = await startRinging();
     const { app, sync } = running;
     await insert('a2', 'u2');
-    await until('a new one', () => app.records.has('a2'));
+    await until('a new one', () => app.records.has('a2'), 30_000);
     await pool.query(`UPDATE appointments SET title = 'changed' WHERE id = 'a2'`);
-    await until('a change', () => app.records.get('a2')?.['title'] === 'changed');
+    await until('a change', () => app.records.get('a2')?.['title'] === 'changed', 30_000);
     await pool.query(`UPDATE appointments SET owner_id = 'u3' WHERE id = 'a2'`);
-    await until('a move', () => app.records.get('a2')?.['owner_id'] === 'u3');
+    await until('a move', () => app.records.get('a2')?.['owner_id'] === 'u3', 30_000);
     await pool.query(`DELETE FROM appointments WHERE id = 'a2'`);
-    await until('a delete', () => !app.records.has('a2'));
+    await until('a delete', () => !app.records.has('a2'), 30_000);
     await running.flip('u1');
     await pool.query(`UPDATE appointments SET title = 'stray' WHERE id = 'a1'`);
     await insert('a3', 'u3');
-    await until('what came after it', () => app.records.has('a3'));
+    await until('what came after it', () => app.records.has('a3'), 30_000);
     await until('nothing is left', async () => (await sync.backlog()) === 0);
     expect(app.records.get('a1')?.['title']).toBe('appointment a1');
   }, 60_000);
@@ -158,10 +158,10 @@ describe('a doorbell in the database', () => {
     await insert('missed', 'u1');
     await pool.query('ALTER TABLE appointments ENABLE TRIGGER onewriter_notice');
     for (const pid of before) await pool.query('SELECT pg_terminate_backend($1)', [pid]);
-    await until('it was copied all the same', () => app.records.has('missed'), 20_000);
+    await until('it was copied all the same', () => app.records.has('missed'), 30_000);
     expect(events.some(({ event }) => event === 'sync.not-listening')).toBe(true);
     await insert('heard', 'u1');
-    await until('it is heard again', () => app.records.has('heard'));
+    await until('it is heard again', () => app.records.has('heard'), 30_000);
   }, 60_000);
 
   test('that says what nobody understands does no harm', async () => {
@@ -177,7 +177,7 @@ describe('a doorbell in the database', () => {
       await pool.query('SELECT pg_notify($1, $2)', ['onewriter_changes', text]);
     }
     await insert('a2', 'u1');
-    await until('a new one', () => app.records.has('a2'));
+    await until('a new one', () => app.records.has('a2'), 30_000);
     expect(app.records.size).toBe(2);
   }, 60_000);
 });
