@@ -165,9 +165,9 @@ function checkRecord(place: string, route: Route, { stores }: ReadableConfig, re
   }
   const connectors = [stores.legacy.connector, stores.app.connector];
   const unreadable = stores.legacy === undefined || stores.app === undefined;
-  const rest = connectors.filter((connector) => connector?.kind === 'rest');
+  const rest = connectors.filter((one) => one?.kind === 'rest' || one?.kind === 'postgres');
   if (unreadable || rest.some((connector) => Object.hasOwn(connector.records, kind))) return;
-  if (connectors.some((connector) => connector !== undefined && connector.kind !== 'rest')) return;
+  if (connectors.some((connector) => connector?.kind === 'caldav')) return;
   const kinds = [...new Set(rest.flatMap((connector) => Object.keys(connector.records)))];
   const known = kinds.length === 0 ? 'no connector has records' : `known: ${kinds.join(', ')}`;
   report.problem(`${place}.record.kind`, `is not a kind of record of a connector; ${known}`);

@@ -18,14 +18,14 @@ import {
 import { RedisDoubts } from '../ledger/doubts.ts';
 import { connectRedis, type RedisAddress } from '../ledger/connection.ts';
 import { unlimited } from '../stores/budget.ts';
-import type { RestClient } from '../stores/rest/client.ts';
-import { RestGuardCalls } from '../stores/rest/guard-calls.ts';
-import { createRestStore, type RestStore, restConnectorOf } from '../stores/rest/store.ts';
+import { guardCallsOf, openStore } from '../stores/open.ts';
+import { restConnectorOf } from '../stores/rest/store.ts';
 import type { BatchParts } from './apply-batch.ts';
 import { type BackfillProgress, Backfills } from './backfill.ts';
 import { Backlog, controlQueueName, recordQueueName, scanQueueName } from './backlog.ts';
 import { Brakes } from './brakes.ts';
 import { RedisBudget } from './budget.ts';
+import { ChangeListeners } from './change-listeners.ts';
 import { CopyBack } from './copy-back.ts';
 import { CopyLock } from './copy-lock.ts';
 import { CopyLocks } from './copy-locks.ts';
@@ -119,7 +119,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const redis = await connectRedis(settings.redis);
   redis.on('error', () => undefined); // it reconnects; whoever needs it meanwhile gets the error
   const budgets = eachStore((store) => budgetOf(redis, store, config));
-  const stores = eachStore((store) => createRestStore(store, config, budgets[store]));
+  const stores = eachStore((store) => openStore(store, config, budgets[store]));
   const bareReaders = eachStore((store) => stores[store].reader);
   const queues = makeQueues(redis, log);
   const attempts = config.sync.attempts;
@@ -205,11 +205,12 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     log,
   });
   let workers: SyncWorkers | undefined;
+  let listeners: ChangeListeners | undefined;
   let blocking: Redis | undefined;
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     await Promise.all([verifications.stop(), strayWatch.stop()]);
-    await doorbell.close();
+    await Promise.all([doorbell.close(), listeners?.stop()]);
     await webhooks.stop();
     await userCalls.close();
     await workers?.stop();
@@ -221,7 +222,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   };
   return {
     desk,
-    guardCalls: new RestGuardCalls(guardedClients(stores, config)),
+    guardCalls: guardCallsOf(stores, config),
     doorbell,
     userCalls,
     readers,
@@ -257,6 +258,12 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
       });
       await workers.start();
       strayWatch.start();
+      const { askForPoll } = workers;
+      listeners = new ChangeListeners({
+        ...{ stores: Object.values(stores), ownershipOf, log, poll: askForPoll },
+        ring: (records) => backlog.ring(records),
+      });
+      listeners.start();
       webhooks.start(config.sync.pollMs);
       const url = await webhooks.listen();
       return url === undefined ? {} : { webhooks: url };
@@ -287,14 +294,6 @@ function limitedStores(
     if (budget instanceof RedisBudget) limited.set(store, budget);
   }
   return limited;
-}
-
-function guardedClients(
-  stores: Readonly<Record<StoreName, RestStore>>,
-  config: Config,
-): ReadonlyMap<StoreName, RestClient> {
-  const guarded = storeNames.filter((store) => config.stores[store].guard);
-  return new Map(guarded.map((store) => [store, stores[store].client]));
 }
 
 function makeQueues(redis: Redis, log: Log): Readonly<Record<'record' | 'control' | 'scan', Queue>> {

@@ -117,8 +117,8 @@ export class SyncWorkers {
     }
     await Promise.all(this.#workers.map((worker) => worker.waitUntilReady()));
     // From a timer of this process, not a scheduler in Redis: it survives that Redis loses everything.
-    this.#timer = setInterval(() => void this.#askForPoll(), pollMs);
-    await this.#askForPoll();
+    this.#timer = setInterval(() => void this.askForPoll(), pollMs);
+    await this.askForPoll();
   }
 
   /** Ends within a few seconds; jobs under way are cut off and come again. */
@@ -159,7 +159,8 @@ export class SyncWorkers {
     return this.#halts.isHalted(otherStore(ownership.owner));
   }
 
-  async #askForPoll(): Promise<void> {
+  /** At most one poll waits or runs. Never rejects. */
+  readonly askForPoll = async (): Promise<void> => {
     try {
       // At most one poll waits or runs, whichever process asked for it.
       await this.#parts.control.add(
@@ -170,7 +171,7 @@ export class SyncWorkers {
     } catch (error) {
       this.#parts.log('warn', 'sync.poll-not-queued', { detail: sentenceOf(error) });
     }
-  }
+  };
 
   async #poll(): Promise<void> {
     const { poller, log } = this.#parts;
@@ -231,7 +232,7 @@ export class SyncWorkers {
       if (waitMs >= longWaitMs || this.#stopping.signal.aborted) await later(job, token, waitMs);
       else await pause(waitMs, this.#stopping.signal).catch(() => undefined);
     }
-    await this.#askForPoll();
+    await this.askForPoll();
   }
 
   /** How long to wait before the next segment, ms; undefined where there is none. */

@@ -45,6 +45,13 @@ export function isInexact(value: object): boolean {
   return inexact.has(value);
 }
 
+/** Undefined where a double cannot hold the number, or the text is none. */
+export function exactNumber(text: string): number | undefined {
+  if (!/^-?\d+(\.\d+)?$/.test(text)) return undefined;
+  const value = Number(text);
+  return wasChanged(text, value) ? undefined : value;
+}
+
 /**
  * A number is kept if it is printed again as it was written. 0.10000000000000001 is kept, too: so C and older PHP print
  * the double 0.1, and whoever reads it as a double reads the same one. A whole number can be an id, and gets no such leave.
