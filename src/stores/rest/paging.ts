@@ -25,6 +25,7 @@ const positionSchema = z.object({
   /** Of the last page, by number or offset: what tells it from another, and whether one before it was another. */
   shown: z.string().optional(),
   moves: z.boolean().default(false),
+  isShort: z.boolean().default(false),
 });
 
 type ListConfig = RecordConfig['list'];
@@ -60,7 +61,8 @@ export interface PageRead {
 
 /**
  * By number or offset, only an empty page is the end, or 404 for the page after a good one, or the last page once more.
- * That a page is shorter proves nothing: a platform may cap pages below the size that was asked for, change that
+ * Behind a page that was not full, a refusal is the end, too (WordPress answers 400 there), and the same page once more
+ * even if it was the first. That a page is shorter proves nothing: a platform may cap pages below the size that was asked for, change that
  * at any time, and leave rows out that nobody may see.
  */
 export class Paging {
@@ -71,6 +73,8 @@ export class Paging {
   #offset = 0;
   #shown: string | undefined;
   #moves = false;
+  /** The last page had less than was asked for. */
+  #isShort = false;
 
   constructor(list: ListConfig, origin: string) {
     this.#list = list;
@@ -91,7 +95,8 @@ export class Paging {
   /** The place of the page `next`, for another pass to go on from, in this process or another. */
   position(next: Exclude<NextPage, { readonly page: 'none' }>): string {
     const [pageNumber, offset] = [this.#pageNumber, this.#offset];
-    return JSON.stringify({ next, pageNumber, offset, shown: this.#shown, moves: this.#moves });
+    const [shown, moves, isShort] = [this.#shown, this.#moves, this.#isShort];
+    return JSON.stringify({ next, pageNumber, offset, shown, moves, isShort });
   }
 
   /** The page that `position` named. Throws StoreFailure `rejected` for what it cannot have given. */
@@ -100,11 +105,12 @@ export class Paging {
     if (!parsed.success) {
       throw new StoreFailure('rejected', 'the place where a list was left cannot be read; it begins anew');
     }
-    const { next, pageNumber, offset, shown, moves } = parsed.data;
+    const { next, pageNumber, offset, shown, moves, isShort } = parsed.data;
     this.#pageNumber = pageNumber;
     this.#offset = offset;
     this.#shown = shown;
     this.#moves = moves;
+    this.#isShort = isShort;
     return next;
   }
 
@@ -113,12 +119,19 @@ export class Paging {
     return status === 404 && this.#shown !== undefined;
   }
 
+  /** Others refuse it; of a page that comes after a full one that can mean anything. */
+  endsWithRefusal(): boolean {
+    return this.#shown !== undefined && this.#isShort;
+  }
+
   /** Throws StoreFailure `bad-answer` for a list that goes in circles. */
   after({ answer, itemCount, shown, url }: PageRead): NextPage {
     const { paging, next } = this.#list;
     if (paging === 'link') return this.#afterLink(answer, url);
     if (next !== undefined) return this.#afterCursor(valueAt(answer.body, next));
     if (paging === undefined) return { page: 'none' };
+    const { size } = 'page' in paging ? paging.page : paging.offset;
+    this.#isShort = itemCount < size;
     if (itemCount === 0 || this.#isRepeated(shown)) return { page: 'none' };
     if ('page' in paging) {
       this.#pageNumber += 1;
@@ -138,7 +151,7 @@ export class Paging {
     this.#shown = shown;
     if (before !== undefined && before !== shown) this.#moves = true;
     if (before !== shown) return false;
-    if (this.#moves) return true;
+    if (this.#moves || this.#isShort) return true;
     throw new StoreFailure(
       'bad-answer',
       'the list goes in circles: its second page shows what its first one did, so nobody knows whether it ends there; ' +

@@ -71,7 +71,12 @@ export class RestReader implements StoreReader {
         throw new StoreFailure('bad-answer', `the list of ${kind} has more than ${this.#maxPages} pages`);
       }
       const path = this.#listPath(kind, config, scope, next);
-      const answer = await this.#read(path, scope.partition ?? '', signal);
+      const answer = await this.#read(path, scope.partition ?? '', signal).catch((error: unknown) => {
+        const isRefused = error instanceof StoreFailure && error.kind === 'rejected';
+        if (isRefused && paging.endsWithRefusal()) return undefined;
+        throw error;
+      });
+      if (answer === undefined) return;
       const items = paging.endsWith(answer) ? [] : itemsOf({ store: this.store, kind, path }, config, answer);
       const page = pageOf(kind, config, items, scope.partition);
       // A list that goes in circles fails only after the page that was good.

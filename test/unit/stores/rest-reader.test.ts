@@ -164,13 +164,36 @@ describe('a list', () => {
     });
 
     test('that shows one page whatever is asked for is no answer', async () => {
-      const { reader, store } = await showing(() => answer([{ ...five()[0], at: performance.now() }]));
+      const { reader, store } = await showing(() =>
+        answer(
+          five()
+            .slice(0, 2)
+            .map((one) => ({ ...one, at: performance.now() })),
+        ),
+      );
       const failure = await failureOf(listed(reader));
       expect([failure.kind, failure.message]).toEqual([
         'bad-answer',
         expect.stringContaining('goes in circles'),
       ]);
       expect(store.calls).toHaveLength(2);
+    });
+
+    test('that is shorter than a page ends where the same page comes again, or where a further one is refused', async () => {
+      const { reader, store } = await showing(() => answer(five().slice(0, 1)));
+      expect(await idsIn(reader)).toEqual(['1', '1']);
+      store.intercept = ({ query }) =>
+        Number(query.get('offset') ?? 0) > 0 || Number(query.get('page') ?? 1) > 1
+          ? { status: 400, body: { code: 'rest_post_invalid_page_number' } }
+          : answer(five().slice(0, 1));
+      expect(await idsIn(reader)).toEqual(['1']);
+    });
+
+    test('is no list where a page is refused after a full one', async () => {
+      const { reader } = await showing((from) =>
+        from < 2 ? answer(five().slice(from, from + 2)) : { status: 400, body: { detail: 'Too far.' } },
+      );
+      expect((await failureOf(listed(reader))).kind).toBe('rejected');
     });
 
     test('goes on in another process as if it had not stopped', async () => {
