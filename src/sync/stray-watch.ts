@@ -130,7 +130,7 @@ export class StrayWatch {
       const isDue = performance.now() - lookedMs >= passMs;
       try {
         if (await this.#mayWatch()) {
-          await (isDue ? this.look(signal) : this.follow(signal));
+          await this.#holding(() => (isDue ? this.look(signal) : this.follow(signal)));
           if (isDue) {
             lookedMs = performance.now();
             failed = '';
@@ -146,6 +146,16 @@ export class StrayWatch {
     }
     if ((await redis.get(leaseKey).catch(() => null)) === this.#holder) {
       await redis.del(leaseKey).catch(() => undefined);
+    }
+  }
+
+  /** A long look keeps its lease: without it every other process would begin one, too. */
+  async #holding(work: () => Promise<void>): Promise<void> {
+    const renewing = setInterval(() => void this.#mayWatch().catch(() => undefined), leaseMs / 4);
+    try {
+      await work();
+    } finally {
+      clearInterval(renewing);
     }
   }
 
