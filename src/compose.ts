@@ -36,7 +36,6 @@ import { pause } from './pause.ts';
 import { ProxyProcesses } from './processes/processes.ts';
 import { openKeys, ProxyRole } from './proxy-role.ts';
 import { watchReach } from './stores/reach.ts';
-import { restConnectorOf } from './stores/rest/store.ts';
 import { copyTargets } from './sync/writers.ts';
 
 export interface Running {
@@ -289,7 +288,7 @@ function handoffDesk(
   const guarded = { legacy: config.stores.legacy.guard, app: config.stores.app.guard };
   const readers: Partial<Record<StoreName, StoreReader>> = {};
   for (const store of storeNames) {
-    if (restConnectorOf(config.stores[store].connector) !== undefined) readers[store] = sync.readers[store];
+    if (config.stores[store].connector !== undefined) readers[store] = sync.readers[store];
   }
   const writable: readonly StoreName[] = copyTargets(config.sync.rollbackWindow);
   // Where nothing can be copied back to legacy, only the app's guard can prove that nothing has to be.

@@ -4,6 +4,7 @@ import { cohortSchema } from '../config/schema.ts';
 import { flipStates, partitionOutcomes } from '../core/flip.ts';
 import { sourceKinds } from '../core/restore.ts';
 import { attributesSchema } from '../ledger/records.ts';
+import { failing } from './failing-answer.ts';
 
 export const store = z.enum(['legacy', 'app']);
 const phase = z.enum(['open', 'fenced', 'committed']);
@@ -103,6 +104,7 @@ export const explainAnswer = partitionAnswer.extend({
     .array(z.string())
     .describe('Partitions that it is written together with, the first ones; no handoff parts them.'),
   inDoubt: z.array(doubtAnswer).describe('Writes that may still take effect; no flip moves it meanwhile.'),
+  openStrays: count.describe('Changes in the store that does not own it; no flip moves it meanwhile.'),
 });
 
 export const cohortAnswer = z.object({
@@ -195,6 +197,10 @@ export const deadLetterAnswer = z.object({
   kind: z.string(),
   id: z.string(),
   reason: z.string(),
+  said: z
+    .string()
+    .optional()
+    .describe('The beginning of what the store answered, for operators only: it can hold what users wrote.'),
   atMs: milliseconds.describe('When it last could not be copied.'),
   firstMs: milliseconds.optional().describe('When it first could not.'),
   times: count.describe('How often all attempts were used up.'),
@@ -232,6 +238,15 @@ export const backfillAnswer = z.object({
 });
 export type BackfillAnswer = z.output<typeof backfillAnswer>;
 
+const openStrays = count.describe(
+  'Changes in the store that does not own the partition; they stop its flips until somebody says what became of them.',
+);
+const regression = z
+  .object({ detail: z.string(), atMs: milliseconds, by: z.string() })
+  .nullable()
+  .describe(
+    'What the ledger has lost: nothing is admitted, copied or moved until it is restored, and what is counted here is not to be trusted.',
+  );
 const troubles = {
   unreachable: z
     .array(z.object({ store, detail: z.string() }))
@@ -242,23 +257,15 @@ const troubles = {
     .describe('Why the last poll did not reach its end, and since when none did, by the Redis clock.'),
 };
 export const syncAnswer = z.object({
+  regression,
   lagMs: milliseconds.nullable().describe('Null before the first poll that reached the end.'),
   ...troubles,
   deadLetters: count,
   deleteBrakes: count.describe('Partitions whose deletes are held back.'),
   deletesHeld: z.boolean().describe('Too much was to be deleted over all partitions: no copy is deleted.'),
+  openStrays,
   ...pausesAnswer.shape,
-  failing: z
-    .array(
-      z.object({
-        store,
-        kind: z.enum(['denied', 'unavailable', 'bad-answer', 'rejected']),
-        detail: z.string(),
-        sinceMs: milliseconds,
-        nextTryMs: milliseconds,
-      }),
-    )
-    .describe('Stores that fail whatever is asked of them: nothing is copied until they answer again.'),
+  failing,
   backfills: z
     .array(backfillAnswer)
     .describe('First copies under way, and the last that ended of each kind.'),
@@ -322,16 +329,19 @@ export const statusAnswer = z.object({
   flips: z.array(flipAnswer).describe('Newest first; of one cohort where one was asked for.'),
   lagMs: milliseconds.nullable(),
   ...troubles,
+  ...pausesAnswer.shape,
+  failing,
   deadLetters: count,
+  openStrays,
   inDoubt: z.object({ writes: count, partitions: z.array(z.string()).describe('The first ones.') }),
   members: count,
   registry: registryAnswer,
   newcomers: newcomersAnswer.optional(),
   durabilityGaps: z.array(z.string()),
-  regression: z
-    .object({ detail: z.string(), atMs: milliseconds, by: z.string() })
-    .nullable()
-    .describe('What the ledger has lost: nothing is admitted and nothing moves until it is restored.'),
+  windowsClosedByRestore: count.describe(
+    'Partitions in the app of which nothing is copied back since a restore.',
+  ),
+  regression,
 });
 export type StatusAnswer = z.output<typeof statusAnswer>;
 
@@ -352,6 +362,9 @@ export const restoreAnswer = z.object({
   guard: z.object({ asked: count, answered: count }).nullable(),
   conflicts: z.array(z.object({ partition: z.string(), detail: z.string() })).describe('The first ones.'),
   conflictCount: count,
+  rollbackWindow: z
+    .enum(['on', 'off'])
+    .describe('Where it is on, a restore closes it for every partition in the app.'),
   durable: z.boolean(),
 });
 export type RestoreAnswer = z.output<typeof restoreAnswer>;

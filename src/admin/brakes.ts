@@ -8,6 +8,7 @@ import {
   brakesAnswer,
 } from './brake-answers.ts';
 import { type Operation, operation } from './operation.ts';
+import { storesOf } from '../sync/brake-on-all.ts';
 import type { AdminParts, BrakeEntry, BrakeOnAllEntry } from './parts.ts';
 import { reason } from './terms.ts';
 
@@ -38,7 +39,7 @@ export function brakeOperations({ brakes }: AdminParts): Operation[] {
         const released = await brakes?.releaseAll();
         if (released === undefined) {
           const detail =
-            'Nothing is held back over all partitions; GET /v1/sync/brakes lists single partitions that are. Nothing was done.';
+            'Nothing is held back over all partitions; "onewriter sync brakes" (GET /v1/sync/brakes) lists single partitions that are. Nothing was done.';
           return { problem: { code: 'no-such-brake', detail } };
         }
         const answer = answerOfAll(released);
@@ -61,8 +62,8 @@ export function brakeOperations({ brakes }: AdminParts): Operation[] {
         const partition = parameters['partition'] ?? '';
         const released = await brakes?.release(partition);
         if (released === undefined) {
-          const detail = `No deletes of ${partition} are held back; GET /v1/sync/brakes lists those that are. Nothing was done.`;
-          return { problem: { code: 'no-such-brake', detail } };
+          const onAll = await brakes?.onAll();
+          return { problem: { code: 'no-such-brake', detail: notHeld(partition, onAll !== undefined) } };
         }
         const answer = answerOf(released);
         const change = {
@@ -75,10 +76,20 @@ export function brakeOperations({ brakes }: AdminParts): Operation[] {
   ];
 }
 
-function answerOf({ partition, deletes, limit, records, first, atMs }: BrakeEntry): BrakeAnswer {
-  return { partition, deletes, limit, records, first: [...first], atMs };
+function notHeld(partition: string, allAreHeld: boolean): string {
+  const lists = '"onewriter sync brakes" (GET /v1/sync/brakes) lists what is';
+  if (!allAreHeld) return `No deletes of ${partition} are held back; ${lists}. Nothing was done.`;
+  return (
+    `${partition} has no brake of its own, but the brake on all partitions holds every delete back; ${lists}. ` +
+    'Nothing was done. To agree to those of all partitions: onewriter sync release --all --reason TEXT'
+  );
 }
 
-function answerOfAll({ deletes, lately, limit, copies, first, atMs }: BrakeOnAllEntry): BrakeOnAllAnswer {
-  return { deletes, lately, limit, copies, first: [...first], atMs };
+function answerOf({ partition, deletes, limit, records, store, first, atMs }: BrakeEntry): BrakeAnswer {
+  return { partition, deletes, limit, records, ...(store && { store }), first: [...first], atMs };
+}
+
+function answerOfAll(brake: BrakeOnAllEntry): BrakeOnAllAnswer {
+  const { deletes, lately, limit, copies, first, atMs } = brake;
+  return { deletes, lately, limit, copies, stores: storesOf(brake), first: [...first], atMs };
 }

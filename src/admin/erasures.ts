@@ -1,6 +1,6 @@
 /** Erasures: one partition removed from both stores and from what onewriter keeps, with a receipt. */
 import { z } from 'zod';
-import type { Erasure } from '../core/erasure.ts';
+import type { Erasure, ErasureRefusal } from '../core/erasure.ts';
 import type { Log } from '../log.ts';
 import { count, milliseconds, store } from './answers.ts';
 import type { AuditLog } from './audit.ts';
@@ -67,7 +67,7 @@ export function erasureOperations({ erasures }: AdminParts): Operation[] {
       answer: erasurePlanAnswer,
       run: async ({ body }) => {
         const plan = await erasures.plan(body.partition);
-        return 'refused' in plan ? refused(plan.detail) : { answer: erasurePlanAnswer.parse(plan) };
+        return 'refused' in plan ? refused(plan) : { answer: erasurePlanAnswer.parse(plan) };
       },
     }),
     operation({
@@ -92,7 +92,7 @@ export function erasureOperations({ erasures }: AdminParts): Operation[] {
           return { problem: { code: 'not-confirmed', detail } };
         }
         const begun = await erasures.start(body.partition, actor.name, body.reason);
-        if ('refused' in begun) return refused(begun.detail);
+        if ('refused' in begun) return refused(begun);
         const change = { target: begun.partition, before: null, after: { id: begun.id } };
         return {
           answer: erasureAnswer.parse(begun),
@@ -120,7 +120,7 @@ export function erasureOperations({ erasures }: AdminParts): Operation[] {
       run: async ({ parameters }) => {
         const erasure = await erasures.get(parameters['id'] ?? '');
         if (erasure !== undefined) return { answer: erasureAnswer.parse(erasure) };
-        const detail = 'No erasure has this id; GET /v1/erasures lists them.';
+        const detail = 'No erasure has this id; "onewriter erase list" (GET /v1/erasures) lists them.';
         return { problem: { code: 'no-such-erasure', detail } };
       },
     }),
@@ -137,6 +137,6 @@ export async function auditErasure(audit: AuditLog, erasure: Erasure, log: Log):
   });
 }
 
-function refused(detail: string): Reply {
-  return { problem: { code: 'no-such-partition', detail } };
+function refused({ refused: code, detail }: ErasureRefusal): Reply {
+  return { problem: { code, detail } };
 }

@@ -72,8 +72,15 @@ export const strayAnswer = z.object({
     .optional()
     .describe('What the store holds, cut. Only of a single stray, and in the export.'),
   ownerHolds: z.string().optional().describe('The same of the owner, to compare with.'),
+  writtenOver: z
+    .boolean()
+    .optional()
+    .describe(
+      "Only of a single stray: the rollback window is open, so once it is resolved what the store holds becomes like the owner's record again.",
+    ),
   resolved: z
     .object({ how: z.enum(strayResolutions), by: z.string(), reason: z.string(), atMs: milliseconds })
     .optional(),
 });
+export type StrayAnswer = z.output<typeof strayAnswer>;
 export const straysAnswer = z.object({ strays: z.array(strayAnswer), next });

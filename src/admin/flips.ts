@@ -162,5 +162,10 @@ function notConfirmed(cohort: string): Reply {
 }
 
 function noSuchFlip(): Reply {
-  return { problem: { code: 'no-such-flip', detail: 'No flip has this id; GET /v1/flips lists them.' } };
+  return {
+    problem: {
+      code: 'no-such-flip',
+      detail: 'No flip has this id; "onewriter status" (GET /v1/flips) lists them.',
+    },
+  };
 }

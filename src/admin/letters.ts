@@ -1,5 +1,6 @@
 /** Calls about records that could not be copied. */
 import { z } from 'zod';
+import { roleCovers } from './access.ts';
 import { deadLetterAnswer, deadLettersAnswer } from './answers.ts';
 import { type Operation, operation, type Reply } from './operation.ts';
 import type { AdminParts, DeadLetterEntry } from './parts.ts';
@@ -15,9 +16,11 @@ export function letterOperations({ letters }: AdminParts): Operation[] {
         'Records that could not be copied after all attempts, oldest first; of one partition or of all.',
       query: z.strictObject({ partition: z.string().min(1).optional() }),
       answer: deadLettersAnswer,
-      run: async ({ query: { partition } }) => {
+      run: async ({ query: { partition }, actor }) => {
         const all = (await letters?.list()) ?? [];
-        const listed = all.filter((one) => partition === undefined || one.partition === partition);
+        const listed = all
+          .filter((one) => partition === undefined || one.partition === partition)
+          .map((one) => (roleCovers(actor.role, 'operator') ? one : withoutSaid(one)));
         return { answer: { deadLetters: listed } };
       },
     }),
@@ -55,13 +58,18 @@ export function letterOperations({ letters }: AdminParts): Operation[] {
   ];
 }
 
+function withoutSaid(letter: DeadLetterEntry): DeadLetterEntry {
+  const { said: _, ...told } = letter;
+  return told;
+}
+
 function replyOf(
   found: DeadLetterEntry | undefined,
   letter: string,
   { action, why, after }: { readonly action: string; readonly why: string; readonly after: unknown },
 ): Reply {
   if (found === undefined) {
-    const detail = `There is no dead letter ${letter}; GET /v1/dead-letters lists them. Nothing was done.`;
+    const detail = `There is no dead letter ${letter}; "onewriter sync status" (GET /v1/dead-letters) lists them. Nothing was done.`;
     return { problem: { code: 'no-such-dead-letter', detail } };
   }
   const target = `${found.partition} ${found.kind} ${found.id}`;

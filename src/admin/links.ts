@@ -62,7 +62,7 @@ async function forget(
       return { answer: { forgotten: link }, change: { ...change, before: link, after: null } };
     }
     case 'unknown': {
-      const detail = `Nothing was changed: no link between "${one}" and "${other}" is noted; GET /v1/links?partition= lists those of one.`;
+      const detail = `Nothing was changed: no link between "${one}" and "${other}" is noted; "onewriter links list" (GET /v1/links?partition=) lists those of one.`;
       return { problem: { code: 'no-such-link', detail } };
     }
     case 'ledger-regressed': {

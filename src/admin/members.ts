@@ -82,7 +82,7 @@ async function remove(parts: AdminParts, id: string, why: string): Promise<Reply
 async function removeObserver({ ledger }: AdminParts, id: string, why: string): Promise<Reply> {
   const observer = (await ledger.observers.list()).find((listed) => listed.id === id);
   if (observer === undefined) {
-    const detail = `No member ${id} is listed; GET /v1/members lists them.`;
+    const detail = `No member ${id} is listed; "onewriter members list" (GET /v1/members) lists them.`;
     return { problem: { code: 'no-such-member', detail } };
   }
   const { host, pid, settleMs, seenAtMs } = observer;

@@ -60,7 +60,7 @@ export function partitionOperations(parts: AdminParts): Operation[] {
         const census = await takeCensus(censusParts(parts));
         const partition = parameters['id'] ?? '';
         if (census.knows(partition)) return { answer: census.of(partition) };
-        const detail = `Neither the registry nor the ledger knows "${partition}"; see GET /v1/partitions.`;
+        const detail = `Neither the registry nor the ledger knows "${partition}"; "onewriter partitions list" (GET /v1/partitions) shows what they know.`;
         return { problem: { code: 'no-such-partition', detail } };
       },
     }),
@@ -73,10 +73,11 @@ async function explain(
 ): Promise<Reply> {
   const partition = query.partition ?? (await partitionOf(parts, query.user ?? ''));
   if (typeof partition !== 'string') return partition;
-  const [census, cohorts, inDoubt, linked] = await Promise.all([
+  const [census, cohorts, inDoubt, strays, linked] = await Promise.all([
     takeCensus(censusParts(parts)),
     parts.flips.cohorts(),
     unsettledOf(parts, partition),
+    parts.strays?.open(),
     parts.links?.page('', linksNamed, partition),
   ]);
   const { newPartitions, complete } = await registryState(parts);
@@ -92,6 +93,7 @@ async function explain(
       partitions.filter((other) => other !== partition),
     ),
     inDoubt,
+    openStrays: strays?.get(partition) ?? 0,
   };
   return { answer };
 }

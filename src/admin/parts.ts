@@ -9,6 +9,7 @@ import type { Doubts } from '../core/doubt.ts';
 import type { LinkBook } from '../core/links.ts';
 import type { IdempotencyKeys } from '../core/idempotency.ts';
 import type { CopyDesk, Ledger, Registry, StoreReader } from '../core/ports.ts';
+import type { StoreName } from '../core/ownership.ts';
 import type { StrayDesk } from '../core/stray.ts';
 import type { VerificationDesk } from '../core/verification.ts';
 import type { Transition } from '../core/view.ts';
@@ -28,6 +29,7 @@ export interface DeadLetterEntry {
   readonly kind: string;
   readonly id: string;
   readonly reason: string;
+  readonly said?: string | undefined;
   readonly atMs: number;
   readonly firstMs?: number | undefined;
   readonly times: number;
@@ -38,6 +40,8 @@ export interface BrakeEntry {
   readonly deletes: number;
   readonly limit: number;
   readonly records: number;
+  /** Where the copies are; unknown of brakes of before it was noted. */
+  readonly store?: StoreName | undefined;
   readonly first: readonly string[];
   readonly atMs: number;
 }
@@ -48,6 +52,7 @@ export interface BrakeOnAllEntry {
   readonly lately: number;
   readonly limit: number;
   readonly copies: number;
+  readonly stores: Readonly<Partial<Record<StoreName, boolean>>>;
   readonly first: readonly string[];
   readonly atMs: number;
 }
@@ -98,7 +103,7 @@ export interface AdminParts {
   /** Pauses of the copying. */
   readonly halts?: Pick<HaltBook, 'read' | 'pause' | 'resume'>;
   /** Left out: nothing is ever copied back to legacy. */
-  readonly window?: Pick<RollbackWindow, 'close' | 'closed'> | undefined;
+  readonly window?: Pick<RollbackWindow, 'close' | 'open' | 'closed' | 'closedByRestore'> | undefined;
   /** Records that could not be copied, oldest first; `retry` rings for one again, undefined if it is not there. */
   readonly letters?: {
     list(): Promise<DeadLetterEntry[]>;

@@ -91,6 +91,11 @@ async function restore(
     const blocked = conflicts?.map((conflict) => ({ ...conflict, code: 'restore-conflict' }));
     return { problem: { code: refused, detail, ...(blocked && { members: { blocked } }) } };
   }
+  if (done.restored && parts.window !== undefined && done.partitions.app > 0) {
+    const detail =
+      'the rollback windows of everybody in the app were closed by the restore, because nobody knows which were before; "onewriter window open COHORT" opens them again';
+    parts.log('warn', 'sync.windows-closed', { partitions: done.partitions.app, detail });
+  }
   const change = {
     action: wanted.plan ? 'ledger.restore-plan' : 'ledger.restore',
     target: `from ${wanted.from}`,
@@ -98,7 +103,7 @@ async function restore(
     before: { sources: done.sources },
     after: afterOf(done),
   };
-  return { answer: done, change };
+  return { answer: { ...done, rollbackWindow: parts.window === undefined ? 'off' : 'on' }, change };
 }
 
 function afterOf({ restored, version, partitions, conflictCount }: RestoreReport) {

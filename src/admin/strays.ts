@@ -11,7 +11,8 @@ import { reason } from './terms.ts';
 
 const state = z.enum(['open', 'resolved']).optional().describe('Only such.');
 
-export function strayOperations({ strays }: AdminParts): Operation[] {
+export function strayOperations(parts: AdminParts): Operation[] {
+  const { strays } = parts;
   if (strays === undefined) return [];
   return [
     operation({
@@ -47,7 +48,7 @@ export function strayOperations({ strays }: AdminParts): Operation[] {
       answer: strayAnswer,
       run: async ({ parameters }) => {
         const stray = await strays.get(parameters['id'] ?? '');
-        return stray === undefined ? noSuchStray() : { answer: strayAnswer.parse(stray) };
+        return stray === undefined ? noSuchStray() : { answer: await single(parts, stray) };
       },
     }),
     operation({
@@ -55,14 +56,14 @@ export function strayOperations({ strays }: AdminParts): Operation[] {
       path: '/strays/:id/resolve',
       role: 'operator',
       summary:
-        'Says what became of a stray, so that it stops no flip any more. Changes nothing in the stores.',
+        "Says what became of a stray, so that it stops no flip any more. While the rollback window is open, the owner's record is copied over it then.",
       changes: true,
       body: z.strictObject({
         reason,
         how: z
           .enum(strayResolutions)
           .describe(
-            'ignored: it may stay; repaired: it was undone in that store (if not, it is opened again); moved: it was brought to the owner by hand.',
+            'ignored: nobody needs it; repaired: it was undone in that store (if not, it is opened again); moved: it was brought to the owner by hand.',
           ),
       }),
       answer: strayAnswer,
@@ -76,10 +77,17 @@ export function strayOperations({ strays }: AdminParts): Operation[] {
           before: { state: before.state, partition: before.partition, record: before.record },
           after: { state: after.state, how: after.resolved?.how },
         };
-        return { answer: strayAnswer.parse(after), change };
+        return { answer: await single(parts, after), change };
       },
     }),
   ];
+}
+
+async function single({ window, ledger }: AdminParts, stray: Stray): Promise<z.output<typeof strayAnswer>> {
+  const { partition, store } = stray;
+  const { owner } = (await ledger.read(partition)).ownership;
+  const isCopiedTo = window !== undefined && owner !== store && !(await window.closed()).has(partition);
+  return strayAnswer.parse({ ...stray, writtenOver: isCopiedTo });
 }
 
 /** For whoever follows the events; the log and the book of strays have it anyhow. */
@@ -105,6 +113,7 @@ function withoutContent(stray: Stray): z.output<typeof strayAnswer> {
 }
 
 function noSuchStray(): Reply {
-  const detail = 'Nothing was changed: no stray has this id; GET /v1/strays lists them.';
+  const detail =
+    'Nothing was changed: no stray has this id; "onewriter strays list" (GET /v1/strays) lists them.';
   return { problem: { code: 'no-such-stray', detail } };
 }

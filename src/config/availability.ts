@@ -10,7 +10,7 @@ type Connector = NonNullable<Config['stores']['legacy']['connector']>;
 
 /** The same for readers, by the keys of docs/configuration.md: what is not there of each; empty for all of it. */
 export const unavailableKeys: Readonly<Record<string, readonly string[]>> = {
-  'stores.legacy.connector.kind': ['postgres', 'caldav'],
+  'stores.legacy.connector.kind': ['caldav'],
   'stores.legacy.connector.records.NAME.map': [],
 };
 
@@ -30,6 +30,7 @@ type Rows = [path: string, unavailable: boolean, instead: string][];
 
 function connectorRows(path: string, connector: Connector | undefined): Rows {
   if (connector === undefined) return [];
+  if (connector.kind === 'postgres') return [];
   if (connector.kind !== 'rest') return [[`${path}.kind`, true, 'use rest']];
   return Object.entries(connector.records).flatMap(([kind, record]): Rows => {
     const place = `${path}.records.${kind}`;

@@ -1,4 +1,5 @@
-/** Rest connectors: placeholders that will be filled, paging that can work, kinds that both stores have. */
+/** Connectors: placeholders that will be filled, paging that can work, kinds that both stores have. */
+import { postgresFindings } from './postgres-checks.ts';
 import type { Reporter } from './problems.ts';
 import type { Config } from './schema.ts';
 import { checkFreeze, checkRecordKind } from './rest-checks.ts';
@@ -15,6 +16,7 @@ export function connectorFindings(config: ReadableConfig, report: Reporter): voi
     ['legacy', legacy],
     ['app', app],
   ] as const) {
+    if (store.connector?.kind === 'postgres') postgresFindings(`stores.${name}`, store, report);
     if (store.connector?.kind !== 'rest') continue;
     for (const [kind, record] of Object.entries(store.connector.records)) {
       checkRecordKind(`stores.${name}.connector.records.${kind}`, record, report);
@@ -22,21 +24,29 @@ export function connectorFindings(config: ReadableConfig, report: Reporter): voi
     checkWebhook(`stores.${name}.connector`, store.connector, report);
     checkFreeze(`stores.${name}.connector`, store.connector, report);
   }
-  if (legacy.connector?.kind !== 'rest' || app.connector?.kind !== 'rest') return;
-  const kinds = [legacy.connector, app.connector].map((one) => Object.keys(one.records));
-  checkBothHave('stores.app.connector.records', kinds[0] ?? [], kinds[1] ?? [], report);
-  checkBothHave('stores.legacy.connector.records', kinds[1] ?? [], kinds[0] ?? [], report);
+  const [old, young] = [kindsOf(legacy.connector), kindsOf(app.connector)];
+  if (old === undefined || young === undefined) return;
+  checkBothHave('stores.app.connector.records', old, young, report);
+  checkBothHave('stores.legacy.connector.records', young, old, report);
+}
+
+/** Undefined where there is no connector, or none with kinds of records that are known here. */
+function kindsOf(connector: Connector | undefined): readonly string[] | undefined {
+  return connector?.kind === 'rest' || connector?.kind === 'postgres'
+    ? Object.keys(connector.records)
+    : undefined;
 }
 
 /** Before anything moves: a way back that turns out not to exist afterwards would be none. */
 function checkWindow({ sync, stores }: ReadableConfig, report: Reporter): void {
   if (sync.rollbackWindow !== 'on' && sync.rollbackWindow !== true) return;
   const { connector } = stores.legacy;
-  if (connector?.kind !== 'rest') {
+  if (connector === undefined) {
     report.problem('sync.rollbackWindow', 'needs stores.legacy.connector: copies go back through it');
     return;
   }
-  for (const [kind, record] of Object.entries(connector.records)) {
+  const records = connector.kind === 'rest' ? connector.records : {};
+  for (const [kind, record] of Object.entries(records)) {
     for (const name of ['put', 'delete'] as const) {
       if (record[name] !== undefined) continue;
       const place = `stores.legacy.connector.records.${kind}.${name}`;

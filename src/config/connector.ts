@@ -113,7 +113,7 @@ export const restConnectorSchema = z.strictObject({
 });
 
 export const otherConnector = z.looseObject({
-  kind: z.enum(['postgres', 'caldav']).describe('The kind of connector.'),
+  kind: z.enum(['caldav']).describe('The kind of connector.'),
 });
 
 export type RestConnectorConfig = z.output<typeof restConnectorSchema>;

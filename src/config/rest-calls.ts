@@ -13,28 +13,22 @@ const form = z
   .optional()
   .describe('With true, the body is sent as a form (application/x-www-form-urlencoded), not as JSON.');
 
-const notFoundEnds = z
-  .boolean()
-  .optional()
-  .describe('With true, a 404 after a full page means that there are no further pages.');
+const size = z
+  .int()
+  .min(1)
+  .describe('Records to ask for on each page; an empty page, 404, or the last page once more is the end.');
 
 const paging = z.union([
   z.strictObject({
     page: z
       .strictObject({
         from: z.int().default(1).describe('Number of the first page.'),
-        size: z.int().min(1).describe('Records on a full page; a shorter one is the last.'),
-        notFoundEnds,
+        size,
       })
       .describe('Pages are counted; the call must contain {page}.'),
   }),
   z.strictObject({
-    offset: z
-      .strictObject({
-        size: z.int().min(1).describe('Records on a full page; a shorter one is the last.'),
-        notFoundEnds,
-      })
-      .describe('Records are counted; the call must contain {offset}.'),
+    offset: z.strictObject({ size }).describe('Records are counted; the call must contain {offset}.'),
   }),
   z.strictObject({
     last: z

@@ -165,15 +165,16 @@ function checkRecord(place: string, route: Route, { stores }: ReadableConfig, re
   }
   const connectors = [stores.legacy.connector, stores.app.connector];
   const unreadable = stores.legacy === undefined || stores.app === undefined;
-  const rest = connectors.filter((connector) => connector?.kind === 'rest');
+  const rest = connectors.filter((one) => one?.kind === 'rest' || one?.kind === 'postgres');
   if (unreadable || rest.some((connector) => Object.hasOwn(connector.records, kind))) return;
-  if (connectors.some((connector) => connector !== undefined && connector.kind !== 'rest')) return;
+  if (connectors.some((connector) => connector?.kind === 'caldav')) return;
   const kinds = [...new Set(rest.flatMap((connector) => Object.keys(connector.records)))];
   const known = kinds.length === 0 ? 'no connector has records' : `known: ${kinds.join(', ')}`;
   report.problem(`${place}.record.kind`, `is not a kind of record of a connector; ${known}`);
 }
 
-function checkReads(place: string, route: Route, { stores }: ReadableConfig, report: Reporter): void {
+function checkReads(place: string, route: Route, config: ReadableConfig, report: Reporter): void {
+  const { stores } = config;
   const { reads, maxStalenessMs } = route;
   if (reads !== 'copy' && reads !== 'app') {
     if (maxStalenessMs === undefined) return;
@@ -190,9 +191,39 @@ function checkReads(place: string, route: Route, { stores }: ReadableConfig, rep
   const read = stores.legacy === undefined || stores.app === undefined;
   if (read || !needsCopies) return;
   const bare = (['legacy', 'app'] as const).filter((name) => stores[name].connector === undefined);
-  if (bare.length === 0) return;
+  if (bare.length === 0) {
+    checkStaleness(place, route, config, report);
+    return;
+  }
   report.warning(
     `${place}.reads is ${reads}, but stores.${bare.join(' and stores.')} has no connector: nothing is copied, so no copy is ever fresh enough.`,
+  );
+}
+
+const stalenessMs = 5_000;
+
+/** Where only full passes show deletes, a copy counts as old as the last of them. */
+function checkStaleness(
+  place: string,
+  route: Route,
+  { stores, sync }: ReadableConfig,
+  report: Reporter,
+): void {
+  const { connector } = stores.legacy;
+  const { reads, maxStalenessMs = stalenessMs } = route;
+  const { fullPassMs } = sync;
+  if (connector?.kind !== 'rest' || fullPassMs === undefined || maxStalenessMs >= fullPassMs) return;
+  const isByFullPass = ({ version, deleted, list }: (typeof connector.records)[string]): boolean =>
+    deleted === undefined &&
+    version !== undefined &&
+    version !== 'etag' &&
+    JSON.stringify(list).includes('{since}');
+  const [kind] = Object.entries(connector.records).find(([, record]) => isByFullPass(record)) ?? [];
+  if (kind === undefined) return;
+  const so = reads === 'copy' ? 'the owner answers nearly every read' : 'clients get 503 copy-too-old';
+  report.warning(
+    `${place}: copies are hardly ever as new as maxStalenessMs (${maxStalenessMs}) asks, so ${so}: deletes of ${kind} in legacy show only in full passes, ` +
+      `every ${fullPassMs} ms (sync.fullPassMs). Name the field that marks deleted records (stores.legacy.connector.records.${kind}.deleted), or let maxStalenessMs be longer than sync.fullPassMs.`,
   );
 }
 

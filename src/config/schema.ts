@@ -9,6 +9,7 @@ import { z } from 'zod';
 import { otherConnector, restConnectorSchema } from './connector.ts';
 import { identityRule } from './identity.ts';
 import { proxyLimits } from './limits.ts';
+import { postgresConnectorSchema } from './postgres.ts';
 import { partitionNames, partitionRule, pathEndings } from './partition.ts';
 import { readsOfRoute } from './reads.ts';
 import { listeningTls, storeShaping } from './shaping.ts';
@@ -28,6 +29,7 @@ import { webhooksSchema } from './webhook.ts';
 
 export { recordSchema, restConnectorSchema } from './connector.ts';
 export type { RecordConfig, RestConnectorConfig } from './connector.ts';
+export type { PostgresConnectorConfig, TableConfig } from './postgres.ts';
 export { identityRule } from './identity.ts';
 export { partitionRule } from './partition.ts';
 export type { WebhookConfig, WebhookSignature } from './webhook.ts';
@@ -143,7 +145,7 @@ const storeFields = {
       'Upstream connections per proxy process that carry event streams (text/event-stream) as answers to reads. They are not counted among connections; a stream beyond them gets 503.',
     ),
   connector: z
-    .discriminatedUnion('kind', [restConnectorSchema, otherConnector])
+    .discriminatedUnion('kind', [restConnectorSchema, postgresConnectorSchema, otherConnector])
     .optional()
     .describe('How the sync reaches the records of this store.'),
   ...storeShaping,

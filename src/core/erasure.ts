@@ -121,7 +121,7 @@ export interface ErasurePlan {
 }
 
 export interface ErasureRefusal {
-  readonly refused: 'no-such-partition';
+  readonly refused: 'no-such-partition' | 'ledger-regressed';
   readonly detail: string;
 }
 

@@ -10,6 +10,8 @@ export interface Instant {
   /** Digits of the fraction of a second behind the milliseconds, without zeros at the end. */
   readonly finer: string;
   readonly notation: Notation;
+  /** The text says in which zone it is; without one it can mean another time to whoever wrote it. */
+  readonly zoned: boolean;
 }
 
 const dated =
@@ -40,8 +42,10 @@ function datedIn(text: string): Instant | undefined {
   const sharp = fraction.slice(0, 3).padEnd(3, '0');
   const offset = zone === undefined || /^(z|utc|gmt)$/i.test(zone) ? 'Z' : offsetOf(zone);
   const ms = Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}.${sharp}${offset}`);
-  const notation = between === undefined ? 'day' : between === ' ' ? 'sql' : 'iso';
-  return { ms, finer: fraction.slice(3).replace(/0+$/, ''), notation };
+  const zoned = zone !== undefined;
+  // "YYYY-MM-DD hh:mm:ss" has no place for a zone, and whoever names one is understood only with it.
+  const notation = between === undefined ? 'day' : between === ' ' && !zoned ? 'sql' : 'iso';
+  return { ms, finer: fraction.slice(3).replace(/0+$/, ''), notation, zoned };
 }
 
 /** As `+05:30`; platforms write `+05` and `+0530`, too. */
@@ -55,24 +59,29 @@ function numbered(text: string): Instant | undefined {
   if (seconds !== null) {
     const [, whole, fraction = ''] = seconds;
     const ms = Number(whole) * 1_000 + Number(fraction.slice(0, 3).padEnd(3, '0'));
-    return { ms, finer: fraction.slice(3).replace(/0+$/, ''), notation: 'seconds' };
+    return { ms, finer: fraction.slice(3).replace(/0+$/, ''), notation: 'seconds', zoned: true };
   }
   const milliseconds = millisecondsForm.exec(text);
-  if (milliseconds !== null) return { ms: Number(milliseconds[1]), finer: '', notation: 'milliseconds' };
+  if (milliseconds !== null) {
+    return { ms: Number(milliseconds[1]), finer: '', notation: 'milliseconds', zoned: true };
+  }
   const dotnet = dotnetForm.exec(text);
-  return dotnet === null ? undefined : { ms: Number(dotnet[1]), finer: '', notation: 'dotnet' };
+  return dotnet === null ? undefined : { ms: Number(dotnet[1]), finer: '', notation: 'dotnet', zoned: true };
 }
 
 function otherwise(text: string, form: RegExp, notation: 'basic' | 'http'): Instant | undefined {
   const parts = form.exec(text);
   if (parts === null) return undefined;
   if (notation === 'basic') {
-    const [, year, month, day, hour, minute, second] = parts;
-    return { ms: Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`), finer: '', notation };
+    const [, year, month, day, hour, minute, second, zone] = parts;
+    const ms = Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`);
+    return { ms, finer: '', notation, zoned: zone === 'Z' };
   }
   // One that names no zone is in UTC, and not in that of this process.
-  const zoned = /(?:[A-Z]{2,4}|[+-]\d{4})$/.test(text) ? text : `${text} GMT`;
-  return { ms: Date.parse(zoned.replaceAll(/(\d)-([A-Z][a-z]{2})-(\d)/g, '$1 $2 $3')), finer: '', notation };
+  const zoned = /(?:[A-Z]{2,4}|[+-]\d{4})$/.test(text);
+  const whole = zoned ? text : `${text} GMT`;
+  const ms = Date.parse(whole.replaceAll(/(\d)-([A-Z][a-z]{2})-(\d)/g, '$1 $2 $3'));
+  return { ms, finer: '', notation, zoned };
 }
 
 /** The instant in a notation; where that is coarser, the last one before it that it can name. */

@@ -256,6 +256,7 @@ export class Member {
       case 'doubt-resolved':
         this.#activity.resolve(change.partition, now.monotonicMs);
         return [];
+      case 'windows-closed':
       case 'directory':
       case 'link-forgotten':
         return [];

@@ -13,6 +13,8 @@ import type { GuardAccess, GuardRefusal } from './guard.ts';
 import type { Admission, PartitionEpoch, WriteTicket } from './ticket.ts';
 import type { Transition } from './view.ts';
 
+export { StoreFailure, type StoreFailureKind } from './store-failure.ts';
+
 declare global {
   /** Only named here: core has no ambient types, and never calls a signal itself. */
   // oxlint-disable-next-line typescript/no-empty-object-type, typescript/no-empty-interface
@@ -108,6 +110,8 @@ export interface Ledger {
   nowMs(): Promise<number>;
   /** An operator has looked: members forget the writes in doubt of the partition. Throws when refused. */
   resolveDoubt(partition: string, by: string, reason: string): Promise<void>;
+  /** Rollback windows were closed: a Redis that loses that has lost something of the ledger. Throws when refused. */
+  noteClosedWindows(by: string, reason: string): Promise<void>;
   /** What the ledger is known to have lost; undefined while it is sound. */
   regression(): Promise<Regression | undefined>;
   /** Empty when a transition, once answered, cannot be lost; else one sentence for each way it could. */
@@ -170,6 +174,8 @@ export interface KindCapabilities {
   readonly byPartition: boolean;
   /** `list` can be read only by partition: it has no form over all of them. */
   readonly needsPartition?: boolean;
+  /** One record is asked for by its id alone: two partitions cannot have records of the same id. */
+  readonly readableById?: boolean;
   readonly since: boolean;
   /** The list is read page by page; else one answer is taken for all of it. */
   readonly paged: boolean;
@@ -205,40 +211,6 @@ export interface Page {
   readonly total?: number;
 }
 
-/** Failures of a platform's API, told apart by what the caller should do. */
-export type StoreFailureKind =
-  'rate-limited' | 'denied' | 'unavailable' | 'bad-answer' | 'refused-by-guard' | 'rejected';
-
-export class StoreFailure extends Error {
-  readonly kind: StoreFailureKind;
-  readonly retryAfterMs: number | undefined;
-  /** Of the answer to a call that was rejected. */
-  readonly status: number | undefined;
-  #store: StoreName | undefined;
-  constructor(
-    kind: StoreFailureKind,
-    message: string,
-    options: { cause?: unknown; retryAfterMs?: number; status?: number } = {},
-  ) {
-    super(message, { cause: options.cause });
-    this.name = 'StoreFailure';
-    this.kind = kind;
-    this.retryAfterMs = options.retryAfterMs;
-    this.status = options.status;
-  }
-
-  /** Undefined where it was no call to a store that failed. */
-  get store(): StoreName | undefined {
-    return this.#store;
-  }
-
-  /** Says which store it was that failed. */
-  of(store: StoreName): this {
-    this.#store = store;
-    return this;
-  }
-}
-
 /** Reading side of a store. Failures are thrown as StoreFailure. */
 export interface StoreReader {
   readonly store: StoreName;
@@ -264,8 +236,11 @@ export interface StoreReader {
 
 /** What is known of the fields of a store's records, and of what the other store puts into their copies. */
 export interface FieldKnowledge {
-  /** Without values that the copy's store puts there by itself: both sides without them can be compared by hash. */
-  withoutOwn(kind: string, fields: Fields): Fields;
+  /**
+   * The copy's fields without values that its store puts there by itself, where the owner's record has none: so the copy can
+   * be compared by hash. `given`: names of the fields in which the owner's record has a value.
+   */
+  withoutOwn(kind: string, fields: Fields, given: ReadonlySet<string>): Fields;
   /** The copy keeps this value in a field that the record has not. True: from now on any value counts as its own. */
   learnOwn(kind: string, field: string, value: Json): Promise<boolean>;
 }

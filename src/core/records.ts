@@ -7,6 +7,21 @@ import { otherStore, type Ownership, type StoreName } from './ownership.ts';
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [name: string]: Json };
 export type Fields = { readonly [name: string]: Json };
 
+/** The field's own value: a record without "constructor" has none, whatever its prototype says. */
+export function valueOf(fields: Fields, name: string): Json | undefined {
+  return Object.hasOwn(fields, name) ? fields[name] : undefined;
+}
+
+const idLengthMax = 512;
+
+/**
+ * Can a record have this id? It becomes part of paths, of Redis keys and of JSON that other programs read: half a character
+ * (a lone surrogate, which JSON can write) cannot be put into any of them.
+ */
+export function isUsableId(id: string): boolean {
+  return id !== '' && id.length <= idLengthMax && id !== '.' && id !== '..' && id.isWellFormed();
+}
+
 /** One record as a store holds it, after reading; `fields` is the body as the store gave it. */
 export interface StoreRecord {
   readonly kind: string;
@@ -87,7 +102,7 @@ export function formDifferences(
 ): FieldDifference[] {
   const lacked = new Set(lacks.map(({ field }) => field));
   const kept = lacks.filter(({ field, isOwn }) => {
-    const value = held[field] ?? null;
+    const value = valueOf(held, field) ?? null;
     return value !== null && !ignored.has(field) && !isOwn(value);
   });
   const compared = [...names].filter((name) => !lacked.has(name));
@@ -97,9 +112,8 @@ export function formDifferences(
 export function fieldDifferences(owner: Fields, copy: Fields, names: Iterable<string>): FieldDifference[] {
   const differences: FieldDifference[] = [];
   for (const field of names) {
-    if (!sameValue(owner[field], copy[field])) {
-      differences.push({ field, owner: owner[field], copy: copy[field] });
-    }
+    const [wanted, held] = [valueOf(owner, field), valueOf(copy, field)];
+    if (!sameValue(wanted, held)) differences.push({ field, owner: wanted, copy: held });
   }
   return differences;
 }
@@ -134,7 +148,8 @@ export function sameValue(left: Json | undefined, right: Json | undefined): bool
   }
   const a = left as Fields;
   const b = right as Fields;
-  return [...new Set([...Object.keys(a), ...Object.keys(b)])].every((name) => sameValue(a[name], b[name]));
+  const names = new Set([...Object.keys(a), ...Object.keys(b)]);
+  return [...names].every((name) => sameValue(valueOf(a, name), valueOf(b, name)));
 }
 
 /** Who asks to copy: the background sync, or the handoff that holds the fence of this attempt. */

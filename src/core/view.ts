@@ -60,7 +60,13 @@ export interface LinkForgotten extends Entry {
   readonly partitions: Pair;
 }
 
-export type LedgerChange = Transition | RulesActivated | DoubtResolved | DirectoryChanged | LinkForgotten;
+/** Rollback windows were closed, which ones stands beside the ledger: an older copy of Redis lacks this entry, too. */
+export interface WindowsClosed extends Entry {
+  readonly kind: 'windows-closed';
+}
+
+export type LedgerChange =
+  Transition | RulesActivated | DoubtResolved | WindowsClosed | DirectoryChanged | LinkForgotten;
 
 export interface Position {
   readonly version: number;

@@ -13,6 +13,7 @@ import type {
   PartitionMemory,
 } from '../core/erasure.ts';
 import type { Registry } from '../core/ports.ts';
+import type { Regression } from '../core/regression.ts';
 import {
   countRecords,
   type ErasureBook,
@@ -73,16 +74,16 @@ export class Erasures implements ErasureDesk {
   }
 
   async plan(partition: string): Promise<ErasurePlan | ErasureRefusal> {
-    const unknown = await this.#whyUnknown(partition);
-    if (unknown !== undefined) return unknown;
+    const refusal = await this.#whyNot(partition);
+    if (refusal !== undefined) return refusal;
     const look = await this.#parts.eraser.look(partition, this.#stopping.signal);
     // Without the ids of the records; by them a few entries more are found.
     return { look, forgets: await this.#count({ partition, records: [] }) };
   }
 
   async start(partition: string, by: string, reason: string): Promise<Erasure | ErasureRefusal> {
-    const unknown = await this.#whyUnknown(partition);
-    if (unknown !== undefined) return unknown;
+    const refusal = await this.#whyNot(partition);
+    if (refusal !== undefined) return refusal;
     const { book, ledger } = this.#parts;
     const order = { by, reason, atMs: await ledger.nowMs() };
     const id = `e-${randomUUID()}`;
@@ -115,8 +116,13 @@ export class Erasures implements ErasureDesk {
   }
 
   /** An erasure makes a record in the ledger: of somebody who may be new it would say that they live in legacy. */
-  async #whyUnknown(partition: string): Promise<ErasureRefusal | undefined> {
+  async #whyNot(partition: string): Promise<ErasureRefusal | undefined> {
     const { ledger, registry } = this.#parts;
+    const lost = await ledger.regression();
+    if (lost !== undefined) {
+      const detail = `Nothing was done. ${sayLost(lost)}, then order the erasure again.`;
+      return { refused: 'ledger-regressed', detail };
+    }
     const { version } = await ledger.read(partition);
     if (version !== 0 || (await registry.knows(partition))) return undefined;
     const detail = `Nothing was done: neither ledger nor registry knows the partition "${partition}". Where it is spelled right, name it first: onewriter partitions import FILE --reason TEXT`;
@@ -221,9 +227,11 @@ export class Erasures implements ErasureDesk {
 
   async #again(now: StoredErasure, end: TurnEnd & { readonly end: 'again' }): Promise<StoredErasure> {
     const { idleTurnsMax = idleTurnsUsual, log } = this.#parts;
-    const { code, detail, afterMs } = end;
     const { idleTurns, seen } = now;
-    if (idleTurns >= idleTurnsMax) return this.#fail(now, code, detail);
+    const lost = await this.#parts.ledger.regression();
+    const { code, detail, afterMs } = lost === undefined ? end : waitsForRestore(lost);
+    // Nobody counts turns while an operator restores the ledger.
+    if (lost === undefined && idleTurns >= idleTurnsMax) return this.#fail(now, code, detail);
     if (seen.trouble?.code !== code) log('warn', 'erasure.waits', { id: seen.id, code, detail });
     const saved = await this.#saved({ ...now, seen: { ...seen, trouble: { code, detail } } });
     const usualMs = Math.min(longestPauseMs, shortestPauseMs * 2 ** idleTurns);
@@ -306,6 +314,14 @@ export class Erasures implements ErasureDesk {
     if (!(await this.#parts.book.save(erasure.seen.id, erasure))) throw new TakenOver();
     return erasure;
   }
+}
+
+function sayLost({ detail }: Regression): string {
+  return `The ledger lost data (${detail}), so nobody knows where the partition lives, and nothing can be erased. Restore it first (onewriter ledger restore --from member --plan --reason TEXT)`;
+}
+
+function waitsForRestore(lost: Regression): { code: string; detail: string; afterMs?: number } {
+  return { code: 'ledger-regressed', detail: `${sayLost(lost)}; the erasure goes on by itself afterwards` };
 }
 
 function orderedAgain(found: StoredErasure, order: Erasure['orders'][number]): StoredErasure {

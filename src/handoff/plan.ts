@@ -119,7 +119,7 @@ function heldBack(brake: string | undefined): Blocker | undefined {
 
 function closedWindow(partition: string, to: StoreName, closed: ReadonlySet<string>): Blocker | undefined {
   if (to === 'app' || !closed.has(partition)) return undefined;
-  const detail = `the rollback window of the partition was closed, so ${to} lacks what was written since. Correct it forward, in the store that owns it now.`;
+  const detail = `the rollback window of the partition was closed, so ${to} lacks what was written since. Correct it forward, in the store that owns it now; or, where "onewriter window status" says that a restore of the ledger has closed it, open it again: onewriter window open COHORT --reason TEXT`;
   return { code: 'window-closed', detail };
 }
 
@@ -198,7 +198,9 @@ function whyBlocked(
   if (letters > 0) {
     return {
       code: 'dead-letters',
-      detail: `${letters} records could not be copied; mend them and retry them first`,
+      detail:
+        `${letters} records could not be copied: "onewriter sync status" lists them with the reasons. Mend them, then: ` +
+        `onewriter sync retry --partition "${partition}" --reason TEXT`,
     };
   }
   return undefined;

@@ -26,6 +26,9 @@ export const keys = {
   idempotency: `${keyPrefix}:idempotency`,
   links: `${keyPrefix}:links`,
   partners: `${keyPrefix}:links:partners`,
+  /** Of partitions of which nothing is copied back to legacy; see sync/rollback-window.ts. */
+  closedWindows: `${keyPrefix}:sync:windows-closed`,
+  closedWindowsVersion: `${keyPrefix}:sync:windows-closed:version`,
 } as const;
 
 /** Where Redis is: a URL, or the socket of an embedded server. */

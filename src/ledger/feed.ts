@@ -24,7 +24,14 @@ const acknowledgementSchema = z.object({
   settlesInMs: z.number(),
 });
 
-const kindSchema = z.enum(['ownership', 'rules', 'doubt-resolved', 'directory', 'link-forgotten']);
+const kindSchema = z.enum([
+  'ownership',
+  'rules',
+  'doubt-resolved',
+  'windows-closed',
+  'directory',
+  'link-forgotten',
+]);
 const doubtSchema = z.object({ partition: z.string() });
 const linkSchema = z.object({ partitions: z.tuple([z.string(), z.string()]) });
 const directorySchema = z.object({ user: z.string(), partition: z.string() });
@@ -205,6 +212,7 @@ export function parseChange(id: string, fields: readonly string[]): LedgerChange
   }
   const atMs = Number(need('atMs'));
   if (kind === 'rules') return { kind, ...entry, atMs, rules: parseRules(need('payload')) };
+  if (kind === 'windows-closed') return { kind, ...entry, atMs };
   const payload: unknown = JSON.parse(need('payload'));
   if (kind === 'directory') return { kind, ...entry, atMs, ...directorySchema.parse(payload) };
   if (kind === 'link-forgotten') return { kind, ...entry, atMs, ...linkSchema.parse(payload) };

@@ -303,8 +303,13 @@ export class RedisLedger implements Ledger {
     if (answer.result === 'refused') throw new Error(`the ledger refused it (${answer.detail})`);
   }
 
+  async noteClosedWindows(by: string, reason: string): Promise<void> {
+    const answer = await this.#append('windows-closed', {}, by, reason);
+    if (answer.result === 'refused') throw new Error(`the ledger refused it (${answer.detail})`);
+  }
+
   async #append(
-    kind: 'rules' | 'doubt-resolved',
+    kind: 'rules' | 'doubt-resolved' | 'windows-closed',
     payload: unknown,
     by: string,
     reason: string,

@@ -9,7 +9,7 @@ import type { Rules } from '../core/view.ts';
 import { keyPrefix, keys, luaSource } from './connection.ts';
 
 /** What is written aside, in the order of the scripts' keys. */
-const books = ['partitions', 'registry', 'directory', 'cohorts'] as const;
+const books = ['partitions', 'registry', 'directory', 'cohorts', 'windows'] as const;
 export type RestoredBook = (typeof books)[number];
 
 export interface TurnSettings {
@@ -75,8 +75,9 @@ export class RestoreTurn {
   async finish(version: number, id: string, rules: Rules | undefined): Promise<void> {
     const finished = await this.#redis.eval(
       luaSource('restore-finish'),
-      ...[11, keys.partitions, keys.meta, keys.changes, underWay, ...this.#aside],
-      ...[keys.registry, keys.directory, keys.cohorts, this.#token, version, id],
+      ...[14, keys.partitions, keys.meta, keys.changes, underWay, ...this.#aside],
+      ...[keys.registry, keys.directory, keys.cohorts, keys.closedWindows, keys.closedWindowsVersion],
+      ...[this.#token, version, id],
       ...[
         rules === undefined ? '' : JSON.stringify(rules),
         ...books.map((book) => this.#counts.get(book) ?? 0),

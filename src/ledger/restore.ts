@@ -13,6 +13,7 @@ import type { LedgerDocument } from './document.ts';
 import { exportLedger } from './export.ts';
 import { decideAll, type EvidenceParts, type Found, gatherEvidence, GuardSilent } from './evidence.ts';
 import type { RedisLedger } from './ledger.ts';
+import { closedByRestore } from './closed-window.ts';
 import type { RedisLinks } from './links.ts';
 import { RestoreTurn, TurnLost } from './restore-turn.ts';
 
@@ -149,6 +150,7 @@ export class LedgerRecovery {
     }
     const id = randomUUID();
     await this.#writeAside(turn, decided, report.version, id);
+    await this.#closeWindows(turn, decided);
     await this.#addKnown(turn, decided.keys(), order.document);
     if (order.document !== undefined) await this.#addFrom(turn, order.document);
     await turn.finish(report.version, id, rules);
@@ -208,6 +210,17 @@ export class LedgerRecovery {
       }
     }
     await turn.writeAside('partitions', records());
+  }
+
+  /** Who had closed which is lost with the ledger: unknown means that nothing is copied back until somebody says so. */
+  async #closeWindows(turn: RestoreTurn, decided: ReadonlyMap<string, Restored>): Promise<void> {
+    const atMs = await this.#parts.ledger.nowMs();
+    const entry = JSON.stringify(closedByRestore(atMs));
+    const inApp = [...decided].filter(([, entry]) => entry.restored === 'open' && entry.owner === 'app');
+    await turn.writeAside(
+      'windows',
+      inApp.map(([partition]) => [partition, entry] as const),
+    );
   }
 
   /** Only an export has entries; without them a user counts as somebody whom the directory never knew. */

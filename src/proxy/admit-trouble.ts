@@ -49,13 +49,26 @@ export const shuttingDown: Failure = {
   retryAfterSeconds,
 };
 
-export const leaseLapsed: Failure = {
+const leaseLapsed: Failure = {
   code: 'lease-lapsed',
   detail:
     'This proxy has lost touch with the ledger and cannot know who owns the record. Nothing was sent; try again shortly.',
   sent: 'no',
   retryAfterSeconds,
 };
+
+const ledgerLost: Failure = {
+  code: 'lease-lapsed',
+  detail:
+    'The record of who owns the account has lost data, and writes are refused until an operator has restored it. Nothing was sent; reads go on. Try again later.',
+  sent: 'no',
+  retryAfterSeconds: 30,
+};
+
+/** `trouble`: what the gate says of itself. */
+export function leaseFailure(trouble: string | undefined): Failure {
+  return trouble?.startsWith('ledger-regressed') === true ? ledgerLost : leaseLapsed;
+}
 
 export const directoryUnavailable: Failure = {
   code: 'directory-unavailable',

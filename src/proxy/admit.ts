@@ -16,7 +16,7 @@ import {
   directoryUnavailable,
   heldFailure,
   holdFull,
-  leaseLapsed,
+  leaseFailure,
   linkFailure,
   linkUnavailable,
   shuttingDown,
@@ -347,7 +347,7 @@ function tryAdmission(admission: Admission, names: Partitions): Tried {
     case 'split':
       return refuse(splitFailure('write', said.owners));
     case 'refuse':
-      return refuseWrite(admission, names, leaseLapsed);
+      return refuseWrite(admission, names, leaseFailure(gate.trouble()));
   }
 }
 

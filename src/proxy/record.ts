@@ -4,6 +4,7 @@
  */
 import { brotliDecompressSync, gunzipSync, inflateSync } from 'node:zlib';
 import type { RecordKey } from '../core/ports.ts';
+import { isUsableId } from '../core/records.ts';
 import type { MatchedRoute } from '../core/route.ts';
 
 /** Longest answer that is looked into, bytes, encoded and decoded. */
@@ -61,7 +62,7 @@ export class RecordFinder {
   found(): RecordKey | undefined {
     if (this.#status < 200 || this.#status > 299) return undefined;
     const id = this.#field === undefined ? this.#pathId : this.#idInAnswer(this.#field);
-    if (id === undefined || id === '') return undefined;
+    if (id === undefined || !isUsableId(id)) return undefined;
     return { partition: this.#partition, kind: this.#kind, id };
   }
 

@@ -240,7 +240,8 @@ export class Backfills {
         const count = page.problems.length;
         this.#parts.log('warn', 'sync.unusable-records', { kind: task.kind, count, first: problem.detail });
       }
-      // Of a record that two pages show, the later one is newer.
+      // Of a record that two pages show, the later one is newer. Where two partitions have one id, nobody here knows whether
+      // the target tells them apart: one is written, and for the other the full pass looks what the target holds.
       for (const record of page.records) records.set(record.id, record);
     }
     await this.#parts.note(new Set([...records.values()].map(({ partition }) => partition)));

@@ -6,6 +6,7 @@
 import type { Redis } from 'ioredis';
 import { z } from 'zod';
 import { inBatches } from '../batches.ts';
+import { otherStore, storeNames, type StoreName } from '../core/ownership.ts';
 import { type RecordKey } from '../core/ports.ts';
 import { redisNowMs } from '../ledger/connection.ts';
 import type { Log } from '../log.ts';
@@ -19,8 +20,10 @@ const stateSchema = z.object({
   lately: z.number(),
   /** Copies in all partitions, about. */
   copies: z.number(),
-  /** A few of them, as "partition kind id". */
-  first: z.array(z.string()),
+  /** A few of them, as "partition kind id". Lua writes a list of none as an object. */
+  first: z.union([z.array(z.string()), z.strictObject({}).transform((): string[] => [])]),
+  /** In which stores these copies are, each with true; Redis may hold brakes of before that do not say it. */
+  stores: z.partialRecord(z.enum(storeNames as ['legacy', 'app']), z.boolean()).default({}),
   /** Redis clock. */
   atMs: z.number(),
   /** An operator has agreed: to so many more, until then. */
@@ -38,12 +41,12 @@ const idsAtOnce = 1_000;
 const weekMs = 604_800_000;
 
 // KEYS: 1 brake, 2 deletes by minute, 3 which ones were refused, 4 copies counted by full passes, 5 and 6 copies seen by
-// partition. ARGV: 1 least limit, 2 share, 3 ms of an hour, then the deletes. Takes all of them, or none. Returns the
+// partition. ARGV: 1 least limit, 2 share, 3 ms of an hour, 4 the store of the copies or '', then the deletes. Takes all of them, or none. Returns the
 // brake where it holds, and 1 where it has just taken hold; nothing where they may be made.
 const takeScript = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local hour, asked = tonumber(ARGV[3]), #ARGV - 3
+local hour, asked = tonumber(ARGV[3]), #ARGV - 4
 local text = redis.call('GET', KEYS[1])
 local brake = text and cjson.decode(text)
 local released = brake and brake.released
@@ -74,12 +77,16 @@ if not brake then
     redis.call('HINCRBY', KEYS[2], minute, asked)
     return {}
   end
-  brake = {limit = limit, lately = lately, copies = copies, first = {}}
-  for at = 4, math.min(#ARGV, 3 + ${firstNamed}) do
-    brake.first[at - 3] = table.concat(cjson.decode(ARGV[at]), ' ')
+  brake = {limit = limit, lately = lately, copies = copies, first = {}, stores = {}}
+  for at = 5, math.min(#ARGV, 4 + ${firstNamed}) do
+    brake.first[at - 4] = table.concat(cjson.decode(ARGV[at]), ' ')
   end
 end
-for at = 4, #ARGV do redis.call('PFADD', KEYS[3], ARGV[at]) end
+if ARGV[4] ~= '' then
+  brake.stores = brake.stores or {}
+  brake.stores[ARGV[4]] = true
+end
+for at = 5, #ARGV do redis.call('PFADD', KEYS[3], ARGV[at]) end
 brake.released = nil
 brake.deletes = redis.call('PFCOUNT', KEYS[3])
 if isNew == 1 then brake.atMs = now end
@@ -102,15 +109,15 @@ export class AllPartitionsBrake {
     this.#log = log;
   }
 
-  /** What holds these deletes back; undefined where all of them may be made, and then they are counted. */
-  async hold(deletes: readonly RecordKey[]): Promise<BrakeOnAll | undefined> {
+  /** What holds these deletes in `store` back; undefined where all of them may be made, and then they are counted. */
+  async hold(deletes: readonly RecordKey[], store?: StoreName): Promise<BrakeOnAll | undefined> {
     if (deletes.length === 0) return undefined;
     const week = Math.floor((await redisNowMs(this.#redis)) / weekMs);
     const { brakeOnAll, deletesByMinute, deletesRefused, copiesCounted } = syncKeys;
     const keys = [brakeOnAll, deletesByMinute, deletesRefused, copiesCounted];
     const [made, isNew] = (await this.#redis.eval(
       ...([takeScript, 6, ...keys, copiesSeenKey(week), copiesSeenKey(week - 1)] as const),
-      ...[deletesMin, deletesShare, hourMs],
+      ...[deletesMin, deletesShare, hourMs, store ?? ''],
       ...deletes.map(({ partition, kind, id }) => JSON.stringify([partition, kind, id])),
     )) as [string, number] | [];
     if (made === undefined) return undefined;
@@ -191,10 +198,25 @@ export class AllPartitionsBrake {
 }
 
 /** For logs, reports and plans. */
-export function sentenceOfBrakeOnAll({ deletes, lately, limit, copies, first }: BrakeOnAll): string {
+export function sentenceOfBrakeOnAll(brake: BrakeOnAll): string {
+  const { deletes, lately, limit, copies, first } = brake;
+  const stores = storesOf(brake);
+  const where = stores.length === 0 ? '' : ` in ${stores.join(' and ')}`;
   return (
-    `${lately} of about ${copies} copies were deleted within an hour, and ${deletes} more are to be (first: ` +
-    `${first.join(', ')}): more than ${limit}, so no copy is deleted any more. Look whether the owner has really ` +
-    'deleted them, then: onewriter sync release --all --reason TEXT'
+    `${lately} of about ${copies} copies were deleted within an hour, and ${deletes} more${where} are to be (first: ` +
+    `${first.join(', ')}): more than ${limit}, so no copy is deleted any more. ${lookAtOwner(stores)}, ` +
+    'then: onewriter sync release --all --reason TEXT'
   );
+}
+
+/** Where the copies are that were to be deleted; empty where that is not known. */
+export function storesOf({ stores }: Pick<BrakeOnAll, 'stores'>): StoreName[] {
+  return storeNames.filter((store) => stores[store] === true);
+}
+
+/** What to do first; the copies that wait are in `stores`, so the other store owns their records. */
+export function lookAtOwner(stores: readonly StoreName[]): string {
+  const [store, ...others] = new Set(stores);
+  if (store === undefined || others.length > 0) return 'Look whether the owner has really deleted them';
+  return `Look whether ${otherStore(store)}, the owner, has really deleted them`;
 }

@@ -4,10 +4,11 @@
  */
 import type { Redis } from 'ioredis';
 import { z } from 'zod';
+import { storeNames, type StoreName } from '../core/ownership.ts';
 import type { RecordKey } from '../core/ports.ts';
 import { redisNowMs } from '../ledger/connection.ts';
 import type { Log } from '../log.ts';
-import { AllPartitionsBrake, type BrakeOnAll, sentenceOfBrakeOnAll } from './brake-on-all.ts';
+import { AllPartitionsBrake, type BrakeOnAll, lookAtOwner, sentenceOfBrakeOnAll } from './brake-on-all.ts';
 import { letterOf } from './dead-letters.ts';
 import { deletesKey, syncKeys } from './keys.ts';
 import type { Receipts } from './receipts.ts';
@@ -19,6 +20,8 @@ const brakeSchema = z.object({
   limit: z.number(),
   /** Records in the copy. */
   records: z.number(),
+  /** Where the copies are; Redis may hold brakes of before that do not say it. */
+  store: z.enum(storeNames as ['legacy', 'app']).optional(),
   /** A few of them, as "kind id". */
   first: z.array(z.string()),
   /** Redis clock. */
@@ -48,8 +51,11 @@ const oneScript = `
 if redis.call('ZSCORE', KEYS[3], ARGV[2]) then return 'receipt' end
 local brake = redis.call('HGET', KEYS[2], ARGV[1])
 if brake then return cjson.decode(brake).released and 'pass' or 'no' end
-if tonumber(redis.call('GET', KEYS[1]) or 0) >= tonumber(ARGV[3]) then return 'pass' end
-if redis.call('INCR', KEYS[1]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+-- Who asks again for the same delete counts once.
+if redis.call('SISMEMBER', KEYS[1], ARGV[2]) == 1 then return 'yes' end
+if redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 'pass' end
+redis.call('SADD', KEYS[1], ARGV[2])
+if redis.call('SCARD', KEYS[1]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 return 'yes'`;
 
 // KEYS: 1 brakes. ARGV: 1 partition, 2 the brake as it was read or '', 3 the brake to be, 4 most brakes. Returns 0 where
@@ -73,8 +79,8 @@ export class Brakes {
     this.onAll = new AllPartitionsBrake(redis, log);
   }
 
-  /** May the copy of this one record be removed? `pass`: only a pass over its partition can tell. */
-  async mayRemove(record: RecordKey): Promise<'yes' | 'no' | 'pass'> {
+  /** May the copy of this one record be removed from `store`? `pass`: only a pass over its partition can tell. */
+  async mayRemove(record: RecordKey, store?: StoreName): Promise<'yes' | 'no' | 'pass'> {
     const { partition } = record;
     const keys = [deletesKey(partition), syncKeys.brakes, syncKeys.receipts];
     const answer = await this.#redis.eval(
@@ -84,38 +90,45 @@ export class Brakes {
     const said = z.enum(['receipt', 'yes', 'no', 'pass']).parse(answer);
     if (said === 'receipt') return 'yes';
     if (said !== 'yes') return said;
-    return (await this.onAll.hold([record])) === undefined ? 'yes' : 'no';
+    if ((await this.onAll.hold([record], store)) === undefined) return 'yes';
+    // What was refused is no delete that there was: after the release it is asked for again.
+    await this.#redis.srem(deletesKey(partition), letterOf(record));
+    return 'no';
   }
 
-  /** May all these copies of one partition, which holds `records` of them, be removed? Else what holds them back. */
+  /** May all these copies of one partition, which holds `records` of them in `store`, be removed? Else what holds them back. */
   async mayRemoveAll(
     partition: string,
     deletes: readonly RecordKey[],
     records: number,
+    store?: StoreName,
   ): Promise<HeldBack | undefined> {
     const text = await this.#textOf(partition);
     const known = text === null ? undefined : brakeSchema.parse(JSON.parse(text));
     if (deletes.length === 0 && known === undefined) return undefined;
     const counted = await this.#receipts.without(deletes);
-    const recent = Number((await this.#redis.get(deletesKey(partition))) ?? 0);
+    const asked = new Set(deletes.map(letterOf));
+    const recent = (await this.#redis.smembers(deletesKey(partition))).filter(
+      (one) => !asked.has(one),
+    ).length;
     const limit = Math.max(deletesMin, Math.floor(deletesShare * records));
     if (counted.length === 0 || counted.length + recent <= limit) {
       if (known !== undefined) await this.#lift(known);
-      return this.onAll.hold(counted);
+      return this.onAll.hold(counted, store);
     }
     const nowMs = await redisNowMs(this.#redis);
     const { released } = known ?? {};
     const isReleased = released !== undefined && nowMs < released.untilMs;
     if (isReleased && counted.length <= released.upTo) return undefined;
     const brake: DeleteBrake = {
-      ...{ partition, limit, records },
+      ...{ partition, limit, records, store },
       deletes: counted.length + recent,
       first: counted.slice(0, firstNamed).map(({ kind, id }) => `${kind} ${id}`),
       atMs: known?.released === undefined ? (known?.atMs ?? nowMs) : nowMs,
     };
     const made = [partition, text ?? '', JSON.stringify(brake), brakesMax];
     const isHeld = await this.#redis.eval(holdScript, 1, syncKeys.brakes, ...made);
-    if (isHeld === 0) return this.mayRemoveAll(partition, deletes, records);
+    if (isHeld === 0) return this.mayRemoveAll(partition, deletes, records, store);
     if (known === undefined || known.released !== undefined) this.#alarm(brake);
     return brake;
   }
@@ -160,19 +173,19 @@ export class Brakes {
   }
 
   #alarm(brake: DeleteBrake): void {
-    const { partition, deletes, limit, records, first } = brake;
+    const { partition, deletes, limit, records, store, first } = brake;
     const detail = sentenceOfBrake(brake);
-    this.#log('error', 'sync.delete-brake', { partition, deletes, limit, records, first, detail });
+    this.#log('error', 'sync.delete-brake', { partition, deletes, limit, records, store, first, detail });
   }
 }
 
 /** For logs, reports and plans; names the partition only where the reader knows it anyhow. */
 export function sentenceOfBrake(held: HeldBack): string {
   if (!('partition' in held)) return sentenceOfBrakeOnAll(held);
-  const { deletes, records, limit, first } = held;
+  const { deletes, records, limit, first, store } = held;
+  const copies = store === undefined ? 'copies' : `copies in ${store}`;
   return (
-    `${deletes} of ${records} copies would be deleted at once (first: ${first.join(', ')}), more than ${limit}; ` +
-    'they were left alone. Look whether the owner has really deleted them, then: ' +
-    'onewriter sync release PARTITION --reason TEXT'
+    `${deletes} of ${records} ${copies} would be deleted at once (first: ${first.join(', ')}), more than ${limit}; ` +
+    `they were left alone. ${lookAtOwner(store === undefined ? [] : [store])}, then: onewriter sync release PARTITION --reason TEXT`
   );
 }

@@ -94,8 +94,9 @@ export class Breaker {
     const moved = await this.#parts.stores.failed(store, kind, detail);
     this.#streaks.clear();
     if (moved?.changed !== true) return;
-    const { tries, nextTryMs, changedMs } = moved.now;
-    if (tries === 1) {
+    const { sinceMs, nextTryMs, changedMs } = moved.now;
+    // Each failure is told once, and so is its end; a trial that fails belongs to the failure that it was to end.
+    if (sinceMs === changedMs) {
       const event = kind === 'denied' ? 'sync.denied' : 'sync.store-failing';
       const pausedMs = nextTryMs - changedMs;
       this.#parts.log('error', event, { store, failure: kind, detail, pausedMs });

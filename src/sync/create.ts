@@ -18,15 +18,15 @@ import {
 import { RedisDoubts } from '../ledger/doubts.ts';
 import { connectRedis, type RedisAddress } from '../ledger/connection.ts';
 import { unlimited } from '../stores/budget.ts';
-import type { RestClient } from '../stores/rest/client.ts';
-import { RestGuardCalls } from '../stores/rest/guard-calls.ts';
-import { createRestStore, type RestStore, restConnectorOf } from '../stores/rest/store.ts';
+import { guardCallsOf, openStore } from '../stores/open.ts';
+import { restConnectorOf } from '../stores/rest/store.ts';
 import type { BatchParts } from './apply-batch.ts';
 import { type BackfillProgress, Backfills } from './backfill.ts';
 import { Backlog, controlQueueName, recordQueueName, scanQueueName } from './backlog.ts';
 import { Brakes } from './brakes.ts';
 import { RedisBudget } from './budget.ts';
 import { ConflictReader, Conflicts, type NoteLinks } from './conflicts.ts';
+import { ChangeListeners } from './change-listeners.ts';
 import { CopyBack } from './copy-back.ts';
 import { CopyLock } from './copy-lock.ts';
 import { CopyLocks } from './copy-locks.ts';
@@ -125,7 +125,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   const redis = await connectRedis(settings.redis);
   redis.on('error', () => undefined); // it reconnects; whoever needs it meanwhile gets the error
   const budgets = eachStore((store) => budgetOf(redis, store, config));
-  const stores = eachStore((store) => createRestStore(store, config, budgets[store]));
+  const stores = eachStore((store) => openStore(store, config, budgets[store]));
   const { noteLinks } = settings;
   const conflicts = noteLinks && new Conflicts(noteLinks, log);
   const noting = (reader: StoreReader): StoreReader =>
@@ -208,6 +208,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
     ring: (records) => backlog.ring(records),
     closedWindows: () => desk.closedWindows(),
     recheckMs: 2 * config.sync.pollMs,
+    hindrances: { halts, letters },
   };
   const verifications = new Verifications({
     book: new VerificationBook(redis),
@@ -217,11 +218,12 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   });
   const freezes = openFreezes({ redis, ledger, log, stores, settleMs: copies.settleMs });
   let workers: SyncWorkers | undefined;
+  let listeners: ChangeListeners | undefined;
   let blocking: Redis | undefined;
   let stopped: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     await Promise.all([verifications.stop(), strayWatch.stop(), freezes.stop()]);
-    await doorbell.close();
+    await Promise.all([doorbell.close(), listeners?.stop()]);
     await webhooks.stop();
     await userCalls.close();
     await workers?.stop();
@@ -233,7 +235,7 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
   };
   return {
     desk,
-    guardCalls: new RestGuardCalls(guardedClients(stores, config)),
+    guardCalls: guardCallsOf(stores, config),
     freezes,
     doorbell,
     userCalls,
@@ -271,6 +273,12 @@ export async function createSync(settings: SyncSettings): Promise<Sync> {
       await workers.start();
       strayWatch.start();
       freezes.start();
+      const { askForPoll } = workers;
+      listeners = new ChangeListeners({
+        ...{ stores: Object.values(stores), ownershipOf, log, poll: askForPoll },
+        ring: (records) => backlog.ring(records),
+      });
+      listeners.start();
       webhooks.start(config.sync.pollMs);
       const url = await webhooks.listen();
       return url === undefined ? {} : { webhooks: url };
@@ -301,14 +309,6 @@ function limitedStores(
     if (budget instanceof RedisBudget) limited.set(store, budget);
   }
   return limited;
-}
-
-function guardedClients(
-  stores: Readonly<Record<StoreName, RestStore>>,
-  config: Config,
-): ReadonlyMap<StoreName, RestClient> {
-  const guarded = storeNames.filter((store) => config.stores[store].guard);
-  return new Map(guarded.map((store) => [store, stores[store].client]));
 }
 
 function makeQueues(redis: Redis, log: Log): Readonly<Record<'record' | 'control' | 'scan', Queue>> {

@@ -13,6 +13,8 @@ const letterSchema = z.object({
   kind: z.string(),
   id: z.string(),
   reason: z.string(),
+  /** A little of what the store answered, which can hold what users wrote. */
+  said: z.string().optional(),
   /** The last time. */
   atMs: z.number(),
   /** When it first became one, without being copied since; Redis may hold letters of before that say neither. */
@@ -23,6 +25,7 @@ const letterSchema = z.object({
 export interface DeadLetter extends RecordKey {
   readonly letter: string;
   readonly reason: string;
+  readonly said?: string | undefined;
   /** When it last could not be copied. */
   readonly atMs: number;
   readonly firstMs?: number | undefined;
@@ -91,10 +94,12 @@ export class DeadLetters {
     this.#redis = redis;
   }
 
-  async add(record: RecordKey, reason: string): Promise<void> {
+  async add(record: RecordKey, reason: string, said?: string): Promise<void> {
     const { partition, kind, id } = record;
     const atMs = Date.now();
-    const letter = JSON.stringify({ partition, kind, id, reason: reason.slice(0, reasonLengthMax), atMs });
+    // Cut well: the script would not read half a character, and there would be no letter.
+    const cut = reason.slice(0, reasonLengthMax).toWellFormed();
+    const letter = JSON.stringify({ partition, kind, id, reason: cut, said, atMs });
     await this.#redis.eval(addScript, 3, ...letterKeys, letterOf(record), letter, atMs, lettersMax);
   }
 

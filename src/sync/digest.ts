@@ -4,12 +4,12 @@
  * notations of one instant make no difference.
  */
 import { createHash } from 'node:crypto';
-import { type Fields, instantOf, type Json } from '../core/records.ts';
+import { type Fields, instantOf, type Json, valueOf } from '../core/records.ts';
 
 export function digestOf(fields: Fields, names: Iterable<string>): string {
   const parts: string[] = [];
   for (const name of [...names].toSorted()) {
-    const value = Object.hasOwn(fields, name) ? canonical(fields[name]) : undefined;
+    const value = canonical(valueOf(fields, name));
     if (value !== undefined) parts.push(`${JSON.stringify(name)}:${value}`);
   }
   return createHash('sha256').update(parts.join(',')).digest('base64');

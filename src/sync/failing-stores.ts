@@ -24,9 +24,11 @@ const failingSchema = z.object({
   /** `open`: nothing is copied; `trial`: a little is, to see; `closed`: it has recovered, and may soon fail again. */
   phase: z.enum(['open', 'trial', 'closed']),
   tries: z.number(),
-  /** All by Redis's clock. */
+  /** All by Redis's clock. Of this failure: what it recovered from before is another one. */
   sinceMs: z.number(),
+  /** When it came into this phase, or was last tried in vain. */
   changedMs: z.number(),
+  /** Of one that is open. */
   nextTryMs: z.number(),
 });
 export type FailingStore = z.output<typeof failingSchema>;
@@ -58,7 +60,7 @@ if what == 'failed' or what == 'still-failing' then
   local tries = recent and old.tries + 1 or 1
   local wait = math.min(tonumber(ARGV[7]), tonumber(ARGV[6]) * 2 ^ math.min(tries - 1, 20))
   new = {store = ARGV[3], kind = ARGV[4], detail = ARGV[5], phase = 'open', tries = tries,
-    sinceMs = recent and old.sinceMs or now, changedMs = now, nextTryMs = now + wait}
+    sinceMs = old and old.phase ~= 'closed' and old.sinceMs or now, changedMs = now, nextTryMs = now + wait}
 elseif not old then
   return {}
 elseif what == 'claim' and old.phase == 'open' and now >= old.nextTryMs then

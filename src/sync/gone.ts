@@ -22,14 +22,19 @@ export async function newlyGone(
   }: { readonly before: ReadonlyMap<string, string> | undefined; readonly now: Map<string, string> },
   signal: AbortSignal,
 ): Promise<readonly RecordKey[]> {
-  const fresh = (page.gone ?? []).filter((id) => before?.get(id) !== goneMark);
-  for (const id of page.gone ?? []) now.set(id, goneMark);
+  const fresh = (page.gone ?? []).filter((id) => before?.get(placeOf(id)) !== goneMark);
+  for (const id of page.gone ?? []) now.set(placeOf(id), goneMark);
   const found: RecordKey[] = [];
   for (const batch of inBatches(fresh, askedAtOnce)) {
     const held = await Promise.all(batch.map((id) => heldIn(copy, kind, id, signal)));
     found.push(...held.filter((record) => record !== undefined));
   }
   return found.map(({ partition, id }) => ({ partition, kind, id }));
+}
+
+/** Beside those of records, which name their partition: no partition's name is empty. */
+function placeOf(id: string): string {
+  return `\n${id}`;
 }
 
 /** Undefined, too, where the copy cannot be asked by the id alone: then full passes find it. */
@@ -39,6 +44,7 @@ async function heldIn(
   id: string,
   signal: AbortSignal,
 ): Promise<StoreRecord | undefined> {
+  if (copy.capabilities.some((one) => one.kind === kind && one.readableById === false)) return undefined;
   try {
     return await readPatiently('background', signal, () => copy.get(kind, { id, partition: '' }, signal));
   } catch (error) {

@@ -104,12 +104,19 @@ function pausedBlocker({ to, by, reason, sinceMs }: CopyPause): Blocker {
   const what = to === null ? 'all copies' : `copies to ${to}`;
   return {
     code: 'sync-paused',
-    detail: `${by} paused ${what} at ${since} (${reason}); go on with "onewriter sync resume"`,
+    detail: `${by} paused ${what} at ${since} (${reason}); go on with "onewriter sync resume${to === null ? '' : ` ${to}`} --reason TEXT"`,
   };
 }
 
-function failingBlocker({ store, detail, sinceMs }: FailingStore): Blocker {
+function failingBlocker({ store, detail, sinceMs, phase, changedMs }: FailingStore): Blocker {
   const since = new Date(sinceMs).toISOString();
+  if (phase === 'trial') {
+    const again = new Date(changedMs).toISOString();
+    return {
+      code: 'store-failing',
+      detail: `${store} failed from ${since} on (${detail}); since ${again} it is on trial, until a first copy has succeeded`,
+    };
+  }
   return {
     code: 'store-failing',
     detail: `nothing is copied since ${since}, because whatever is asked of ${store} fails (${detail}); it is tried again by itself`,

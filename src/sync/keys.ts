@@ -51,9 +51,9 @@ export function knownFieldsKey(owner: StoreName): string {
   return `${keyPrefix}:sync:fields:${owner}`;
 }
 
-/** How many single deletes of the partition there were lately. */
+/** Which single deletes of the partition there were lately. */
 export function deletesKey(partition: string): string {
-  return `${keyPrefix}:sync:deletes:${partition}`;
+  return `${keyPrefix}:sync:deleted:${partition}`;
 }
 
 /** Copies that passes over single partitions have seen in that week. */

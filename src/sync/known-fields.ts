@@ -14,7 +14,14 @@ import type {
   StoreReader,
   TargetShape,
 } from '../core/ports.ts';
-import { type CopyForm, type Fields, type Json, sameValue, type StoreRecord } from '../core/records.ts';
+import {
+  type CopyForm,
+  type Fields,
+  type Json,
+  sameValue,
+  type StoreRecord,
+  valueOf,
+} from '../core/records.ts';
 import { knownFieldsKey } from './keys.ts';
 
 /** Fields of one kind that are remembered, and own values of one field: with more, any value is taken for its own. */
@@ -81,14 +88,16 @@ export class KnownFields implements FieldKnowledge {
       if (this.#own(kind, field) !== undefined) this.#unsaved.push([kind, field]);
     }
     const lacks = [...(this.#kinds.get(kind) ?? [])]
-      .filter(([field]) => (fields[field] ?? null) === null)
+      .filter(([field]) => (valueOf(fields, field) ?? null) === null)
       .map(([field, own]) => ({ field, isOwn: (value: Json) => own.has(value) }));
     return lacks.length === 0 ? form : { ...form, lacks };
   }
 
-  withoutOwn(kind: string, fields: Fields): Fields {
+  withoutOwn(kind: string, fields: Fields, given: ReadonlySet<string>): Fields {
     const known = this.#kinds.get(kind);
-    const kept = Object.entries(fields).filter(([field, value]) => known?.get(field)?.has(value) !== true);
+    const kept = Object.entries(fields).filter(
+      ([field, value]) => given.has(field) || known?.get(field)?.has(value) !== true,
+    );
     return Object.fromEntries(kept);
   }
 

@@ -4,7 +4,7 @@
  * and it makes no difference any more.
  */
 import { StoreFailure, type StoreReader } from '../core/ports.ts';
-import { type CopyForm, type Fields, type Json, type StoreRecord } from '../core/records.ts';
+import { type CopyForm, type Fields, type Json, type StoreRecord, valueOf } from '../core/records.ts';
 
 export interface LackedParts {
   readonly owner: StoreReader;
@@ -34,7 +34,7 @@ export async function settleLacked(parts: LackedParts, form: CopyForm): Promise<
 function leftOver({ lacks = [] }: CopyForm, held: StoreRecord | undefined): [field: string, value: Json][] {
   const fields: Fields = held?.deleted === false ? held.fields : {};
   return lacks.flatMap(({ field, isOwn }): [string, Json][] => {
-    const value = fields[field] ?? null;
+    const value = valueOf(fields, field) ?? null;
     return value === null || isOwn(value) ? [] : [[field, value]];
   });
 }

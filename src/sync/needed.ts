@@ -46,8 +46,9 @@ export function neededFor(
   if (foreign) {
     throw new StoreFailure(
       'rejected',
-      `${copy.store} holds ${key.kind} ${key.id} for partition ${copyRecord?.partition}, ${owner.store} for ` +
-        `${partition}; it was left alone: it must leave the other partition first`,
+      // Without the other one's name: nobody would find it here when that one is erased.
+      `${copy.store} holds ${key.kind} ${key.id} for another partition, ${owner.store} for ${partition}; ` +
+        `it was left alone: it must leave the other partition first (${copy.store} shows which)`,
     );
   }
   if (copyRecord === undefined) return { need: 'put', form: wanted, exists: false, onlyLacked: false };

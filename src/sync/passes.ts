@@ -140,8 +140,8 @@ export async function copyPass(session: CopySession, patience: Patience): Promis
       const applied = await applyDifference(session, difference, known, patience);
       if (applied === 'written' || applied === 'removed') copied += 1;
     } catch (error) {
-      // One record that the target will not take must not stop the others; everything else ends the pass.
-      if (!(error instanceof StoreFailure) || error.kind !== 'rejected') throw error;
+      // One record must not stop the others; everything else ends the pass.
+      if (!isOfOneRecord(error)) throw error;
       failed.push({ kind: key.kind, id: key.id, failure: error });
     }
   };
@@ -213,10 +213,16 @@ async function pairsOf(
       const copyRecord = liveOf(found.copyRecords.get(key)) ?? (await get());
       pairs.push({ id, ownerRecord: found.ownerRecords.get(key), copyRecord, readMs });
     } catch (error) {
-      if (!(error instanceof StoreFailure) || error.kind !== 'rejected') throw error;
+      if (!isOfOneRecord(error)) throw error;
     }
   });
   return pairs;
+}
+
+/** The target will not take it, or a store that answered well shows it in a way that nobody can copy. */
+function isOfOneRecord(error: unknown): error is StoreFailure {
+  if (!(error instanceof StoreFailure)) return false;
+  return error.kind === 'rejected' || (error.kind === 'bad-answer' && error.store === undefined);
 }
 
 const ensureEveryMs = 250;

@@ -18,16 +18,15 @@ import type { Backlog } from './backlog.ts';
 import { wholePartition } from './backlog.ts';
 import type { Brakes } from './brakes.ts';
 import type { DeadLetters } from './dead-letters.ts';
-import { digestOf } from './digest.ts';
 import { letterOf } from './dead-letters.ts';
-import { newlyGone } from './gone.ts';
 import type { HiddenRecords } from './hidden-records.ts';
+import { type FeedFrom, Feeds } from './feeds.ts';
 import type { Log } from '../log.ts';
 import { patientPages } from './patience.ts';
 import type { Progress, Proof } from './progress.ts';
 import { leftStore, type RollbackWindow, type WindowView } from './rollback-window.ts';
-import { type Survey, surveyKind } from './survey.ts';
-import { lessOverlap, newest, noLaterThan, owedSince, versionAt } from './versions.ts';
+import { type Survey, type SurveyHooks, surveyKind } from './survey.ts';
+import { isInstant, newest, NewestVersion, owedSince } from './versions.ts';
 
 export interface PollParts {
   readonly ledger: Pick<Ledger, 'nowMs'>;
@@ -54,21 +53,22 @@ interface Sides {
   readonly copy: StoreReader;
 }
 
+/** What is found by a look that began at `nowMs` was not yet to be seen at `unseenSinceMs`. */
+interface Unseen {
+  readonly unseenSinceMs: number;
+  readonly nowMs: number;
+}
+
 /** Marks older than this belong to jobs that may have been lost. */
 const forgottenMs = 30_000;
-/** How far behind the newest version a feed is read again, beside its own delay. */
-const overlapMs = 2_000;
 const partitionsPerSweep = 50;
 const notedPartitionsMax = 200_000;
 /** With more missing copies than these a full pass gives way to a first copy. */
 const missingMax = 2_000;
-/** How far the platform's clock may be from ours, ms, either way; what is beyond that, only the full passes find. */
-const clockSkewMs = 60_000;
 
 export class Poller {
   readonly #parts: PollParts;
-  /** What the last poll of each feed showed of each record, so that its overlap is not rung again each time. */
-  readonly #recent = new Map<string, ReadonlyMap<string, string>>();
+  readonly #feeds = new Feeds();
   /** What is found now was not yet to be seen then; undefined before a poll has reached the end. */
   #unseenSinceMs: number | undefined;
   #noted = new Set<string>();
@@ -172,31 +172,36 @@ export class Poller {
     const feed = await progress.feed(store, kind);
     // Before a kind was compared as a whole, nobody can tell since when a copy is missing.
     const unseenMs = feed.fullPassAtMs === 0 ? 0 : (this.#unseenSinceMs ?? 0);
-    const unseenInPassMs = since && !tombstones ? Math.min(unseenMs, feed.fullPassAtMs) : unseenMs;
+    const passedMs = feed.fullPassAtMs - sides.owner.feedDelayMs;
+    const { proven } = feed;
+    const isPartial = feed.partial || (proven !== undefined && !isInstant(proven, startedMs));
+    const showsAll = since && tombstones && !isPartial;
     const due = startedMs >= feed.fullPassAtMs + surveyEveryMs;
     const copying = await backfills.isUnderWay(store, kind);
-    if (since && feed.proven !== undefined && (copying || !due)) {
-      const seen = await this.#followFeed(kind, sides, feed.proven, unseenMs, signal);
+    if (since && proven !== undefined && (copying || !due)) {
+      const seen = await this.#followFeed({ kind, ...sides, proven, nowMs: startedMs }, unseenMs, signal);
       await progress.saveFeed(store, kind, {
         ...feed,
-        proven: newest(feed.proven, feed.seen),
-        seen: noLaterThan(newest(feed.seen, seen), startedMs + clockSkewMs),
+        proven: newest(proven, feed.seen, startedMs),
+        seen: newest(feed.seen, seen, startedMs),
       });
       if (copying) return undefined;
-      const wholeMs = Math.min(this.#proof.wholeMs, feed.fullPassAtMs - sides.owner.feedDelayMs);
-      // Deletes that a feed does not show were seen by the last full pass.
+      const wholeMs = Math.min(this.#proof.wholeMs, passedMs);
+      // What a feed does not show was seen by the last full pass.
       this.#proof = {
         wholeMs,
-        seenMs: tombstones ? this.#proof.seenMs : Math.min(this.#proof.seenMs, wholeMs),
+        seenMs: showsAll ? this.#proof.seenMs : Math.min(this.#proof.seenMs, wholeMs),
       };
-      return feed.partial ? feed.fullPassAtMs : startedMs;
+      return isPartial ? feed.fullPassAtMs : startedMs;
     }
     if (copying) return undefined;
-    const when = { nowMs: startedMs, unseenSinceMs: unseenInPassMs };
-    const { newestVersion, unversioned, farBehind } = await this.#survey(kind, sides, when, signal);
+    const unseenInPassMs = since && !showsAll ? Math.min(unseenMs, Math.max(0, passedMs)) : unseenMs;
+    const versions = new NewestVersion(startedMs);
+    const passing = { unseenSinceMs: unseenInPassMs, nowMs: startedMs, onVersion: versions.see };
+    const { unversioned, farBehind } = await this.#survey(kind, sides, passing, signal);
     if (farBehind !== undefined) {
       // Before its first page: from here on changes are followed while it runs.
-      const head = since ? headAt(newestVersion, startedMs) : undefined;
+      const head = since ? versions.minuteAgo : undefined;
       if (head !== undefined) {
         await progress.saveFeed(store, kind, { proven: head, fullPassAtMs: 0, partial: unversioned > 0 });
       }
@@ -210,49 +215,33 @@ export class Poller {
     await progress.saveFeed(store, kind, {
       fullPassAtMs: startedMs,
       // Seen during the pass is not proven: an older change may have landed on a page already read.
-      proven: newest(feed.proven, feed.seen),
-      seen: noLaterThan(newest(feed.seen, newestVersion), startedMs + clockSkewMs),
+      proven: newest(proven, feed.seen, startedMs),
+      seen: newest(feed.seen, versions.version ?? versions.minuteAgo, startedMs),
       partial: unversioned > 0,
     });
     return startedMs;
   }
 
   /** Rings what changed at or after the proven version less an overlap; returns the newest version seen. */
-  async #followFeed(
-    kind: string,
-    { owner, copy }: Sides,
-    proven: string,
-    unseenSinceMs: number,
-    signal: AbortSignal,
-  ): Promise<string | undefined> {
-    const since = lessOverlap(proven, overlapMs + owner.feedDelayMs);
-    const feed = `${owner.store} ${kind}`;
-    const rungBefore = this.#recent.get(feed);
-    const rungNow = new Map<string, string>();
-    let seen: string | undefined;
-    for await (const page of patientPages(owner, kind, { since }, signal)) {
-      await this.#notePage(page);
-      const fresh = page.records.filter(({ id, version, fields }) => {
-        // Some platforms leave it empty until the first change, and some count in whole seconds, or days.
-        const shown = `${version ?? ''} ${digestOf(fields, Object.keys(fields))}`;
-        rungNow.set(id, shown);
-        return rungBefore?.get(id) !== shown;
-      });
-      const gone = await newlyGone(page, kind, copy, { before: rungBefore, now: rungNow }, signal);
-      await this.#ring([...fresh, ...gone], owner.store, unseenSinceMs);
-      seen = page.records.reduce((last: string | undefined, { version }) => newest(last, version), seen);
-    }
-    this.#recent.set(feed, rungNow);
-    return seen;
+  #followFeed(from: FeedFrom, unseenSinceMs: number, signal: AbortSignal): Promise<string | undefined> {
+    return this.#feeds.read(
+      from,
+      async (page, fresh) => {
+        await this.#notePage(page);
+        await this.#ring(fresh, from.owner.store, { unseenSinceMs, nowMs: from.nowMs });
+      },
+      signal,
+    );
   }
 
   async #survey(
     kind: string,
     sides: Sides,
-    { nowMs, unseenSinceMs }: { readonly nowMs: number; readonly unseenSinceMs: number },
+    { onVersion, ...when }: Unseen & Pick<SurveyHooks, 'onVersion'>,
     signal: AbortSignal,
   ): Promise<Survey> {
     const { backfills, backlog, hidden, letters, log } = this.#parts;
+    const { nowMs } = when;
     const { store } = sides.owner;
     const resting = await letters.resting();
     const survey = await surveyKind(
@@ -261,13 +250,14 @@ export class Poller {
       {
         includes: (partition) => this.#isCopiedFrom(partition, store),
         onPartitions: (partitions) => this.#note(partitions),
+        onVersion,
         onDifferent: async (keys) => {
           const listed = keys.filter((key) => key.listed);
           await hidden.listed(listed, nowMs, sides.owner.feedDelayMs);
           await this.#ring(
             keys.filter((key) => !resting.has(letterOf(key))),
             store,
-            unseenSinceMs,
+            when,
           );
           return !(await backlog.isFull());
         },
@@ -341,12 +331,13 @@ export class Poller {
   async #ring(
     keys: readonly (RecordKey & { readonly version?: string | undefined })[],
     owner: StoreName,
-    unseenSinceMs: number,
+    { unseenSinceMs, nowMs }: Unseen,
   ): Promise<void> {
     const owned = keys.filter(({ partition }) => this.#isCopiedFrom(partition, owner));
     const sinceMs = owedSince(
       owned.map(({ version }) => version),
       unseenSinceMs,
+      nowMs,
     );
     await this.#parts.backlog.ring(
       owned.map(({ partition, kind, id }) => ({ partition, kind, id })),
@@ -384,9 +375,4 @@ export class Poller {
 
 function earlier(left: number | undefined, right: number | undefined): number | undefined {
   return left === undefined || right === undefined ? undefined : Math.min(left, right);
-}
-
-/** Where a feed of instants stands at that time; of other versions nobody can tell without reading them all. */
-function headAt(newestVersion: string | undefined, nowMs: number): string | undefined {
-  return versionAt(nowMs - clockSkewMs, newestVersion);
 }

@@ -1,5 +1,5 @@
 /** Whether copies may be removed that their owner has no more: the brakes are asked, and the ledger. */
-import type { StoreName } from '../core/ownership.ts';
+import { otherStore, type StoreName } from '../core/ownership.ts';
 import { type Ledger, StoreFailure } from '../core/ports.ts';
 import type { CopyHand, StoreRecord } from '../core/records.ts';
 import type { Brakes, HeldBack } from './brakes.ts';
@@ -38,7 +38,7 @@ export class Removals {
     const deletes = keys.map(({ kind, id }) => ({ partition: this.#partition, kind, id }));
     const { brakes } = this.#parts;
     const [brake] = await Promise.all([
-      brakes.mayRemoveAll(this.#partition, deletes, held.size),
+      brakes.mayRemoveAll(this.#partition, deletes, held.size, otherStore(this.#from)),
       // For this, too, a fence has no time.
       this.#hand.hand === 'sync' ? brakes.onAll.seen(held.keys()) : undefined,
     ]);
@@ -55,7 +55,10 @@ export class Removals {
     if (!isGone) await this.#ensureStays(key, ownerRecord.partition);
     if (this.#allowed.has(nameOf(key))) return 'yes';
     const { kind, id } = key;
-    const answer = await this.#parts.brakes.mayRemove({ partition: this.#partition, kind, id });
+    const answer = await this.#parts.brakes.mayRemove(
+      { partition: this.#partition, kind, id },
+      otherStore(this.#from),
+    );
     // Whoever must read the record again does not count twice.
     if (answer === 'yes') this.#allowed.add(nameOf(key));
     return answer;
@@ -65,13 +68,14 @@ export class Removals {
   async #ensureStays({ kind, id }: RecordName, newPartition: string): Promise<void> {
     const { ownership } = await this.#parts.ledger.read(newPartition);
     if (ownership.phase !== 'open') {
-      const because = `${kind} ${id} now belongs to ${newPartition}, which is being moved`;
+      const because = `${kind} ${id} now belongs to another partition, which is being moved`;
       throw new SessionOver({ copied: 'no', because, when: 'later' });
     }
     if (ownership.owner === this.#from) return;
     throw new StoreFailure(
       'rejected',
-      `${this.#from} shows ${kind} ${id} for partition ${newPartition}, which ${ownership.owner} owns; the copy for ` +
+      // Without its name: nobody would find it here when that one is erased.
+      `${this.#from} shows ${kind} ${id} for another partition, which ${ownership.owner} owns; the copy for ` +
         `${this.#partition} was left alone: bring the record back, or make it in ${ownership.owner} and delete it here`,
     );
   }

@@ -3,35 +3,47 @@
  * can go back. It opens with the commit, and is closed by an operator; then nothing of the partition is copied back until
  * it has come to the app once more. Which way copies go, the ledger alone says: here stands only where they have ended.
  */
+import { randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
-import { z } from 'zod';
 import { inBatches } from '../batches.ts';
 import type { Ownership, StoreName } from '../core/ownership.ts';
 import type { Ledger } from '../core/ports.ts';
-import { keyPrefix, redisNowMs } from '../ledger/connection.ts';
+import { type ClosedWindow, closedWindowSchema } from '../ledger/closed-window.ts';
+import { keys, redisNowMs } from '../ledger/connection.ts';
 
 /** The store that partitions leave, and that gets copies only through the window. */
 export const leftStore: StoreName = 'legacy';
 
-const closedKey = `${keyPrefix}:sync:windows-closed`;
-const versionKey = `${closedKey}:version`;
+const { closedWindows: closedKey, closedWindowsVersion: versionKey } = keys;
 const partitionsAtOnce = 1_000;
 /** For how long it is believed that no window is open: only a look at every partition tells. */
 const noneOpenMs = 1_000;
 
-const closedSchema = z.object({ by: z.string(), reason: z.string(), atMs: z.number() });
-export type ClosedWindow = z.output<typeof closedSchema>;
-
-// KEYS: 1 closed windows, 2 version. ARGV: 1 entry, then partitions. Returns how many were open.
+// The version is random: a number that is counted anew after a loss of Redis could be one that somebody knows.
+// KEYS: 1 closed windows, 2 version. ARGV: 1 new version, 2 entry, then partitions. Returns how many were open.
 const closeScript = `
 local closed = 0
-for at = 2, #ARGV do closed = closed + redis.call('HSETNX', KEYS[1], ARGV[at], ARGV[1]) end
-if closed > 0 then redis.call('INCR', KEYS[2]) end
+for at = 3, #ARGV do
+  local text = redis.call('HGET', KEYS[1], ARGV[at])
+  if not text then closed = closed + 1 end
+  if not text or cjson.decode(text).byRestore then redis.call('HSET', KEYS[1], ARGV[at], ARGV[2]) end
+end
+redis.call('SET', KEYS[2], ARGV[1])
 return closed`;
 
-// KEYS: as above. ARGV: 1 partition.
+// KEYS: as above. ARGV: 1 new version, then partitions. Returns how many a restore had closed; only those are opened.
+const openScript = `
+local opened = 0
+for at = 2, #ARGV do
+  local text = redis.call('HGET', KEYS[1], ARGV[at])
+  if text and cjson.decode(text).byRestore then opened = opened + redis.call('HDEL', KEYS[1], ARGV[at]) end
+end
+redis.call('SET', KEYS[2], ARGV[1])
+return opened`;
+
+// KEYS: as above. ARGV: 1 new version, 2 partition.
 const reopenScript = `
-if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then redis.call('INCR', KEYS[2]) end
+if redis.call('HDEL', KEYS[1], ARGV[2]) == 1 then redis.call('SET', KEYS[2], ARGV[1]) end
 return 0`;
 
 /** As of one moment, for who only wants to spare useless work. */
@@ -42,7 +54,7 @@ export interface WindowView {
 
 export interface WindowParts {
   readonly redis: Redis;
-  readonly ledger: Pick<Ledger, 'touched'>;
+  readonly ledger: Pick<Ledger, 'touched' | 'noteClosedWindows'>;
   readonly ownershipOf: (partition: string) => Ownership | undefined;
 }
 
@@ -60,21 +72,36 @@ export class RollbackWindow {
     return (await this.#parts.redis.hexists(closedKey, partition)) === 1;
   }
 
-  /** Returns how many were open. A copy that is on its way at this moment may still arrive. */
+  /**
+   * Returns how many were open. A copy that is on its way at this moment may still arrive. Throws where the ledger cannot
+   * note it; then a later loss of Redis may take it along unseen.
+   */
   async close(partitions: readonly string[], by: string, reason: string): Promise<number> {
-    const { redis } = this.#parts;
+    const { redis, ledger } = this.#parts;
     const entry: ClosedWindow = { by, reason, atMs: await redisNowMs(redis) };
-    let closed = 0;
-    for (const batch of inBatches(partitions, partitionsAtOnce)) {
-      const given = await redis.eval(closeScript, 2, closedKey, versionKey, JSON.stringify(entry), ...batch);
-      closed += Number(given);
-    }
+    const closed = await this.#change(closeScript, partitions, JSON.stringify(entry));
+    // Afterwards, so that whatever holds the note holds what it stands for.
+    if (partitions.length > 0) await ledger.noteClosedWindows(by, reason);
     return closed;
+  }
+
+  /** Of partitions whose window a restore of the ledger has closed; returns how many. What an operator closed stays. */
+  open(partitions: readonly string[]): Promise<number> {
+    return this.#change(openScript, partitions);
+  }
+
+  async #change(script: string, partitions: readonly string[], ...more: readonly string[]): Promise<number> {
+    let changed = 0;
+    for (const batch of inBatches(partitions, partitionsAtOnce)) {
+      const given = [closedKey, versionKey, randomUUID(), ...more, ...batch];
+      changed += Number(await this.#parts.redis.eval(script, 2, ...given));
+    }
+    return changed;
   }
 
   /** The partition is about to come to the app: what was closed before belonged to another stay. */
   async reopen(partition: string): Promise<void> {
-    await this.#parts.redis.eval(reopenScript, 2, closedKey, versionKey, partition);
+    await this.#change(reopenScript, [partition]);
   }
 
   async closed(): Promise<ReadonlySet<string>> {
@@ -87,9 +114,11 @@ export class RollbackWindow {
     return this.#known?.closed ?? new Set();
   }
 
-  async closedBy(partition: string): Promise<ClosedWindow | undefined> {
-    const text = await this.#parts.redis.hget(closedKey, partition);
-    return text === null ? undefined : closedSchema.parse(JSON.parse(text));
+  /** Those of them that no operator has closed. */
+  async closedByRestore(): Promise<ReadonlySet<string>> {
+    const all = Object.entries(await this.#parts.redis.hgetall(closedKey));
+    const byRestore = all.filter(([, text]) => closedWindowSchema.parse(JSON.parse(text)).byRestore === true);
+    return new Set(byRestore.map(([partition]) => partition));
   }
 
   async view(): Promise<WindowView> {

@@ -7,18 +7,28 @@ import { randomInt, randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
 import type { Doubts } from '../core/doubt.ts';
 import { otherStore, type StoreName } from '../core/ownership.ts';
-import type { KindCapabilities, Ledger, RecordKey, Registry, StoreReader } from '../core/ports.ts';
+import type { Ledger, RecordProblem, Registry, StoreReader } from '../core/ports.ts';
 import type { StoreRecord } from '../core/records.ts';
 import { lateWriteOf, type NewStray, type Stray } from '../core/stray.ts';
 import { keyPrefix } from '../ledger/connection.ts';
 import { type Log, sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
+import { Look, NotAllRead } from './blame.ts';
 import { holdsTheSame } from './copy-form.ts';
 import { eachOf } from './passes.ts';
 import { readPatiently } from './patience.ts';
 import type { FoundStray } from './copy-back.ts';
-import { type CopiedBack, ofKind, type Snapshot, snapshotDigest, type Snapshots } from './snapshots.ts';
+import { type CopiedBack, type Snapshot, snapshotDigest, type Snapshots } from './snapshots.ts';
 import type { StrayBook } from './stray-book.ts';
+import { overlapMs } from './feeds.ts';
+import {
+  kindsOf,
+  KindComparison,
+  readsWhole,
+  type Sides,
+  type Suspect,
+  type Watched,
+} from './stray-comparison.ts';
 import { lessOverlap, newest } from './versions.ts';
 
 export interface StrayWatchParts {
@@ -38,29 +48,12 @@ export interface StrayWatchParts {
   readonly followMs: number;
 }
 
-interface Watched {
-  readonly partition: string;
-  readonly epoch: number;
-}
-
-interface Suspect extends RecordKey {
-  readonly epoch: number;
-  readonly expected: string | undefined;
-}
-
-interface Sides {
-  readonly from: StoreReader;
-  readonly to: StoreReader;
-}
-
 const leaseKey = `${keyPrefix}:sync:stray-watch`;
 const progressKey = `${keyPrefix}:sync:stray-watch:progress`;
 const leaseMs = 20_000;
-const overlapMs = 2_000;
 /** Of snapshots as they are kept, so about 300,000 records at a time. */
 const batchBytesMax = 8_000_000;
 const suspectsMax = 1_000;
-const partitionsSideBySide = 4;
 const heldLengthMax = 2_000;
 
 export class StrayWatch {
@@ -68,6 +61,7 @@ export class StrayWatch {
   readonly #stopping = new AbortController();
   readonly #holder = randomUUID();
   #loop: Promise<void> | undefined;
+  #unusable = '';
 
   constructor(parts: StrayWatchParts) {
     this.#parts = parts;
@@ -82,8 +76,12 @@ export class StrayWatch {
     await this.#loop;
   }
 
-  /** Everything that has changed where it should not; stores that nothing has left cost nothing. */
+  /**
+   * Everything that has changed where it should not; stores that nothing has left cost nothing. Throws NotAllRead at
+   * its end.
+   */
   async look(signal: AbortSignal): Promise<void> {
+    const look = new Look(this.#parts.readers, signal);
     const touched = await this.#parts.ledger.touched();
     for (const store of this.#parts.watched) {
       const watched: Watched[] = [];
@@ -91,27 +89,36 @@ export class StrayWatch {
         if (ownership.phase !== 'open' || ownership.owner === store) continue;
         watched.push({ partition, epoch: ownership.epoch });
       }
-      for await (const batch of this.#batches(store, watched)) await this.#lookAt(store, batch, signal);
+      for await (const batch of this.#batches(store, watched)) {
+        await this.#lookAt(store, batch, look, signal);
+      }
     }
+    look.end();
   }
 
-  /** What feeds show since the last time. Whoever was never looked at in full is left to the next full look. */
+  /** What feeds show since the last time. Whoever was never looked at in full is left to the next full look. Throws NotAllRead. */
   async follow(signal: AbortSignal): Promise<void> {
-    const { redis, readers } = this.#parts;
+    const { redis, readers, ledger } = this.#parts;
+    const nowMs = await ledger.nowMs();
+    const look = new Look(readers, signal);
     for (const store of this.#parts.watched) {
       const sides = this.#sides(store);
       for (const { kind, since } of kindsOf(sides)) {
         const at = since ? await redis.hget(progressKey, `${store} ${kind}`) : null;
         if (at === null) continue;
-        const scope = { since: lessOverlap(at, overlapMs + readers[store].feedDelayMs) };
+        const scope = { since: lessOverlap(at, overlapMs + readers[store].feedDelayMs, nowMs) };
         let seen: string | undefined = at;
-        for await (const page of sides.from.pages(kind, scope, signal)) {
-          seen = page.records.reduce((last: string | undefined, { version }) => newest(last, version), seen);
-          await this.#judgeAll(store, await this.#suspectsIn(store, page.records), signal);
-        }
-        if (seen !== undefined) await redis.hset(progressKey, `${store} ${kind}`, seen);
+        const isRead = await look.at(`the feed of ${kind}`, async () => {
+          for await (const page of sides.from.pages(kind, scope, signal)) {
+            for (const { version } of page.records) seen = newest(seen, version, nowMs);
+            await this.#judgeAll(store, await this.#suspectsIn(store, page.records), look, signal);
+          }
+        });
+        // Those that could not be judged come up again in the next full look.
+        if (isRead && seen !== undefined) await redis.hset(progressKey, `${store} ${kind}`, seen);
       }
     }
+    look.end();
   }
 
   async #watch(): Promise<void> {
@@ -120,15 +127,17 @@ export class StrayWatch {
     let lookedMs = Number.NEGATIVE_INFINITY;
     let failed = '';
     while (!signal.aborted) {
+      const isDue = performance.now() - lookedMs >= passMs;
       try {
         if (await this.#mayWatch()) {
-          if (performance.now() - lookedMs >= passMs) {
-            await this.look(signal);
+          await this.#holding(() => (isDue ? this.look(signal) : this.follow(signal)));
+          if (isDue) {
             lookedMs = performance.now();
-          } else await this.follow(signal);
-          failed = '';
+            failed = '';
+          }
         }
       } catch (error) {
+        if (isDue && error instanceof NotAllRead) lookedMs = performance.now();
         const detail = sentenceOf(error);
         if (!signal.aborted && detail !== failed) log('warn', 'sync.strays-not-looked', { detail });
         failed = detail;
@@ -137,6 +146,16 @@ export class StrayWatch {
     }
     if ((await redis.get(leaseKey).catch(() => null)) === this.#holder) {
       await redis.del(leaseKey).catch(() => undefined);
+    }
+  }
+
+  /** A long look keeps its lease: without it every other process would begin one, too. */
+  async #holding(work: () => Promise<void>): Promise<void> {
+    const renewing = setInterval(() => void this.#mayWatch().catch(() => undefined), leaseMs / 4);
+    try {
+      await work();
+    } finally {
+      clearInterval(renewing);
     }
   }
 
@@ -173,10 +192,11 @@ export class StrayWatch {
     if (batch.length > 0) yield batch;
   }
 
-  async #lookAt(store: StoreName, batch: readonly Watched[], signal: AbortSignal): Promise<void> {
-    const { snapshots, registry, redis, log } = this.#parts;
+  async #lookAt(store: StoreName, batch: readonly Watched[], look: Look, signal: AbortSignal): Promise<void> {
+    const { snapshots, registry, redis, log, ledger } = this.#parts;
     const sides = this.#sides(store);
     const reading = await snapshots.startReading();
+    const nowMs = await ledger.nowMs();
     const known = await snapshots.load(
       store,
       batch.map(({ partition }) => partition),
@@ -185,19 +205,31 @@ export class StrayWatch {
     const fresh = new Map<string, Snapshot>();
     for (const { partition } of batch) if (!known.has(partition)) fresh.set(partition, new Map());
     const suspects: Suspect[] = [];
+    const unread = new Set<string>();
     for (const capability of kindsOf(sides)) {
-      const comparison = new KindComparison(capability.kind, sides, { batch, known, fresh });
-      const newestVersion = await comparison.read(readsWhole(capability, most), signal);
+      const comparison = new KindComparison(capability.kind, sides, { batch, known, fresh, nowMs });
+      const newestVersion = await comparison.read(readsWhole(capability, most), look, signal);
       suspects.push(...comparison.suspects());
+      for (const partition of comparison.unread) unread.add(partition);
+      this.#tellUnusable(store, capability.kind, comparison.problems);
       const progress = `${store} ${capability.kind}`;
       if (capability.since && newestVersion !== undefined)
         await redis.hsetnx(progressKey, progress, newestVersion);
     }
-    for (const partition of await this.#movedSince(batch)) fresh.delete(partition);
+    for (const partition of [...unread, ...(await this.#movedSince(batch))]) fresh.delete(partition);
     await snapshots.saveFirst(store, fresh, reading);
     // Whoever was claimed for the app has none, and so has everybody once Redis has lost its memory.
     if (fresh.size > 0) log('info', 'sync.strays-from-now', { store, partitions: fresh.size });
-    await this.#judgeAll(store, suspects, signal);
+    await this.#judgeAll(store, suspects, look, signal);
+  }
+
+  /** Once for each that comes first. */
+  #tellUnusable(store: StoreName, kind: string, problems: readonly RecordProblem[]): void {
+    const [first] = problems;
+    if (first === undefined || this.#unusable === first.detail) return;
+    this.#unusable = first.detail;
+    const count = problems.length;
+    this.#parts.log('warn', 'sync.unusable-records', { store, kind, count, first: first.detail });
   }
 
   /** What was read of them may be what somebody has moved or erased meanwhile. */
@@ -229,7 +261,12 @@ export class StrayWatch {
     });
   }
 
-  async #judgeAll(store: StoreName, suspects: readonly Suspect[], signal: AbortSignal): Promise<void> {
+  async #judgeAll(
+    store: StoreName,
+    suspects: readonly Suspect[],
+    look: Look,
+    signal: AbortSignal,
+  ): Promise<void> {
     if (suspects.length > suspectsMax) {
       const detail = 'so many records changed that only some are told now, the others with the next looks';
       this.#parts.log('error', 'sync.strays-many', { store, records: suspects.length, detail });
@@ -237,7 +274,10 @@ export class StrayWatch {
     // From anywhere in the list: those told already come up again until somebody resolves them.
     const first = suspects.length > suspectsMax ? randomInt(suspects.length) : 0;
     const chosen = [...suspects.slice(first), ...suspects.slice(0, first)].slice(0, suspectsMax);
-    await eachOf(chosen, (suspect) => this.#judge(store, suspect, signal));
+    await eachOf(chosen, async (suspect) => {
+      const { partition, kind, id } = suspect;
+      await look.at(`${kind} ${id} of ${partition}`, () => this.#judge(store, suspect, signal));
+    });
   }
 
   /** Reads the record itself: what a list shows can be late, or shifted. */
@@ -301,90 +341,6 @@ export class StrayWatch {
     this.#parts.log('error', event, { id, what, store, partition, kind, record, change, owner });
     this.#parts.onFound?.(stray);
   }
-}
-
-/** One kind of a batch of partitions, read from the store and held against their snapshots. */
-class KindComparison {
-  readonly #kind: string;
-  readonly #sides: Sides;
-  readonly #epochs: ReadonlyMap<string, number>;
-  readonly #known: ReadonlyMap<string, Snapshot>;
-  readonly #fresh: ReadonlyMap<string, Snapshot>;
-  readonly #seen = new Map<string, Set<string>>();
-  readonly #changed: Suspect[] = [];
-  #newestVersion: string | undefined;
-
-  constructor(
-    kind: string,
-    sides: Sides,
-    of: {
-      readonly batch: readonly Watched[];
-      readonly known: ReadonlyMap<string, Snapshot>;
-      readonly fresh: ReadonlyMap<string, Snapshot>;
-    },
-  ) {
-    this.#kind = kind;
-    this.#sides = sides;
-    this.#epochs = new Map(of.batch.map(({ partition, epoch }) => [partition, epoch]));
-    this.#known = of.known;
-    this.#fresh = of.fresh;
-  }
-
-  /** Returns the newest version seen. */
-  async read(whole: boolean, signal: AbortSignal): Promise<string | undefined> {
-    const list = async (scope: { readonly partition?: string }): Promise<void> => {
-      for await (const page of this.#sides.from.pages(this.#kind, scope, signal)) {
-        for (const record of page.records) this.#take(record);
-      }
-    };
-    if (whole) await list({});
-    else await eachOf([...this.#epochs.keys()], (partition) => list({ partition }), partitionsSideBySide);
-    return this.#newestVersion;
-  }
-
-  suspects(): readonly Suspect[] {
-    const gone: Suspect[] = [];
-    for (const [partition, snapshot] of this.#known) {
-      const seen = this.#seen.get(partition);
-      for (const [id, expected] of snapshot.get(this.#kind) ?? []) {
-        if (seen?.has(id) !== true) gone.push(this.#suspect(partition, id, expected));
-      }
-    }
-    return [...this.#changed, ...gone];
-  }
-
-  #take(record: StoreRecord): void {
-    const { partition, id } = record;
-    this.#newestVersion = newest(this.#newestVersion, record.version);
-    if (!this.#epochs.has(partition)) return;
-    const digest = snapshotDigest(record, partition, this.#sides);
-    const fresh = this.#fresh.get(partition);
-    if (fresh !== undefined) {
-      if (digest !== undefined) ofKind(fresh, this.#kind).set(id, digest);
-      return;
-    }
-    if (digest === undefined) return;
-    const seen = this.#seen.get(partition) ?? new Set();
-    this.#seen.set(partition, seen.add(id));
-    const expected = this.#known.get(partition)?.get(this.#kind)?.get(id);
-    if (digest !== expected) this.#changed.push(this.#suspect(partition, id, expected));
-  }
-
-  #suspect(partition: string, id: string, expected: string | undefined): Suspect {
-    return { partition, kind: this.#kind, id, expected, epoch: this.#epochs.get(partition) ?? 0 };
-  }
-}
-
-/** Only what is copied at all: of other kinds nobody knows what they should be. */
-function kindsOf({ from, to }: Sides): readonly KindCapabilities[] {
-  return from.capabilities.filter(({ kind }) =>
-    to.capabilities.some((capability) => capability.kind === kind),
-  );
-}
-
-/** A list over all costs its pages, lists by partition at least one call each. */
-function readsWhole({ needsPartition, byPartition }: KindCapabilities, most: boolean): boolean {
-  return needsPartition !== true && (most || !byPartition);
 }
 
 function heldOf(record: StoreRecord | undefined): string | undefined {

@@ -7,11 +7,11 @@
  */
 import { createHash } from 'node:crypto';
 import type { ListScope, RecordKey, RecordProblem, StoreReader } from '../core/ports.ts';
-import type { StoreRecord } from '../core/records.ts';
+import type { Fields, StoreRecord } from '../core/records.ts';
 import { comparableCopy, matchedAlready, wantedCopy } from './copy-form.ts';
 import { digestOf } from './digest.ts';
 import { patientPages } from './patience.ts';
-import { newest } from './versions.ts';
+import { Wanted } from './wanted.ts';
 
 export interface Survey {
   /** Of the owner. */
@@ -23,8 +23,6 @@ export interface Survey {
   /** Copies missing, different, or too much. */
   readonly different: number;
   readonly problems: readonly RecordProblem[];
-  /** Newest source version seen. */
-  readonly newestVersion: string | undefined;
   /** Owner's records without a version. */
   readonly unversioned: number;
   /** Given up, because so much is missing that a first copy does it better; `total`: where the owner says so. */
@@ -46,6 +44,8 @@ export interface SurveyHooks {
   readonly includes?: (partition: string) => boolean;
   /** Hears of every partition that a page showed, before the next page is read. */
   readonly onPartitions: (partitions: ReadonlySet<string>) => Promise<void>;
+  /** Hears of the version of each of the owner's records, once for each reading of its list. */
+  readonly onVersion?: ((version: string | undefined) => void) | undefined;
   /** Records whose copy is missing, different or too much. Only `get` can tell that one is gone. False: no more of them. */
   readonly onDifferent: (keys: readonly DifferentKey[]) => Promise<boolean>;
   /** More missing copies than these end the pass; absent where there is nothing better to do about them. */
@@ -57,11 +57,6 @@ export interface SurveyHooks {
 interface Sides {
   readonly owner: StoreReader;
   readonly copy: StoreReader;
-}
-
-interface Entry {
-  readonly partition: string;
-  readonly digest: string;
 }
 
 /** About 60 MB. */
@@ -105,12 +100,12 @@ class Pass {
   readonly #hooks: SurveyHooks;
   readonly #signal: AbortSignal;
   readonly #problems: RecordProblem[] = [];
+  readonly #shapes = new Shapes();
   #records = 0;
   #missing = 0;
   #copies = 0;
   #different = 0;
   #unversioned = 0;
-  #newestVersion: string | undefined;
   #waiting: DifferentKey[] = [];
   #full = false;
 
@@ -126,7 +121,6 @@ class Pass {
       ...{ records: this.#records, missing: this.#missing, different: this.#different },
       copies: this.#copies,
       problems: this.#problems,
-      newestVersion: this.#newestVersion,
       unversioned: this.#unversioned,
     };
   }
@@ -138,16 +132,16 @@ class Pass {
 
   /** `too-many`: the slice holds more records than may be kept, and can be cut further. */
   async slice(slice: number, slices: number): Promise<'compared' | 'too-many' | Survey> {
-    const { keptMax = keptMaxDefault, missingMax, onPartitions } = this.#hooks;
+    const { keptMax = keptMaxDefault, missingMax, onPartitions, onVersion } = this.#hooks;
     const inSlice = slicing(slice, slices);
     const { includes, partition: only } = this.#hooks;
     const isOurs = (partition: string): boolean => inSlice(partition) && (includes?.(partition) ?? true);
-    const wanted = new Map<string, Entry>();
+    const wanted = new Wanted();
     const names = new NamesByPartition();
     let peeked = false;
     for await (const page of patientPages(this.#sides.owner, this.#kind, scopeOf(only), this.#signal)) {
       for (const record of page.records) {
-        this.#newestVersion = newest(this.#newestVersion, record.version);
+        onVersion?.(record.version);
         if (isOurs(record.partition)) {
           this.#expect(record, wanted, names);
           if (record.version === undefined) this.#unversioned += 1;
@@ -168,7 +162,7 @@ class Pass {
     return this.#compare(wanted, names, isOurs, slice === 0);
   }
 
-  #expect(record: StoreRecord, wanted: Map<string, Entry>, names: NamesByPartition): void {
+  #expect(record: StoreRecord, wanted: Wanted, names: NamesByPartition): void {
     const { owner, copy } = this.#sides;
     const form = wantedCopy(record, record.partition, owner, copy);
     if (form === undefined) return;
@@ -176,17 +170,13 @@ class Pass {
     const lacked = (form.lacks ?? []).map(({ field }) => field);
     const known = [...Object.keys(form.fields), ...lacked].filter((name) => !matched.has(name));
     const partition = names.add(record.partition, known);
-    const other = wanted.get(record.id)?.partition;
-    if (other !== undefined && other !== partition) {
-      const detail = `record ${record.id} came up in two partitions, ${other} and ${partition}; its copy stays with the one that "get" names`;
-      this.#note([{ kind: this.#kind, detail }]);
-    }
-    const fields = owner.fields?.withoutOwn(form.kind, form.fields) ?? form.fields;
-    wanted.set(record.id, { partition, digest: digestOf(fields, known) });
+    const given = this.#shapes.of(form.fields);
+    const other = wanted.set(record.id, partition, { digest: digestOf(form.fields, known), given });
+    if (other !== undefined && this.#isReadById) this.#noteDouble(record.id, [other, partition]);
   }
 
   async #compare(
-    wanted: Map<string, Entry>,
+    wanted: Wanted,
     names: NamesByPartition,
     isOurs: (partition: string) => boolean,
     first: boolean,
@@ -203,7 +193,7 @@ class Pass {
       await this.#tell(1);
       return { ...this.survey(), farBehind: { total: first ? this.#records : undefined } };
     }
-    for (const [id, { partition }] of wanted) {
+    for (const { id, partition } of wanted) {
       this.#add({ partition, kind: this.#kind, id }, names, true);
       await this.#tell(keysAtOnce);
     }
@@ -211,20 +201,19 @@ class Pass {
     return 'compared';
   }
 
-  #compareOne(held: StoreRecord, wanted: Map<string, Entry>, names: NamesByPartition): void {
+  #compareOne(held: StoreRecord, wanted: Wanted, names: NamesByPartition): void {
     if (held.deleted) return;
     this.#copies += 1;
     const { owner, copy } = this.#sides;
     const { kind, id, partition } = held;
-    const entry = wanted.get(id);
-    if (entry === undefined || entry.partition !== partition) {
+    const expected = wanted.take(id, partition);
+    if (expected === undefined) {
       this.#add({ partition, kind, id }, names, false);
       return;
     }
-    wanted.delete(id);
     const { fields: all } = comparableCopy(held, owner, copy);
-    const fields = owner.fields?.withoutOwn(kind, all) ?? all;
-    if (digestOf(fields, names.of(partition)) !== entry.digest)
+    const fields = owner.fields?.withoutOwn(kind, all, expected.given) ?? all;
+    if (digestOf(fields, names.of(partition)) !== expected.digest)
       this.#add({ partition, kind, id }, names, true);
   }
 
@@ -242,6 +231,19 @@ class Pass {
 
   #note(problems: readonly RecordProblem[]): void {
     this.#problems.push(...problems.slice(0, problemsMax - this.#problems.length));
+  }
+
+  get #isReadById(): boolean {
+    const { capabilities } = this.#sides.owner;
+    return capabilities.some(({ kind, readableById }) => kind === this.#kind && readableById === true);
+  }
+
+  #noteDouble(id: string, [one, other]: readonly [string, string]): void {
+    const { store } = this.#sides.owner;
+    const detail =
+      `the list of ${store} shows record ${id} in ${one} and in ${other}, but "get" names no partition: if it has not just ` +
+      'moved, nobody can tell the two apart; give get, put and delete a path with {partition}';
+    this.#note([{ kind: this.#kind, detail }]);
   }
 
   /** Does the copy hold at least so many records of the kind? */
@@ -294,5 +296,18 @@ class NamesByPartition {
 
   of(partition: string): ReadonlySet<string> {
     return this.#byPartition.get(partition)?.names ?? new Set();
+  }
+}
+
+/** Which fields records have a value in. Most records have the same ones, so each set is kept once. */
+class Shapes {
+  readonly #sets = new Map<string, ReadonlySet<string>>();
+
+  of(fields: Fields): ReadonlySet<string> {
+    const names = Object.keys(fields).filter((name) => fields[name] !== null);
+    const key = JSON.stringify(names);
+    const shared = this.#sets.get(key) ?? new Set(names);
+    this.#sets.set(key, shared);
+    return shared;
   }
 }

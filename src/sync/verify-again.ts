@@ -8,6 +8,7 @@ import { type DifferenceExample, shownValue } from '../core/verification.ts';
 import { sentenceOf } from '../log.ts';
 import { pause } from '../pause.ts';
 import { comparableCopy, matchedAlready, sidesOf, wantedCopy } from './copy-form.ts';
+import { whyHalted, whyLeft } from './not-repaired.ts';
 import { eachOf } from './passes.ts';
 import { patientPages, readPatiently } from './patience.ts';
 import type { DifferentKey } from './survey.ts';
@@ -70,13 +71,17 @@ export async function settle(
     for (const partition of survey.differing)
       if (!isConfirmed.has(partition)) survey.differing.delete(partition);
   }
+  const hindered: { partition: string; detail: string }[] = [];
   if (order.repair && suspects.length > 0) {
+    const { hindrances } = parts;
     await parts.ring(suspects.map(({ partition, kind, id }) => ({ partition, kind, id })));
     const endsMs = performance.now() + repairWithinMs;
-    while (suspects.length > 0 && performance.now() < endsMs) {
+    while (suspects.length > 0 && hindered.length === 0 && performance.now() < endsMs) {
       await pause(parts.recheckMs, signal);
       await look();
+      if (hindrances !== undefined) hindered.push(...(await whyHalted(hindrances, suspects)));
     }
+    if (hindrances !== undefined) hindered.push(...(await whyLeft(hindrances, suspects)));
   }
   const rest = new Set([...suspects.map(keyOf), ...dropped.keys()]);
   const counted = (kind: DifferenceExample['difference']): number =>
@@ -89,7 +94,7 @@ export async function settle(
       ...example,
       ...(rest.has(keyOf(suspect)) ? {} : { repaired: true }),
     })),
-    problems: [...dropped.values()].filter(
+    problems: [...dropped.values(), ...hindered].filter(
       (one): one is { partition: string; detail: string } => one.detail !== undefined,
     ),
   };

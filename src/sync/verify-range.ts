@@ -7,6 +7,7 @@ import { type Ledger, type RecordKey, type StoreReader } from '../core/ports.ts'
 import type { DifferenceExample } from '../core/verification.ts';
 import { sentenceOf } from '../log.ts';
 import { sidesOf } from './copy-form.ts';
+import type { Hindrances } from './not-repaired.ts';
 import { eachOf } from './passes.ts';
 import { readPatiently } from './patience.ts';
 import { surveyKind, type SurveyHooks, surveySlice } from './survey.ts';
@@ -60,6 +61,8 @@ export interface RangeParts {
   readonly ring: (records: readonly RecordKey[]) => Promise<void>;
   /** A difference counts only if it outlasts this and what the copies lag, ms. */
   readonly recheckMs: number;
+  /** Left out: a repair does not say what is in its way. */
+  readonly hindrances?: Hindrances;
   /** Hashes kept at a time; the survey's own limit where absent. */
   readonly keptMax?: number | undefined;
 }

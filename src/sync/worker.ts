@@ -19,6 +19,7 @@ import {
 } from './backlog.ts';
 import { type CopierParts, lookAt } from './copier.ts';
 import { type DeadLetters, letterOf } from './dead-letters.ts';
+import { isOurFault } from './blame.ts';
 import { Breaker } from './breaker.ts';
 import type { FailingStores } from './failing-stores.ts';
 import type { HaltBook, Halts } from './halts.ts';
@@ -116,8 +117,8 @@ export class SyncWorkers {
     }
     await Promise.all(this.#workers.map((worker) => worker.waitUntilReady()));
     // From a timer of this process, not a scheduler in Redis: it survives that Redis loses everything.
-    this.#timer = setInterval(() => void this.#askForPoll(), pollMs);
-    await this.#askForPoll();
+    this.#timer = setInterval(() => void this.askForPoll(), pollMs);
+    await this.askForPoll();
   }
 
   /** Ends within a few seconds; jobs under way are cut off and come again. */
@@ -158,7 +159,8 @@ export class SyncWorkers {
     return this.#halts.isHalted(otherStore(ownership.owner));
   }
 
-  async #askForPoll(): Promise<void> {
+  /** At most one poll waits or runs. Never rejects. */
+  readonly askForPoll = async (): Promise<void> => {
     try {
       // At most one poll waits or runs, whichever process asked for it.
       await this.#parts.control.add(
@@ -169,7 +171,7 @@ export class SyncWorkers {
     } catch (error) {
       this.#parts.log('warn', 'sync.poll-not-queued', { detail: sentenceOf(error) });
     }
-  }
+  };
 
   async #poll(): Promise<void> {
     const { poller, log } = this.#parts;
@@ -230,7 +232,7 @@ export class SyncWorkers {
       if (waitMs >= longWaitMs || this.#stopping.signal.aborted) await later(job, token, waitMs);
       else await pause(waitMs, this.#stopping.signal).catch(() => undefined);
     }
-    await this.#askForPoll();
+    await this.askForPoll();
   }
 
   /** How long to wait before the next segment, ms; undefined where there is none. */
@@ -287,7 +289,7 @@ export class SyncWorkers {
     startedMs: number,
     signal: AbortSignal,
   ): Promise<number | undefined> {
-    if (!(error instanceof StoreFailure)) throw error;
+    if (!(error instanceof StoreFailure)) return this.#afterFault(error, job, data, startedMs);
     if (error.kind === 'rate-limited') return Math.max(50, error.retryAfterMs ?? 1_000);
     if (await this.#breaker.failed(letterOf(data), error, this.#halts.now)) return haltedWaitMs;
     if (job.attemptsMade + 1 < this.#parts.attempts) throw error;
@@ -297,10 +299,19 @@ export class SyncWorkers {
     throw error;
   }
 
-  async #bury(data: CopyJob, error: StoreFailure, startedMs: number): Promise<void> {
+  /** No store has failed: it is Redis, which comes back, or a fault of ours that this record brings to light each time. */
+  async #afterFault(error: unknown, job: Job, data: CopyJob, startedMs: number): Promise<never> {
+    if (job.attemptsMade + 1 < this.#parts.attempts) throw error;
+    const { partition, kind, id } = data;
+    if (isOurFault(error)) await this.#bury(data, error, startedMs);
+    else this.#parts.log('error', 'sync.not-copied', { partition, kind, id, detail: sentenceOf(error) });
+    throw error;
+  }
+
+  async #bury(data: CopyJob, error: Error, startedMs: number): Promise<void> {
     const { partition, kind, id } = data;
     const key: RecordKey = { partition, kind, id };
-    await this.#parts.letters.add(key, error.message);
+    await this.#parts.letters.add(key, error.message, error instanceof StoreFailure ? error.said : undefined);
     await this.#parts.backlog.settle(key, startedMs);
     this.#parts.log('error', 'sync.dead-letter', { partition, kind, id, reason: error.message });
   }

@@ -589,7 +589,7 @@ describe('how things stand', () => {
   test('deletes that are held back are shown, counted, and agreed to by an operator with a reason', async () => {
     const brake = {
       ...{ partition: 'u/1', deletes: 30, limit: 20, records: 31 },
-      ...{ first: ['item 1'], atMs: 1_700_000_000_000 },
+      ...({ store: 'legacy', first: ['item 1'], atMs: 1_700_000_000_000 } as const),
     };
     rig.brakes = [brake];
     expect((await rig.call('GET', '/v1/sync/brakes')).body).toEqual({ brakes: [brake], onAll: null });
@@ -613,19 +613,20 @@ describe('how things stand', () => {
   test('deletes that are held back over all partitions are, too', async () => {
     const onAll = {
       ...{ deletes: 30, lately: 190, limit: 200, copies: 9_000, atMs: 1_700_000_000_000 },
-      first: ['u1 item 1'],
+      ...{ first: ['u1 item 1'], stores: { legacy: true, app: true } },
     };
+    const answer = { ...onAll, stores: ['legacy', 'app'] };
     const release = (options: object = {}) =>
       rig.call('POST', '/v1/sync/brakes/release', { body: { reason: 'a clean-up' }, ...options });
     expect(await release()).toMatchObject({ status: 404, body: { code: 'no-such-brake' } });
     const metrics = async () => (await rig.call('GET', '/metrics', { token: null })).text;
     rig.brakeOnAll = onAll;
     expect(await metrics()).toContain('onewriter_deletes_held 1\n');
-    expect((await rig.call('GET', '/v1/sync/brakes')).body).toEqual({ brakes: [], onAll });
+    expect((await rig.call('GET', '/v1/sync/brakes')).body).toEqual({ brakes: [], onAll: answer });
     expect((await rig.call('GET', '/v1/sync')).body['deletesHeld']).toBe(true);
     expect(await release({ token: tokens.viewer })).toMatchObject({ status: 403 });
     expect(await release({ body: {} })).toMatchObject({ status: 400 });
-    expect(await release()).toMatchObject({ status: 200, body: onAll });
+    expect(await release()).toMatchObject({ status: 200, body: answer });
     const [row] = (await rig.audit.page(undefined, 1)).entries;
     expect(row).toMatchObject({ action: 'sync.release', target: 'all partitions', reason: 'a clean-up' });
   });

@@ -84,25 +84,40 @@ describe('sync brakes', () => {
   test('shows what is held back, and releases it with a reason', async () => {
     expect((await cli('sync', 'brakes')).stdout).toContain('No deletes are held back.');
     rig.brakes = [
-      { partition: 'u1', deletes: 30, limit: 20, records: 31, first: ['item 1'], atMs: 1_700_000_000_000 },
+      {
+        ...{ partition: 'u1', deletes: 30, limit: 20, records: 31, store: 'legacy' },
+        ...{ first: ['item 1'], atMs: 1_700_000_000_000 },
+      },
     ];
     const shown = await cli('sync', 'brakes');
-    expect(shown.stdout).toMatch(/u1 +30 of 31 copies +since 2023-11-14T22:13:20.000Z +first: item 1/);
+    expect(shown.stdout).toMatch(
+      /u1 +30 of 31 copies in legacy +owner: app +since 2023-11-14T22:13:20.000Z +first: item 1/,
+    );
+    expect(shown.stdout).toContain(
+      'Look whether app, the owner, has really deleted them, then: onewriter sync',
+    );
     expect((await cli('sync', 'status')).stdout).toContain('1 partitions: onewriter sync brakes');
     expect((await cli('sync', 'release', 'u1')).exit).not.toBe(0);
     const released = await cli('sync', 'release', 'u1', '--reason', 'looked');
     expect(released).toMatchObject({ exit: 0 });
-    expect(released.stdout).toContain('Up to 30 copies of u1 are deleted now');
+    const other = await cli('sync', 'release', 'u2', '--reason', 'looked');
+    expect(other.stderr).toContain('No deletes of u2 are held back; "onewriter sync brakes"');
+    expect(released.stdout).toContain('Up to 30 copies of u1 in legacy are deleted now');
   });
 
   test('shows what is held back over all partitions, and releases it by its own name', async () => {
     rig.brakeOnAll = {
       ...{ deletes: 30, lately: 190, limit: 200, copies: 9_000, atMs: 1_700_000_000_000 },
-      first: ['u1 item 1'],
+      ...{ first: ['u1 item 1'], stores: { legacy: true } },
     };
     const shown = await cli('sync', 'brakes');
     expect(shown.stdout).toContain('NO COPY IS DELETED since 2023-11-14T22:13:20.000Z: 190 of about 9000');
+    expect(shown.stdout).toContain('30 more in legacy are to be');
+    expect(shown.stdout).toContain('Look whether app, the owner,');
     expect(shown.stdout).not.toContain('No deletes are held back.');
+    const single = await cli('sync', 'release', 'u7', '--reason', 'looked');
+    expect(single.stderr).toContain('u7 has no brake of its own, but the brake on all partitions holds');
+    expect(single.stderr).toContain('onewriter sync release --all --reason TEXT');
     expect((await cli('sync', 'status')).stdout).toContain('NOTHING IS DELETED');
     for (const wrong of [[], ['u1', '--all']]) {
       const refused = await cli('sync', 'release', ...wrong, '--reason', 'looked');
@@ -110,7 +125,7 @@ describe('sync brakes', () => {
     }
     const released = await cli('sync', 'release', '--all', '--reason', 'looked');
     expect(released).toMatchObject({ exit: 0 });
-    expect(released.stdout).toContain('up to 230 copies are deleted');
+    expect(released.stdout).toContain('up to 230 copies in legacy are deleted');
   });
 });
 
@@ -142,7 +157,15 @@ describe('sync pause and resume', () => {
     expect(paused.stdout).toMatch(/PAUSED to app +by olga since 20.*: the app moves/);
     expect((await cli('sync', 'status')).stdout).toMatch(/PAUSED to app +by olga since 20.*: the app moves/);
     expect((await rig.call('GET', '/metrics')).text).toContain('onewriter_sync_paused{store="app"} 1');
-    await new FailingStores(rig.redis).failed('legacy', 'denied', 'legacy answered with 401');
+    const stores = new FailingStores(rig.redis);
+    await stores.failed('legacy', 'denied', 'legacy answered with 401');
+    await stores.failed('app', 'unavailable', 'app answered with 500');
+    await stores.beginTrial('app');
+    const { stdout } = await cli('sync', 'status');
+    expect(stdout).toMatch(
+      /on trial: app +since 20.*, until a first copy has succeeded; it failed from 20.* on: app answered with 500/,
+    );
+    expect(stdout).not.toContain('FAILING: app');
     expect((await cli('sync', 'status')).stdout).toMatch(
       /FAILING: legacy +since 20.*, tried again at 20.*: legacy answered with 401/,
     );
@@ -166,11 +189,16 @@ describe('dead letters', () => {
       ['u1', '2'],
       ['u2', '3'],
     ] as const) {
-      await letters.add({ partition, kind: 'note', id }, 'the app answered with 422');
+      await letters.add({ partition, kind: 'note', id }, 'the app answered with 422', 'no swearing');
     }
     const named = letterOf({ partition: 'u2', kind: 'note', id: '3' });
     const shown = await cli('sync', 'show', named);
-    expect(shown.stdout).toMatch(/record +note 3\n.*partition +u2\n.*reason +the app answered with 422/s);
+    expect(shown.stdout).toMatch(
+      /record +note 3\n.*partition +u2\n.*reason +the app answered with 422\n.*the store said +no swearing/s,
+    );
+    const asViewer = await rig.call('GET', '/v1/dead-letters', { token: tokens.viewer });
+    expect(asViewer.text).toContain('422');
+    expect(asViewer.text).not.toContain('swearing');
     expect((await cli('sync', 'show', 'nothing')).stderr).toContain('There is no dead letter nothing');
     const retried = await cli('sync', 'retry', '--partition', 'u1', '--reason', 'mended');
     expect(retried.stdout).toContain('2 records are looked at again');

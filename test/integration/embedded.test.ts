@@ -2,9 +2,11 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, test } from '@jest/globals';
-import { connectRedis } from '../../src/ledger/connection.ts';
+import { checkRedis } from '../../src/cli/doctor/redis.ts';
+import { connectRedis, keys } from '../../src/ledger/connection.ts';
 import { attachEmbeddedRedis, type EmbeddedRedis, startEmbeddedRedis } from '../../src/ledger/embedded.ts';
 import { durabilityGaps } from '../../src/ledger/durability.ts';
+import { loadedWith } from '../support/config.ts';
 
 const directories: string[] = [];
 let running: EmbeddedRedis | undefined;
@@ -41,6 +43,22 @@ test('another process attaches to the one that runs, and is refused where none d
   await expect(attachEmbeddedRedis(directory)).rejects.toThrow('Start "onewriter up"');
   running = await startEmbeddedRedis(directory, process.env);
   expect(await attachEmbeddedRedis(directory)).toEqual(running.address);
+});
+
+test('doctor looks into the one that runs, and says when its ledger has lost data', async () => {
+  const directory = dataDir();
+  const { config } = loadedWith({ dataDir: directory, 'redis.url': 'embedded' });
+  const ledger = async () =>
+    (await checkRedis(config, process.env)).filter(({ check }) => check === 'ledger');
+  expect(await ledger()).toEqual([]);
+  running = await startEmbeddedRedis(directory, process.env);
+  expect(await ledger()).toEqual([]);
+  const redis = await connectRedis(running.address);
+  await redis.hset(keys.meta, 'regressed', 'version 7 is missing', 'regressedAtMs', '1', 'regressedBy', '');
+  redis.disconnect();
+  expect(await ledger()).toMatchObject([
+    { level: 'fail', detail: expect.stringContaining('version 7 is missing') as unknown },
+  ]);
 });
 
 test('a path too long for a socket is no obstacle', async () => {

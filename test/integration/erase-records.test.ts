@@ -177,6 +177,17 @@ describe('everything is deleted', () => {
     expect(deletes()).toHaveLength(6);
   });
 
+  test('but one whose id nobody can ask for: the others go, and it is told', async () => {
+    await start({
+      legacy: { records: [...records, appointment('x\ud800', 'ann'), appointment('y\ud800', 'bob')] },
+    });
+    const unreadable = [{ store: 'legacy', kind: 'appointment', records: 1 }];
+    expect(await rig.sync.erasing.eraser.look('ann', never)).toMatchObject({ unreadable });
+    await fence();
+    expect(await erase()).toMatchObject({ records: [], unreadable });
+    expect(deletes()).toHaveLength(6);
+  });
+
   test('many at once, without a brake', async () => {
     const many = Array.from({ length: 60 }, (_, at) => appointment(`ann-${at}`, 'ann'));
     await start({ legacy: { records: many, pageSize: 100 }, app: { records: many, pageSize: 100 } });
@@ -252,7 +263,11 @@ describe('what the sync keeps', () => {
     await start();
     const { redis, sync } = rig;
     const letters = new DeadLetters(redis);
-    await letters.add({ partition: 'ann', kind: 'appointment', id: 'ann-1' }, 'no room for Kierkegaard');
+    await letters.add(
+      { partition: 'ann', kind: 'appointment', id: 'ann-1' },
+      'no room',
+      'no room for Kierkegaard',
+    );
     await letters.add({ partition: 'bob', kind: 'appointment', id: 'bob-1' }, 'of bob');
     await redis.hset(syncKeys.brakes, 'ann', JSON.stringify(brake));
     const first = ['ann appointment ann-1', 'bob appointment bob-1'];

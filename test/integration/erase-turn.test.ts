@@ -3,7 +3,10 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { erasureAttempt, type ErasureLook, isBeingErased } from '../../src/core/erasure.ts';
 import type { StoreName } from '../../src/core/ownership.ts';
 import { eraseUnderFence, type EraseTurn, type EraseTurnParts } from '../../src/handoff/erase-turn.ts';
+import { Erasures } from '../../src/handoff/erasures.ts';
 import { MemberWatch } from '../../src/handoff/members.ts';
+import { keys } from '../../src/ledger/connection.ts';
+import { ErasureBook } from '../../src/ledger/erasure-book.ts';
 import type { Membership } from '../../src/ledger/membership.ts';
 import { openLedger, type TestLedger } from '../support/ledger.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
@@ -167,4 +170,29 @@ test('the stream says that it was an erasure, and not why', async () => {
   await turn();
   const entries = JSON.stringify(await parts.redis.xrange('{onewriter}:changes', '-', '+'));
   expect(entries).toContain('erasure e-1');
+});
+
+test('a ledger that lost data uses up no turns: the erasure waits, and goes on once it is restored', async () => {
+  const { ledger, feed, doubts, registry, redis } = parts;
+  await registry.note([{ partition: 'ann' }]);
+  const nothing = async () => undefined;
+  const erasures = new Erasures({
+    ...{ ledger, feed, doubts, registry, members: watch, book: new ErasureBook(redis), memories: [] },
+    ...{ guards: { advance: nothing, seal: nothing }, guarded: { legacy: false, app: false } },
+    eraser: { look: async () => empty, erase: async () => empty },
+    ...{ settings: { drainMs: 2_000, fenceMs: 20_000, feedDelayMs: 0 }, settleMs: 0, idleTurnsMax: 0 },
+    log: () => undefined,
+  });
+  const begun = await erasures.start('ann', 'ops', 'asked for by letter');
+  if ('refused' in begun) throw new Error(begun.detail);
+  await redis.hset(keys.meta, { regressed: 'version 7 is missing', regressedAtMs: '1', regressedBy: '' });
+  expect(await erasures.plan('ann')).toMatchObject({ refused: 'ledger-regressed' });
+  expect(await erasures.start('bob', 'ops', 'x')).toMatchObject({ refused: 'ledger-regressed' });
+  erasures.startWorking();
+  const now = () => erasures.get(begun.id);
+  await until('it says why it waits', async () => (await now())?.trouble);
+  expect(await now()).toMatchObject({ state: 'running', trouble: { code: 'ledger-regressed' } });
+  await redis.hdel(keys.meta, 'regressed', 'regressedAtMs', 'regressedBy');
+  await until('it is done', async () => (await now())?.state === 'done');
+  await erasures.stop();
 });

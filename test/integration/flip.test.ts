@@ -72,6 +72,15 @@ describe('a flip', () => {
     expect(await rig.ownerOf('u07')).toBe('open legacy');
   });
 
+  test('moves no partition with records that could not be copied, and names the commands', async () => {
+    await rig.ledger.join({ leaseMs });
+    rig.letters.set('u03', 2);
+    const plan = (await (await rig.openDesk()).plan({ cohort: 'pilot', to: 'app', by: 'ops' })) as Plan;
+    expect(plan.blocked).toMatchObject([{ partition: 'u03', code: 'dead-letters' }]);
+    expect(plan.blocked[0]?.detail).toContain('"onewriter sync status" lists them');
+    expect(plan.blocked[0]?.detail).toContain('onewriter sync retry --partition "u03" --reason TEXT');
+  });
+
   test('again, with everything moved, is completed and changes nothing', async () => {
     await rig.ledger.join({ leaseMs });
     const desk = await rig.openDesk();

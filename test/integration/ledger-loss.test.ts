@@ -135,11 +135,19 @@ describe('a ledger that was emptied', () => {
     );
     const status = await cli(up, 'status');
     expect(status.stdout.split('\n')[0]).toContain('LEDGER LOST DATA: version');
+    expect(status.stdout).toContain('Writes: refused. Do not trust');
+    expect(status.stdout).not.toContain('plan --cohort');
+    const sync = await cli(up, 'sync', 'status');
+    expect(sync.stdout.split('\n')[0]).toContain('LEDGER LOST DATA: version');
+    expect(sync.stdout).toMatch(/copies +STOPPED: nothing is copied until the ledger is restored/);
+    expect((await write(up, 'u1')).text).toContain('until an operator has restored it');
+    const doctor = await runCli(['doctor', '--config', config]);
+    expect(doctor.stdout).toMatch(/fail +ledger +the ledger lost data: version/);
     expect(logged.filter((line) => line === 'error ledger.regressed')).toHaveLength(1);
     const blocked = await flip(up, 'rest');
     expect(blocked.exit).toBe(8);
     expect(blocked.stdout).toContain('ledger-regressed');
-  });
+  }, 90_000);
 
   test('is restored by one command, and users and flips go on where they were', async () => {
     const up = await start();
@@ -219,6 +227,81 @@ describe('a ledger that was emptied', () => {
     expect(done.stdout).toContain('Restored: 2 to app');
     await until('healthy again', async () => (await health(up)).status === 200);
   });
+});
+
+describe('an erasure', () => {
+  const erasing = ['erase', 'u3', '--reason', 'asked for by letter', '--yes'];
+
+  test('is refused at once, and says what comes first', async () => {
+    const up = await start();
+    await lose(up);
+    for (const order of [erasing, ['erase', 'u3', '--plan']]) {
+      const refused = await cli(up, ...order);
+      expect(refused.exit).toBe(1);
+      expect(refused.stderr).toContain('Nothing was done. The ledger lost data');
+      expect(refused.stderr).toContain('onewriter ledger restore --from member');
+    }
+    expect(await raw.exists('{onewriter}:erasures')).toBe(0);
+  });
+
+  test('that runs waits for the restore, however long that takes, and goes on', async () => {
+    const up = await start();
+    await until('it is copied', () => app.records.size === 3);
+    legacy.intercept = ({ method }) => (method === 'DELETE' ? { status: 500 } : undefined);
+    const begun = await cli(up, ...erasing, '--no-wait');
+    const id = /e-\S+/.exec(begun.stdout)?.[0] ?? '';
+    const before = await raw.hgetall('{onewriter}:meta');
+    expect((await flip(up, 'pilot')).exit).toBe(0);
+    // An older copy of the ledger, in which the erasure stands all the same.
+    await raw.hset('{onewriter}:meta', before);
+    const show = async () => (await cli(up, 'erase', 'show', id)).stdout;
+    await until('it says so', async () => (await show()).includes('goes on by itself afterwards'), 20_000);
+    expect(await show()).toMatch(/state +running/);
+    legacy.intercept = undefined;
+    expect([...legacy.records.keys()]).toContain('a-u3');
+    const restored = await cli(up, 'ledger', 'restore', '--from', 'member', '--reason', 'older', '--yes');
+    expect(restored.exit).toBe(0);
+    await until('it is done', async () => /state +done/.test(await show()), 60_000);
+    expect([...legacy.records.keys(), ...app.records.keys()]).not.toContain('a-u3');
+  }, 180_000);
+});
+
+describe('a rollback window', () => {
+  test('that was closed does not open again with a restore; whoever is to go back is opened by name', async () => {
+    config = configured({}, redis.url, { sync: { pollMs: 100, rollbackWindow: 'on' } });
+    const up = await start();
+    expect((await flip(up, 'pilot')).exit).toBe(0);
+    expect((await flip(up, 'rest')).exit).toBe(0);
+    const closing = ['window', 'close', 'pilot', '--reason', 'we stay', '--yes'];
+    expect(await cli(up, ...closing)).toMatchObject({ exit: 0 });
+    await lose(up);
+    for (const refused of [
+      closing,
+      ['window', 'status'],
+      ['window', 'open', 'rest', '--reason', 'x', '--yes'],
+    ]) {
+      const asked = await cli(up, ...refused);
+      expect(asked.exit).not.toBe(0);
+      expect(asked.stderr).toContain('onewriter ledger restore --from member');
+    }
+    const restored = await cli(up, 'ledger', 'restore', '--from', 'member', '--reason', 'lost', '--yes');
+    expect(restored.stdout).toContain('The rollback windows of the 3 in the app are closed');
+    expect(restored.stdout).toContain('onewriter window open COHORT --reason TEXT');
+    expect(logged).toContain('warn sync.windows-closed');
+    const legacyWrites = () => legacy.writes().filter(({ path }) => path.startsWith('/appointments')).length;
+    const before = legacyWrites();
+    await until('writes go on', async () => (await write(up, 'u1')).status === 200);
+    await write(up, 'u3');
+    expect((await cli(up, 'status')).stdout).toMatch(/rollback window +closed by a restore for 3 partitions/);
+    expect((await cli(up, 'window', 'status')).stdout).toContain('3 of these were closed by a restore');
+    const plan = await cli(up, 'plan', '--cohort', 'rest', '--to', 'legacy');
+    expect(plan.stdout).toContain('onewriter window open COHORT');
+    const opened = await cli(up, 'window', 'open', 'rest', '--reason', 'was open', '--yes');
+    expect(opened.stdout).toContain('Opened for 1 partitions');
+    await until('u3 is copied back', () => legacy.records.get('a-u3')?.['title'] === 'two');
+    expect(legacy.records.get('a-u1')?.['title']).toBe('one');
+    expect(legacyWrites()).toBe(before + 1);
+  }, 120_000);
 });
 
 describe('a proxy that serves what it knows last', () => {

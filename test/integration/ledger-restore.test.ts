@@ -182,6 +182,46 @@ describe('a ledger that was emptied under running members', () => {
   });
 });
 
+describe('rollback windows', () => {
+  const closedKey = '{onewriter}:sync:windows-closed';
+  const closed = () => rig.redis.hgetall(closedKey);
+
+  test('are closed for everybody in the app by a restore, and those that somebody had closed stay theirs', async () => {
+    const member = await enter();
+    await flip('u1', 'u2', 'u3');
+    await settled(member);
+    await flush();
+    await until('it says what it knows', async () => (await new Rescues(rig.redis).all()).size === 1);
+    const byOlga = JSON.stringify({ by: 'olga', reason: 'we stay', atMs: 1 });
+    await rig.redis.hset(closedKey, 'u2', byOlga);
+    await rig.redis.set(`${closedKey}:version`, '1');
+    expect(await restore({ plan: true })).toMatchObject({ partitions: { app: 3 } });
+    expect(Object.keys(await closed())).toEqual(['u2']);
+    expect(await restore()).toMatchObject({ restored: true, partitions: { app: 3 } });
+    const now = await closed();
+    expect(Object.keys(now).toSorted()).toEqual(['u1', 'u2', 'u3']);
+    expect(now['u2']).toBe(byOlga);
+    expect(JSON.parse(now['u1'] ?? '')).toMatchObject({ byRestore: true });
+    expect(await rig.redis.get(`${closedKey}:version`)).not.toBe('1');
+    expect(await rig.redis.pttl(closedKey)).toBe(-1);
+  });
+
+  test('that were closed are something that the ledger can be found to have lost', async () => {
+    const member = await enter();
+    await flip('u1');
+    await settled(member);
+    const before = await rig.redis.hgetall('{onewriter}:meta');
+    await rig.ledger.noteClosedWindows('olga', 'we stay');
+    await settled(member);
+    expect(await rig.ledger.regression()).toBeUndefined();
+    // An older copy, in which ownership is the same.
+    const { version } = (await rig.ledger.snapshot()).position;
+    await rig.redis.xdel('{onewriter}:changes', `${version}-0`);
+    await rig.redis.hset('{onewriter}:meta', before);
+    await until('the loss is noticed', () => rig.ledger.regression());
+  });
+});
+
 describe('an older copy of Redis put back under running members', () => {
   test('is noticed, refused and restored', async () => {
     const member = await enter();

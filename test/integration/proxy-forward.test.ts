@@ -336,6 +336,16 @@ describe('the doorbell', () => {
       rig.port,
       'POST /records HTTP/1.1\r\nHost: h\r\nx-user: ann\r\nContent-Length: 2\r\n\r\n{}',
     );
+    rig.legacy.answer = (_request, socket) => {
+      const body = '{"data":{"id":"half a character: \\ud800"}}';
+      socket.write(
+        `HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+      );
+    };
+    await exchange(
+      rig.port,
+      'POST /records HTTP/1.1\r\nHost: h\r\nx-user: ann\r\nContent-Length: 2\r\n\r\n{}',
+    );
     rig.legacy.answer = (_request, socket) =>
       void socket.write('HTTP/1.1 409 No\r\nContent-Length: 0\r\n\r\n');
     await exchange(

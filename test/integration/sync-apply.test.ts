@@ -232,16 +232,19 @@ describe('under a fence', () => {
     expect((await rig.sync.desk.catchUp('ann', 'the-attempt', never)).recordsCopied).toBe(1);
   });
 
-  test('a record with a number that cannot be kept exactly proves nothing', async () => {
-    await start();
-    await rig.order('ann', fence);
-    const body = '{"data":[{"id":"1","owner_id":"ann","amount":12345678901234567890}]}';
-    rig.legacy.intercept = ({ path }) => (path === '/appointments' ? { status: 200, body } : undefined);
-    await expect(rig.sync.desk.catchUp('ann', 'the-attempt', never)).rejects.toThrow(
-      'cannot be kept exactly',
-    );
-    expect(rig.app.writes()).toEqual([]);
-  });
+  test.each(['12345678901234567890', '99999999999999.99'])(
+    'a record with a number that cannot be kept exactly proves nothing: %s',
+    async (amount) => {
+      await start();
+      await rig.order('ann', fence);
+      const body = `{"data":[{"id":"1","owner_id":"ann","amount":${amount}}]}`;
+      rig.legacy.intercept = ({ path }) => (path === '/appointments' ? { status: 200, body } : undefined);
+      await expect(rig.sync.desk.catchUp('ann', 'the-attempt', never)).rejects.toThrow(
+        'cannot be kept exactly',
+      );
+      expect(rig.app.writes()).toEqual([]);
+    },
+  );
 
   test('a rate limit ends the attempt at once', async () => {
     await start(legacyWith(appointment('1', 'ann')));

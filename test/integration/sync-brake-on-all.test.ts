@@ -1,6 +1,6 @@
 /** A source that denies everything, a few records in each partition: the brake on all partitions together. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
-import { AllPartitionsBrake } from '../../src/sync/brake-on-all.ts';
+import { AllPartitionsBrake, sentenceOfBrakeOnAll } from '../../src/sync/brake-on-all.ts';
 import { syncKeys } from '../../src/sync/keys.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
@@ -51,7 +51,7 @@ describe('a source that says of every record that it is gone', () => {
           ? { status: 200, body: made }
           : { status: 404, body: {} };
     const brake = await until('the brake', () => rig.sync.brakes.onAll());
-    expect(brake).toMatchObject({ limit: 100, lately: 100 });
+    expect(brake).toMatchObject({ limit: 100, lately: 100, stores: { app: true } });
     await passes();
     await passes();
     expect(rig.app.records.size).toBe(301);
@@ -177,6 +177,18 @@ describe('what the brake counts', () => {
     }
     expect(rig.app.records.size).toBe(0);
     expect(await rig.redis.hlen(syncKeys.deletesByMinute)).toBe(0);
+  });
+
+  test('is told with the stores where the copies are, also of brakes that name nobody any more', async () => {
+    await start();
+    const brake = brakeOf();
+    const held = await brake.hold(someKeys(101), 'legacy');
+    expect(sentenceOfBrakeOnAll(held!)).toMatch(/\d+ more in legacy are to be/);
+    expect(sentenceOfBrakeOnAll(held!)).toContain('Look whether app, the owner, has really deleted them');
+    await brake.forget('ann');
+    const both = await brake.hold(someKeys(1), 'app');
+    expect(both).toMatchObject({ first: [], stores: { legacy: true, app: true } });
+    expect(sentenceOfBrakeOnAll(both!)).toContain('more in legacy and app are to be');
   });
 
   test('takes hold again where more is to be deleted than was agreed to, and ends with the hour', async () => {

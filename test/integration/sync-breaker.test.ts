@@ -88,6 +88,42 @@ test('a trial of what may be written is passed by a job, never by a poll, which 
   expect(await failing()).toEqual([{ store: 'app', kind: 'rejected', phase: 'closed', tries: 2 }]);
 });
 
+test('each failure has a beginning and a log line of its own, also soon after a recovery; a trial is no end', async () => {
+  await start();
+  const stores = new FailingStores(rig.redis);
+  const logged: string[] = [];
+  const breaker = new Breaker({
+    ...{ stores, readers: rig.sync.readers, onChange: () => Promise.resolve() },
+    log: (level, event) => logged.push(`${level} ${event}`),
+  });
+  const now = () => rig.sync.halts.read();
+  const sinceMs = async () => (await now()).failing[0]?.sinceMs ?? 0;
+  const fail = async (text: string) => {
+    const down = new StoreFailure('unavailable', text).of('app');
+    for (let at = 0; at < 5; at += 1) await breaker.failed(`r${at}`, down, await now());
+  };
+  const blocker = async () => (await rig.sync.desk.halted('app'))[0]?.detail;
+  await fail('app refused the connection');
+  const first = await sinceMs();
+  await stores.beginTrial('app');
+  expect(await blocker()).toMatch(/^app failed from .+ on \(app refused the connection\); since .+ on trial/);
+  await fail('app answered 503');
+  expect(await sinceMs()).toBe(first);
+  expect(await blocker()).toContain('(app answered 503)');
+  expect(logged).toEqual(['error sync.store-failing']);
+  await stores.beginTrial('app');
+  await breaker.succeeded(await now(), 'job');
+  await until('the clock of Redis goes on', async () => (await rig.ledger.nowMs()) > first);
+  await fail('app answered 500');
+  expect(await sinceMs()).toBeGreaterThan(first);
+  expect(await blocker()).toContain(`nothing is copied since ${new Date(await sinceMs()).toISOString()}`);
+  expect(logged).toEqual([
+    ...['error sync.store-failing', 'info sync.store-recovered', 'error sync.store-failing'],
+  ]);
+  // It is still waited for longer than the first time.
+  expect(await failing()).toEqual([{ store: 'app', kind: 'unavailable', phase: 'open', tries: 3 }]);
+});
+
 test('a store that does not let us in is asked again, and work goes on without anybody', async () => {
   await start({ legacy: { records: records.slice(0, 10) }, sync: { attempts: 1 } });
   rig.app.intercept = () => ({ status: 401 });

@@ -38,12 +38,14 @@ describe('the brake', () => {
       app: { records: [...appointments(21), ...appointments(20, 'bob')] },
     });
     const held = await rig.sync.desk.bringUp('ann', never);
-    expect(held.problems[0]?.detail).toContain('21 of 21 copies would be deleted at once');
+    expect(held.problems[0]?.detail).toContain('21 of 21 copies in app would be deleted at once');
     expect(held.recordsCopied).toBe(1);
     expect(copiesOf('ann')).toBe(22);
     await rig.sync.desk.bringUp('ann', never);
     expect(alarms()).toBe(1);
-    expect(await rig.sync.brakes.list()).toMatchObject([{ partition: 'ann', deletes: 21, limit: 20 }]);
+    expect(await rig.sync.brakes.list()).toMatchObject([
+      { partition: 'ann', deletes: 21, limit: 20, store: 'app' },
+    ]);
     expect([...(await rig.sync.desk.deleteBrakes()).keys()]).toEqual(['ann']);
     // Twenty are no reason to stop, whatever another partition does.
     expect((await rig.sync.desk.bringUp('bob', never)).problems).toEqual([]);
@@ -143,6 +145,26 @@ describe('the brake', () => {
     await until('nothing waits', async () => (await rig.sync.backlog()) === 0);
     expect(copiesOf('ann')).toBe(3);
     expect(await rig.sync.deadLetters.total()).toBe(0);
+  });
+
+  test('counts a record once that is asked for again, and not what the brake on all has refused', async () => {
+    await start();
+    const { redis } = rig;
+    const brakes = new Brakes(redis, new Receipts(redis), () => undefined);
+    const keys = (count: number, owner: string) =>
+      appointments(count, owner).map(({ id }) => keyOf(id, owner));
+    const records = keys(20, 'ann');
+    const ask = async () => Promise.all(records.map((record) => brakes.mayRemove(record, 'app')));
+    expect(await ask()).toEqual(records.map(() => 'yes'));
+    expect(await ask()).toEqual(records.map(() => 'yes'));
+    // The last of them, as a pass finds them again.
+    expect(await brakes.mayRemoveAll('ann', records.slice(17), 30, 'app')).toBeUndefined();
+    await brakes.onAll.hold(keys(200, 'carl'), 'app');
+    for (const record of keys(17, 'bob')) expect(await brakes.mayRemove(record, 'app')).toBe('no');
+    await brakes.onAll.release();
+    const more = keys(21, 'bob').map((key) => ({ ...key, id: `more-${key.id}` }));
+    expect(await brakes.mayRemoveAll('bob', more.slice(1), 30, 'app')).toBeUndefined();
+    expect(await brakes.mayRemoveAll('bob', more, 30, 'app')).toMatchObject({ deletes: 21 });
   });
 
   test('ends the catch-up of a handoff', async () => {

@@ -107,6 +107,19 @@ describe('a field that the owner has no more', () => {
   });
 });
 
+test('names that every object inherits are fields like others: nothing ends a catch-up, and nothing is overlooked', async () => {
+  const odd = JSON.parse('{"constructor":null,"toString":"text","meta":{"__proto__":{}}}') as Fields;
+  await start({ legacy: { records: [{ ...appointment('1', 'ann'), ...odd }] }, ...slowPolls });
+  putAs((given) => Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null)));
+  await bringUp();
+  expect(await proves('ann')).toBe(true);
+  expect(rig.app.writes()).toHaveLength(1);
+  rig.app.set({ ...appointment('1', 'ann'), toString: 'text', meta: {} });
+  expect((await rig.sync.desk.compare('ann', never)).differences).toMatchObject([
+    { difference: 'changed', fields: [{ field: 'meta' }] },
+  ]);
+});
+
 describe('what the copy has by itself', () => {
   test('in fields that the owner never has, is left alone', async () => {
     await start({ legacy: { records: [noted('1', undefined)] } });
@@ -134,6 +147,45 @@ describe('what the copy has by itself', () => {
     // Another value than its own is none that it put there.
     rig.app.set(noted('2', 'somebody else'));
     await until('it is mended', () => inApp('2') === own);
+    await settled();
+  });
+
+  test('and then as an owner’s value of the same name, is not taken for what the owner has', async () => {
+    const colored = (id: string, color?: string) => ({
+      ...appointment(id, 'ann'),
+      ...(color === undefined ? {} : { color }),
+    });
+    await start({
+      ...{ legacy: { records: [colored('1', 'green'), colored('2'), colored('3'), colored('4', 'red')] } },
+      sync: { pollMs: 50, fullPassMs: 100 },
+    });
+    putAs((given) => {
+      const own = given['id'] === '2' ? 'blue' : given['id'] === '3' ? 'red' : undefined;
+      return own === undefined ? given : { ...given, color: given['color'] ?? own };
+    });
+    await rig.sync.startWorkers();
+    const learned = () => rig.redis.hget(knownFieldsKey('legacy'), '["appointment","color"]');
+    await until('the copies', () => rig.app.records.size === 4);
+    for (const id of ['2', '3']) rig.legacy.set({ ...colored(id), title: 'changed' });
+    await until('both are learned', async () => {
+      const values = await learned();
+      return values?.includes('"blue"') === true && values.includes('"red"');
+    });
+    await settled();
+    await rig.sync.stop();
+    rig.legacy.set(colored('4', 'blue'));
+    await rig.registry.note([{ partition: 'ann' }]);
+    await rig.restartSync();
+    const order = { cohort: 'all', partitions: ['ann'], by: 'test' };
+    const started = await rig.sync.verifications.start(order);
+    if (started === 'too-many') throw new Error('too many');
+    const report = await until('it is compared', async () => {
+      const now = await rig.sync.verifications.get(started.id);
+      return now !== undefined && now.state !== 'running' && now;
+    });
+    expect(report.differences.examples).toMatchObject([{ id: '4', fields: ['color'] }]);
+    await rig.sync.startWorkers();
+    await until('the copy', () => rig.app.records.get('4')?.['color'] === 'blue');
     await settled();
   });
 

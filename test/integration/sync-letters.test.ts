@@ -46,6 +46,23 @@ test('a letter says when first and last and how often, and can be retried and di
   await until('the letter is gone', async () => (await deadLetters.total()) === 0);
 });
 
+test('a letter keeps a little of what the store said, and the log does not', async () => {
+  const record = appointment('1', 'ann');
+  rig = await startSyncRig(server, { legacy: { records: [record] }, sync: { attempts: 1 } });
+  const error = `text must not\ncontain \u001b[31mswear words ${'🎈'.repeat(400)}`;
+  rig.app.intercept = ({ method }) => (method === 'GET' ? undefined : { status: 422, body: { error } });
+  await rig.sync.startWorkers();
+  const [letter] = await until('a letter', async () => {
+    const all = await rig.sync.deadLetters.list();
+    return all.length > 0 ? all : undefined;
+  });
+  expect(letter?.reason).toBe('app answered PUT /appointments/1 with 422');
+  expect(letter?.said).toMatch(/^\{"error":"text must not.{2}contain .*swear words 🎈+.?…$/u);
+  expect(letter?.said?.length).toBeLessThan(310);
+  expect(JSON.stringify(rig.events)).toContain('sync.dead-letter');
+  expect(JSON.stringify(rig.events)).not.toContain('swear');
+});
+
 test('full passes try a letter again once it has rested, twice as long each time', async () => {
   const settings = { pollMs: 100, fullPassMs: 100, attempts: 1 };
   rig = await startSyncRig(server, { legacy: { records: [appointment('1', 'ann')] }, sync: settings });
@@ -107,4 +124,22 @@ test('what a list keeps showing and "get" denies becomes a letter, and keeps its
   await until('passes that do not show it', () => lists > now + 3);
   await deadLetters.retry((await deadLetters.list())[0]?.letter ?? '');
   await until('the letter is gone', async () => (await deadLetters.total()) === 0);
+});
+
+test('a letter names no other partition, whose erasing would leave the name there', async () => {
+  rig = await startSyncRig(server, {
+    app: { records: [appointment('1', 'ann.smith')] },
+    sync: { pollMs: 100, attempts: 1 },
+  });
+  await rig.flip('ann.smith');
+  rig.legacy.set(appointment('1', 'bob'));
+  await rig.sync.startWorkers();
+  const [letter] = await until('a letter', async () => {
+    const all = await rig.sync.deadLetters.list();
+    return all.length > 0 && all;
+  });
+  expect(letter).toMatchObject({ partition: 'bob', id: '1' });
+  expect(letter?.reason).toContain('another partition');
+  const told = [await rig.redis.hgetall(syncKeys.deadLetters), rig.events];
+  expect(JSON.stringify(told)).not.toContain('ann.smith');
 });

@@ -265,6 +265,70 @@ test('without a snapshot the first look is what later ones are compared with', a
   expect(await found()).toEqual([ann('ann-1', 'changed')]);
 });
 
+describe('what cannot be read hides nothing else', () => {
+  const unread = () =>
+    look().then(
+      () => '',
+      (error: Error) => error.message,
+    );
+
+  test.each([400, 500])('a record that is answered %d', async (status) => {
+    await start();
+    await handOver('ann');
+    await look();
+    rig.legacy.intercept = ({ path }) => (path === '/appointments/0-bad' ? { status, body: {} } : undefined);
+    rig.legacy.set(appointment('0-bad', 'ann'));
+    rig.legacy.set(appointment('x\ud800', 'ann'));
+    const strays = Array.from({ length: 20 }, (_, at) => `s${at}`);
+    for (const id of strays) rig.legacy.set(appointment(id, 'ann'));
+    rig.legacy.set(appointment('ann-1', 'ann', 'changed by somebody'));
+    expect(await unread()).toMatch(/^1 could not be read.* appointment 0-bad of ann: /);
+    expect(new Set((await found()).map(({ record }) => record))).toEqual(new Set(['ann-1', ...strays]));
+    expect(alarms('sync.unusable-records')[0]?.fields['first']).toContain('without a usable id');
+    rig.legacy.intercept = undefined;
+    await look();
+    expect(await found()).toContainEqual(ann('0-bad', 'created'));
+    expect(alarms('sync.unusable-records')).toHaveLength(1);
+  });
+
+  test('the list of one partition: what it does not show is neither gone nor what later looks go by', async () => {
+    await start({ legacy: { partitionInPath: true }, app: { partitionInPath: true } });
+    await handOver('ann');
+    await handOver('bob');
+    await rig.flip('cy');
+    const bad = ['/people/ann/appointments', '/people/cy/appointments'];
+    rig.legacy.intercept = ({ path, query }) =>
+      bad.includes(path) && query.has('cursor') ? { status: 500, body: {} } : undefined;
+    rig.legacy.set(appointment('new', 'bob'));
+    for (const at of [4, 5, 6, 7]) {
+      rig.legacy.set(appointment(`ann-${at}`, 'ann'));
+      rig.legacy.set(appointment(`cy-${at}`, 'cy'));
+    }
+    rig.legacy.remove('ann-1');
+    expect(await unread()).toMatch(/^2 could not be read.* the list of appointment ann: /);
+    const bob = { partition: 'bob', record: 'new', change: 'created', state: 'open' };
+    expect(await found()).toContainEqual(bob);
+    expect((await found()).filter(({ change }) => change === 'deleted')).toEqual([]);
+    rig.legacy.intercept = undefined;
+    await look();
+    expect((await found()).filter(({ partition }) => partition === 'cy')).toEqual([]);
+    expect(await found()).toContainEqual(ann('ann-1', 'deleted'));
+  });
+
+  test('the workers say it once', async () => {
+    await start({ sync: { pollMs: 50, strayPassMs: 100 } });
+    await handOver('ann');
+    rig.legacy.intercept = ({ path }) =>
+      path === '/appointments/bad' ? { status: 400, body: {} } : undefined;
+    await rig.sync.startWorkers();
+    await until('a first look', () => rig.legacy.calls.some(({ method }) => method === 'GET'));
+    rig.legacy.set(appointment('bad', 'ann'));
+    const looks = () => rig.legacy.calls.filter(({ path }) => path === '/appointments/bad').length;
+    await until('several looks', () => looks() > 3);
+    expect(alarms('sync.strays-not-looked')).toHaveLength(1);
+  });
+});
+
 test('workers look by themselves, and a store that nobody has left is not asked', async () => {
   await start({ sync: { strayPassMs: 50, pollMs: 1_000 } });
   await look();

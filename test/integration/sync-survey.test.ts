@@ -5,6 +5,7 @@ import { surveyKind } from '../../src/sync/survey.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import type { TestRestStore } from '../support/rest-store.ts';
 import { appointment, startSyncRig, type SyncRig } from '../support/sync.ts';
+import { until } from '../support/until.ts';
 
 let server: TestRedis;
 let rig: SyncRig;
@@ -68,6 +69,30 @@ test('a partition that is larger than what may be kept is not cut', async () => 
   });
   const { survey } = await surveyed(5);
   expect(survey).toMatchObject({ records: 60, missing: 60, different: 60 });
+});
+
+test('a platform that begins to show less on a page hides nothing from passes', async () => {
+  let cap = 20;
+  rig = await startSyncRig(server, {
+    legacy: { paging: 'page', pageSize: 20, records },
+    sync: { pollMs: 50, fullPassMs: 100 },
+  });
+  rig.legacy.intercept = ({ method, path, query }) => {
+    if (method !== 'GET' || path !== '/appointments') return undefined;
+    const owner = query.get('owner');
+    const all = [...rig.legacy.records.values()].filter(
+      (record) => owner === null || record['owner_id'] === owner,
+    );
+    const at = (Number(query.get('page')) - 1) * cap;
+    return { status: 200, body: { data: all.slice(at, at + cap) } };
+  };
+  await rig.sync.startWorkers();
+  await until('the copies', () => rig.app.records.size === 60);
+  cap = 10;
+  rig.legacy.set(appointment('new', 'user-1'));
+  rig.legacy.set(appointment('r50', 'user-2', 'changed'));
+  await until('the new one', () => rig.app.records.has('new'));
+  await until('the change', () => rig.app.records.get('r50')?.['title'] === 'changed');
 });
 
 describe('a store that asks to wait in the middle of a long list', () => {

@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/gl
 import type { Verification, VerificationOrder } from '../../src/core/verification.ts';
 import { syncKeys } from '../../src/sync/keys.ts';
 import { VerificationBook } from '../../src/sync/verification-book.ts';
+import { DeadLetters } from '../../src/sync/dead-letters.ts';
 import { planSteps, type RangeParts, runStep, type Step } from '../../src/sync/verify-range.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
@@ -99,6 +100,33 @@ describe('what a verification finds', () => {
     expect(JSON.stringify(found)).not.toContain('another title');
     expect(listCalls('legacy').every(({ query }) => query.has('owner'))).toBe(byPartition);
     expect(rig.app.writes()).toEqual([]);
+  });
+
+  test('a repair ends at once while nothing is copied, and says why, and names the dead letters in its way', async () => {
+    await start({ sync: { attempts: 1, pollMs: 100 } });
+    rig.app.records.delete('r0');
+    await rig.sync.halts.pause('app', 'olga', 'the app is moved');
+    const startedMs = performance.now();
+    const paused = await verified({ repair: true });
+    // It waits half a minute for copies that are made.
+    expect(performance.now() - startedMs).toBeLessThan(25_000);
+    expect(paused).toMatchObject({ repair: { rung: 1, repaired: 0 }, differences: { missing: 1 } });
+    expect(paused.problems).toEqual([
+      { partition: '', detail: expect.stringContaining('olga paused copies to app') },
+    ]);
+    expect(paused.problems[0]?.detail).toContain('onewriter sync resume app --reason TEXT');
+    expect(paused.problems[0]?.detail).toContain('copied after that');
+    await rig.sync.halts.resume(null);
+    const key = { partition: 'user-0', kind: 'appointment', id: 'r0' };
+    await new DeadLetters(rig.redis).add(key, 'app answered with 422');
+    await rig.sync.halts.pause('app', 'olga', 'the app is moved');
+    const { problems } = await verified({ repair: true });
+    expect(problems[1]).toEqual({
+      partition: 'user-0',
+      detail: expect.stringMatching(
+        /^appointment r0 is a dead letter \(app answered with 422\): .*sync retry [0-9a-f]{32} --reason/,
+      ),
+    });
   });
 
   test('values only where they were asked for, and cut', async () => {

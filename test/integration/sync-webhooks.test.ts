@@ -101,6 +101,9 @@ describe('a delivery', () => {
     await until('they are counted', async () => (await outcomes())['wrong'] === 2);
     expect(await rig.sync.webhooks()).toMatchObject({ waiting: 0 });
     expect(rig.app.records.size).toBe(0);
+    const told = JSON.stringify(rig.events.filter((one) => one.event === 'sync.delivery-refused'));
+    expect(told).toContain('signatures do not match stores.legacy.connector.webhook.signatures');
+    expect(told).toContain('copied after the next poll instead');
   });
 
   test('of a wrong kind gets an answer that says so', async () => {
@@ -217,6 +220,25 @@ describe('a delivery that names only an id', () => {
     await until('the copy', () => rig.app.records.has('1'));
     await nothingWaits();
   });
+});
+
+test('records that nobody can ask for, or that their store will not show, keep no others from being placed', async () => {
+  await start(nameless);
+  const isBad = (path: string): boolean => path.startsWith('/appointments/bad');
+  rig.legacy.intercept = ({ path }) => (isBad(path) ? { status: 500, body: {} } : undefined);
+  for (const id of [0, 1, 2, 3, 4]) {
+    expect((await send(event(`x${id}\ud800`))).status).toBe(204);
+    expect((await send(event(`bad${id}`))).status).toBe(204);
+  }
+  await until('the bad ones wait', async () => (await rig.redis.xlen(syncKeys.unplaced)) === 5);
+  for (const id of ['1', '2', '3']) {
+    rig.legacy.set(appointment(id, 'ann'));
+    await send(event(id));
+  }
+  await until('the copies', () => rig.app.records.size === 3);
+  // They are given up one day: what waits counts for the lag.
+  await until('nothing waits', async () => (await rig.sync.webhooks()).waiting === 0, 60_000);
+  expect(rig.events.filter((logged) => logged.event === 'sync.record-not-placed')).toHaveLength(5);
 });
 
 test('the inbox is bounded: a delivery is stored whole or refused, and the memory of doubles ends', async () => {

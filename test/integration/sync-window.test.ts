@@ -433,3 +433,45 @@ describe('a window that an operator has closed', () => {
     expect(reads.slice(4, 24)).toMatch(/^A?(LA)+L?$/);
   });
 });
+
+describe('a restore of the ledger', () => {
+  const byRestore = JSON.stringify({ by: 'ledger restore', reason: 'unknown', atMs: 1, byRestore: true });
+  const closed = '{onewriter}:sync:windows-closed';
+
+  test('closes windows that an operator may open again, and those that an operator closed stay closed', async () => {
+    await start();
+    for (const name of people) await handOver(name);
+    await rig.redis.hset(closed, 'ann', byRestore);
+    await rig.sync.window?.close(['bob'], 'olga', 'we stay');
+    await rig.sync.startWorkers();
+    for (const name of people) rig.app.set(appointment(`${name}-1`, name, 'changed in the app'));
+    expect(await rig.sync.window?.closedByRestore()).toEqual(new Set(['ann']));
+    expect((await rig.sync.desk.bringUp('ann', never)).problems[0]?.detail).toContain('switched off');
+    expect(await rig.sync.window?.open([...people, 'nobody'])).toBe(1);
+    await until('ann is copied back', () => titleIn('legacy', 'ann-1') === 'changed in the app');
+    expect(await rig.sync.window?.closed()).toEqual(new Set(['bob']));
+    expect(writesTo('bob-1')).toEqual([]);
+  });
+
+  test('is confirmed by an operator who closes them, too', async () => {
+    await start();
+    await handOver('ann');
+    await rig.redis.hset(closed, 'ann', byRestore);
+    const { version } = await rig.ledger.position();
+    expect(await rig.sync.window?.close(['ann'], 'olga', 'we stay')).toBe(0);
+    // So an older copy of Redis, in which it is missing, is found to be older.
+    expect((await rig.ledger.position()).version).toBe(version + 1);
+    expect(await rig.sync.window?.open(['ann'])).toBe(0);
+    expect(await rig.sync.desk.closedWindows()).toEqual(new Set(['ann']));
+  });
+});
+
+test('what is closed is known anew, also where Redis has counted from the beginning since', async () => {
+  await start();
+  for (const name of people) await handOver(name);
+  await rig.sync.window?.close(['ann'], 'olga', 'we stay');
+  expect(await rig.sync.window?.closed()).toEqual(new Set(['ann']));
+  await rig.redis.del('{onewriter}:sync:windows-closed', '{onewriter}:sync:windows-closed:version');
+  await rig.sync.window?.close(['bob'], 'olga', 'we stay');
+  expect(await rig.sync.window?.closed()).toEqual(new Set(['bob']));
+});

@@ -326,7 +326,7 @@ describe('a ring', () => {
 });
 
 describe('what a feed can hide', () => {
-  const dated = (id: string, updatedAt: string | null, title?: string) => ({
+  const dated = (id: string, updatedAt: string | number | null, title?: string) => ({
     ...appointment(id, 'ann', title),
     updated_at: updatedAt,
   });
@@ -335,6 +335,9 @@ describe('what a feed can hide', () => {
     const before = feedCalls().length;
     await until('more polls', () => feedCalls().length > before + 3);
   };
+  const feedAlone = { sync: { fullPassMs: 3_600_000 } };
+  const shows = (id: string, title: string) =>
+    until(`${id} is "${title}"`, () => rig.app.records.get(id)?.['title'] === title);
 
   test('a record dated in the far future does not hide what changes after it', async () => {
     await start({ legacy: { since: true, records: [dated('1', '2999-01-01T00:00:00.000Z')] } });
@@ -343,6 +346,62 @@ describe('what a feed can hide', () => {
     await morePolls();
     rig.legacy.set(dated('2', new Date(Date.now() + 70_000).toISOString()));
     await copied('1', '2');
+  });
+
+  test.each([
+    ['as it should be', 0],
+    ['ahead of ours', 5_000],
+    ['an hour behind', -3_600_000],
+  ])(
+    'one record in the far future does not keep the others’ changes for the full pass: a clock %s',
+    async (_, offMs) => {
+      const now = () => new Date(Date.now() + offMs).toISOString();
+      const longAgo = new Date(Date.now() - 86_400_000).toISOString();
+      const records = [dated('1', longAgo), dated('2', longAgo), dated('9', '2999-01-01T00:00:00.000Z')];
+      await start({ ...feedAlone, legacy: { since: true, records } });
+      await rig.sync.startWorkers();
+      await copied('1', '2', '9');
+      for (const [id, title] of [
+        ['1', 'first'],
+        ['2', 'second'],
+        ['1', 'third'],
+      ] as const) {
+        await morePolls();
+        rig.legacy.set(dated(id, now(), title));
+        await shows(id, title);
+      }
+    },
+  );
+
+  test('a change of a record in the future is not owed from the future on', async () => {
+    await start({ legacy: { since: true, records: [dated('1', new Date().toISOString())] } });
+    await rig.sync.startWorkers();
+    await copied('1');
+    await morePolls();
+    rig.app.intercept = ({ method }) => (method === 'PUT' ? { status: 503, body: {} } : undefined);
+    rig.legacy.set(dated('1', new Date(Date.now() + 3_600_000).toISOString(), 'changed'));
+    await until('it is owed', async () => (await rig.redis.zcard(syncKeys.owedSince)) === 1);
+    const [, since] = await rig.redis.zrange(syncKeys.owedSince, 0, 0, 'WITHSCORES');
+    expect(Number(since)).toBeLessThanOrEqual(Date.now());
+    rig.app.intercept = undefined;
+    await shows('1', 'changed');
+  });
+
+  test('a second change in the same second is found, too, and what does not change is not told again', async () => {
+    const second = `${new Date().toISOString().slice(0, 19)}Z`;
+    await start({ ...feedAlone, legacy: { since: true, records: [dated('1', second), dated('2', second)] } });
+    await rig.sync.startWorkers();
+    await copied('1', '2');
+    for (const title of ['first', 'second']) {
+      await morePolls();
+      rig.legacy.set(dated('1', second, title));
+      await shows('1', title);
+    }
+    await idle();
+    const reads = () => rig.legacy.calls.filter(({ path }) => path.startsWith('/appointments/')).length;
+    const before = reads();
+    await morePolls();
+    expect(reads()).toBe(before);
   });
 
   test('a store whose clock is behind ours loses nothing', async () => {
@@ -360,24 +419,56 @@ describe('what a feed can hide', () => {
     await copied('1', '2');
   });
 
-  test('a change that the list shows late is found as long as feedDelayMs allows for', async () => {
-    const at = (ms: number) => new Date(1_700_000_000_000 + ms).toISOString();
-    await start({
-      legacy: { since: true, records: [dated('1', at(0))] },
-      legacyConnector: { feedDelayMs: 30_000 },
-    });
-    await rig.sync.startWorkers();
-    await copied('1');
-    await morePolls();
-    rig.legacy.set(dated('2', at(60_000)));
-    await copied('1', '2');
-    await morePolls();
-    // Written before the other one, but shown only now.
-    rig.legacy.set(dated('3', at(30_500)));
-    await copied('1', '2', '3');
-    // And until then nobody can say that it is not there.
-    expect(await rig.sync.desk.lagMs()).toBeGreaterThanOrEqual(30_000);
-  });
+  test.each([
+    ['dates', (ms: number) => new Date(ms).toISOString()],
+    ['dates without a zone', (ms: number) => new Date(ms).toISOString().slice(0, 23)],
+    ['milliseconds', (ms: number) => ms],
+    ['seconds', (ms: number) => ms / 1_000],
+  ])(
+    'a change that the list shows late is found as long as feedDelayMs allows for, by %s',
+    async (_, notation) => {
+      const startMs = Math.floor(Date.now() / 1_000) * 1_000 - 600_000;
+      const at = (ms: number) => notation(startMs + ms);
+      await start({
+        ...feedAlone,
+        legacy: { since: true, records: [dated('1', at(0))] },
+        legacyConnector: { feedDelayMs: 30_000 },
+      });
+      await rig.sync.startWorkers();
+      await copied('1');
+      await morePolls();
+      rig.legacy.set(dated('2', at(60_000)));
+      await copied('1', '2');
+      await morePolls();
+      // Written before the other one, but shown only now.
+      rig.legacy.set(dated('3', at(31_000)));
+      await copied('1', '2', '3');
+      // And until then nobody can say that it is not there.
+      expect(await rig.sync.desk.lagMs()).toBeGreaterThanOrEqual(30_000);
+    },
+  );
+
+  test.each(['4711', '9007199254740993', 'opaque'])(
+    'changes with versions that are no times are followed, but only full passes prove them: %s',
+    async (version) => {
+      await start({
+        ...feedAlone,
+        legacy: { since: true, softDeletes: true, records: [dated('1', version)] },
+        app: { softDeletes: true },
+      });
+      await rig.sync.startWorkers();
+      await copied('1');
+      await morePolls();
+      rig.legacy.set(dated('1', version, 'changed'));
+      await shows('1', 'changed');
+      await morePolls();
+      const read = async (field: string): Promise<Record<string, number>> =>
+        JSON.parse((await rig.redis.hget(syncKeys.progress, field)) ?? '{}') as Record<string, number>;
+      const { fullPassAtMs } = await read('feed legacy appointment');
+      expect(await read('proof')).toEqual({ seenMs: fullPassAtMs, wholeMs: fullPassAtMs });
+      expect(Number(await rig.redis.hget(syncKeys.progress, 'reached'))).toBe(fullPassAtMs);
+    },
+  );
 
   test('records that have no date before their first change: the lag says that the feed does not show them', async () => {
     await start({

@@ -3,6 +3,7 @@ import { Redis } from 'ioredis';
 import { RedisAuditLog } from '../../src/admin/audit.ts';
 import { createAdmin } from '../../src/admin/server.ts';
 import type { BrakeEntry, BrakeOnAllEntry } from '../../src/admin/parts.ts';
+import type { WebhookState } from '../../src/sync/webhooks/open.ts';
 import type { BackfillProgress } from '../../src/sync/backfill.ts';
 import type { Config } from '../../src/config/schema.ts';
 import { resolveCohort } from '../../src/core/cohort.ts';
@@ -55,8 +56,11 @@ export interface AdminRig {
   pollFailure: PollFailure | undefined;
   /** How far first copies are; none by default. */
   backfills: readonly BackfillProgress[];
+  deliveries: WebhookState['deliveries'];
   brakes: readonly BrakeEntry[];
   brakeOnAll: BrakeOnAllEntry | undefined;
+  /** Partitions whose rollback window is closed; undefined where there is no window. */
+  closedWindows: ReadonlySet<string> | undefined;
   /** What the configuration says now; it can change without a restart. */
   rules: Pick<Config, 'partition' | 'partitionNames' | 'newPartitions'>;
   call(
@@ -144,6 +148,16 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     },
   });
   const admin = createAdmin({
+    get window() {
+      const closed = rig.closedWindows;
+      return (
+        closed && {
+          closed: async () => closed,
+          closedByRestore: async () => new Set<string>(),
+          ...{ close: async () => 0, open: async () => 0 },
+        }
+      );
+    },
     directory: directoryOf(parts, ledger, redis),
     rules: () => rig.rules,
     ...{ config, ledger, registry: parts.registry, flips: desk, copies, audit },
@@ -170,7 +184,7 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     },
     webhooks: async () => ({
       waiting: 2,
-      deliveries: [{ store: 'legacy', outcome: 'double', deliveries: 3 }],
+      deliveries: rig.deliveries,
     }),
     ...{ verifications, strays },
     halts: new HaltBook(redis),
@@ -187,9 +201,10 @@ export async function startAdmin(server: TestRedis): Promise<AdminRig> {
     ...{ url, parts, audit, redis, desk, logged, strays },
     compare: nothingDiffers,
     backfills: [],
+    deliveries: [{ store: 'legacy', outcome: 'double', deliveries: 3 }],
     unreachable: [],
     pollFailure: undefined,
-    ...{ brakes: [], brakeOnAll: undefined },
+    ...{ brakes: [], brakeOnAll: undefined, closedWindows: undefined },
     rules: config,
     call: async (method, path, { token = tokens.operator, body, text, type } = {}) => {
       const response = await fetch(`${url}${path}`, {

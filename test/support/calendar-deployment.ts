@@ -34,6 +34,8 @@ export interface CalendarDeployment {
 
 export async function startCalendar(options: {
   readonly databaseUrl?: string | undefined;
+  /** File of the configuration; left out: the example's own. */
+  readonly config?: string;
   readonly users: number;
   readonly cohorts: Config['cohorts'];
 }): Promise<CalendarDeployment> {
@@ -66,9 +68,10 @@ async function startAll(
   const env = {
     ...{ PROXY_PORT: '0', ADMIN_PORT: '0', OPS_TOKEN: token, ONEWRITER_SECRET: calendarSecret },
     ...{ LEGACY_URL: platform.url, APP_URL: app.url, LEGACY_TOKEN: 'platform-token' },
+    ...(options.databaseUrl === undefined ? {} : { APP_DATABASE_URL: options.databaseUrl }),
     ...{ REDIS_URL: redis.url, ONEWRITER_DATA_DIR: directory, LEASE_MS: '3000', SETTLE_MS: '200' },
   };
-  const loaded = loadConfig({ path: 'examples/calendar/onewriter.yaml', env });
+  const loaded = loadConfig({ path: options.config ?? 'examples/calendar/onewriter.yaml', env });
   if (!loaded.ok) throw new Error(JSON.stringify(loaded.problems));
   const config: Config = { ...loaded.config, cohorts: options.cohorts };
   const running = await startRole('up', { config, configHash: loaded.hash, env, log: () => undefined });

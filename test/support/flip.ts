@@ -62,6 +62,8 @@ export class FlipRig {
   passMs = 1;
   /** Partitions whose deletes are held back, with a sentence. */
   brakes = new Map<string, string>();
+  /** Dead letters by partition. */
+  letters = new Map<string, number>();
   /** Called at every catch-up. */
   onCatchUp: (partition: string) => Promise<void> = async () => undefined;
   reachable = true;
@@ -199,7 +201,7 @@ export class FlipRig {
       ...{ ownerRecords: 0, copyRecords: 0, differences: [], problems: [] },
     }),
     lagMs: async () => 0,
-    deadLetters: async () => 0,
+    deadLetters: async (partition) => this.letters.get(partition) ?? 0,
     closedWindows: async () => new Set(),
     deleteBrakes: async () => this.brakes,
     halted: async () => this.halts,

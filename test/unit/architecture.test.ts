@@ -64,12 +64,15 @@ describe('imports go one way', () => {
 });
 
 describe('the face of the guard', () => {
-  test('the program itself takes only the signature from it', () => {
+  test('the program itself takes only the signature from it, and what asks it in SQL', () => {
     const taken = sources
       .filter((file) => folderOf(file) !== 'guard')
       .flatMap(importsOf)
       .filter((target) => folderOf(target) === 'guard');
-    expect([...new Set(taken)].filter((target) => target !== 'src/guard/signature.ts')).toEqual([]);
+    expect([...new Set(taken)].filter((target) => target !== 'src/guard/signature.ts')).toEqual([
+      // Its calls in SQL, which stores/postgres makes itself.
+      'src/guard/guard.ts',
+    ]);
   });
 });
 

@@ -3,6 +3,7 @@ import { explainAnswer } from '../../admin/answers.ts';
 import type { Command } from '../command.ts';
 import { exitCodes, refusal } from '../exit.ts';
 import { plain } from '../output.ts';
+import { strayRows } from './troubles.ts';
 
 export const explain: Command = {
   name: 'explain',
@@ -37,6 +38,7 @@ export const explain: Command = {
         ['why', plain(value.why.sentence)],
         ...(linkedWith.length === 0 ? [] : [['written with', linkedWith.map(plain).join(', ')]]),
         ['in doubt', value.inDoubt.length === 0 ? 'nothing' : `${value.inDoubt.length} writes`],
+        ...strayRows(value.openStrays),
       ],
       '  ',
     );

@@ -181,6 +181,16 @@ function show({ output }: Context, value: RestoreAnswer): void {
     if (!value.durable)
       output.line('Too few replicas have confirmed it yet: writes are taken once they have.');
   }
+  if (value.rollbackWindow === 'on' && app > 0) for (const line of windowLines(value)) output.line(line);
+}
+
+function windowLines({ restored, partitions: { app } }: RestoreAnswer): string[] {
+  const what = restored ? 'are closed' : 'would be closed';
+  return [
+    `The rollback windows of the ${app} in the app ${what}, because nobody knows any more which of them you had closed:`,
+    'nothing of them is copied back to legacy. Those that are to stay open need, for each cohort:',
+    '  onewriter window open COHORT --reason TEXT',
+  ];
 }
 
 export const ledgerCommands: readonly Command[] = [exportCommand, restore];

@@ -25,7 +25,8 @@ export function showPlan(output: Output, plan: PlanAnswer): void {
   if (plan.pinnedRoutes.length > 0) {
     output.line(`Outside the promise (no partition): ${plan.pinnedRoutes.map(plain).join(', ')}`);
   }
-  output.line(`Way back: ${plain(plan.wayBack.detail)}`);
+  // Of what does not move, nothing comes back.
+  if (plan.flip.length > 0) output.line(`Way back: ${plain(plan.wayBack.detail)}`);
   if (plan.blockers.length > 0) {
     output.line(output.paint('red', 'Nothing can move until this is mended:'));
     for (const { code, detail } of plan.blockers) output.line(`  ${code}: ${plain(detail)}`);

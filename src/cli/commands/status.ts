@@ -7,7 +7,7 @@ import { exitCodes, exitOfFlip, refusal, type Attempt } from '../exit.ts';
 import { type Output, plain } from '../output.ts';
 import { deadlineOf, poll } from '../wait.ts';
 import { showFlipPartitions } from './show-flip-partitions.ts';
-import { troubleRows } from './troubles.ts';
+import { copiesLine, haltRows, lossLines, strayRows, troubleRows } from './troubles.ts';
 
 const watchEveryMs = 1_000;
 
@@ -72,10 +72,12 @@ async function watch(context: Context, admin: AdminClient, cohort: string | unde
 }
 
 /** For example `Writes: 40/120 app, 2 fenced (longest 310 ms), 78 legacy — PAUSED (gate: approval)`. */
-export function firstLine(value: Pick<StatusAnswer, 'counts' | 'flips'>): string {
+export function firstLine(value: Pick<StatusAnswer, 'counts' | 'flips' | 'regression'>): string {
   const { total, writes, longestFenceMs } = value.counts;
   const longest = writes.fenced > 0 ? ` (longest ${Math.round(longestFenceMs)} ms)` : '';
-  const counts = `Writes: ${writes.app}/${total} app, ${writes.fenced} fenced${longest}, ${writes.legacy} legacy`;
+  const where = `${writes.app}/${total} app, ${writes.fenced} fenced${longest}, ${writes.legacy} legacy`;
+  if (value.regression !== null) return `Writes: refused. Do not trust what the ledger says now: ${where}`;
+  const counts = `Writes: ${where}`;
   const flip = currentFlip(value);
   if (flip === undefined) return counts;
   switch (flip.state) {
@@ -106,9 +108,11 @@ function show(output: Output, value: StatusAnswer, cohort: string | undefined): 
   const { byPhase } = value.counts;
   const rows = [
     ['phases', `${byPhase.open} open, ${byPhase.fenced} fenced, ${byPhase.committed} committed`],
-    ['copies', value.lagMs === null ? 'no complete poll yet' : `${Math.round(value.lagMs)} ms behind`],
+    ['copies', copiesLine(value)],
+    ...haltRows(value),
     ...troubleRows(value),
     ['dead letters', String(value.deadLetters)],
+    ...strayRows(value.openStrays),
     ['in doubt', inDoubtLine(value)],
     ['members', String(value.members)],
   ];
@@ -131,20 +135,14 @@ function show(output: Output, value: StatusAnswer, cohort: string | undefined): 
   if (value.newcomers !== undefined && value.newcomers.count > 0) {
     rows.push(['newcomers', newcomersLine(value.newcomers)]);
   }
+  if (value.windowsClosedByRestore > 0) {
+    const closed = `closed by a restore for ${value.windowsClosedByRestore} partitions in the app, nothing of them is copied back: onewriter window status`;
+    rows.push(['rollback window', closed]);
+  }
   for (const gap of value.durabilityGaps) rows.push(['ledger', plain(gap)]);
   output.table(rows, '  ');
   if (next.length > 0) output.line('Next:');
   for (const step of next) output.line(`  ${step}`);
-}
-
-/** Before everything else: what stands below is what a ledger says that has lost data. */
-function lossLines({ detail, atMs, by }: NonNullable<StatusAnswer['regression']>): string[] {
-  const says = by === '' ? '' : ` ${plain(by)} says so.`;
-  return [
-    `LEDGER LOST DATA: ${plain(detail)}.${says}`,
-    `Writes are refused and nothing moves, noticed at ${new Date(atMs).toISOString()}. Next:`,
-    '  onewriter ledger restore --from member --plan --reason TEXT',
-  ];
 }
 
 function inDoubtLine({ inDoubt }: StatusAnswer): string {
@@ -159,9 +157,11 @@ function newcomersLine({ count, partitions, to }: NonNullable<StatusAnswer['newc
 
 /** Commands that fit the situation; never one that reverses, discards or aborts. */
 export function nextSteps(
-  value: Pick<StatusAnswer, 'counts' | 'flips' | 'newcomers'>,
+  value: Pick<StatusAnswer, 'counts' | 'flips' | 'newcomers' | 'regression'>,
   cohort: string | undefined,
 ): string[] {
+  // The lines on the loss say what is next.
+  if (value.regression !== null) return [];
   const current = currentFlip(value);
   if (current !== undefined) {
     const watching = `onewriter status ${current.cohort} --watch`;

@@ -1,10 +1,11 @@
 /** `strays list`, `show`, `resolve` and `export`: changes that somebody made in the store that is not the owner. */
-import { strayAnswer, straysAnswer } from '../../admin/findings.ts';
+import { type StrayAnswer, strayAnswer, straysAnswer } from '../../admin/findings.ts';
 import { type StrayResolution, strayResolutions } from '../../core/stray.ts';
 import type { Command } from '../command.ts';
 import { exitCodes, refusal } from '../exit.ts';
 import { writeWhole } from '../files.ts';
 import { plain } from '../output.ts';
+import { confirm, mayAsk } from './confirm.ts';
 
 const atOnce = 500;
 const exportWithinMs = 60_000;
@@ -82,9 +83,33 @@ const show: Command = {
       [`${store} held`, plain(stray.holds ?? 'nothing')],
       [`${owner} held`, plain(stray.ownerHolds ?? 'nothing')],
     ]);
+    if (stray.state === 'open' && stray.writtenOver === true) output.line(windowSentence(stray));
     return exitCodes.done;
   },
 };
+
+/** What becomes of the change once nobody holds it to be a stray any more. */
+function windowSentence(stray: StrayAnswer): string {
+  const { store, owner, kind, record, partition, change, ownerHolds } = stray;
+  const becomes =
+    ownerHolds === undefined
+      ? `is deleted, because ${owner} did not hold it when this was found`
+      : change === 'deleted'
+        ? `is made again as ${owner} holds it`
+        : `is written over with what ${owner} holds`;
+  return plain(
+    `The rollback window of ${partition} is open, so once this is resolved ${kind} ${record} in ${store} ${becomes}. ` +
+      `To keep what was done in ${store}, bring it into ${owner} first, then: onewriter strays resolve ${stray.id} --how moved --reason TEXT`,
+  );
+}
+
+/** Told where a record of the owner is copied over the change. */
+function afterwards({ writtenOver, store, owner, kind, record }: StrayAnswer): string {
+  if (writtenOver !== true) return '';
+  return plain(
+    ` The rollback window is open, so ${kind} ${record} in ${store} now becomes what ${owner} holds; "strays show" has what ${store} held.`,
+  );
+}
 
 const resolve: Command = {
   name: 'strays resolve',
@@ -94,7 +119,8 @@ const resolve: Command = {
     how: {
       type: 'string',
       value: strayResolutions.join('|'),
-      summary: 'It may stay, was undone in that store, or was brought to the owner by hand.',
+      summary:
+        "Nobody needs the change (ignored), it was undone in that store (repaired), or brought to the owner by hand (moved). While the rollback window is open, the owner's record is then written over it.",
     },
   },
   changes: true,
@@ -108,12 +134,25 @@ const resolve: Command = {
     }
     const admin = context.admin();
     if (!admin.ok) return admin.refusal;
-    const [id = ''] = given.positionals;
+    const path = `/strays/${encodeURIComponent(given.positionals[0] ?? '')}`;
+    const found = await admin.value.get(path, strayAnswer);
+    if (!found.ok) return found.refusal;
+    const { id, state: now, writtenOver } = found.value;
+    // Only here is something lost that stands nowhere else.
+    if (how === 'ignored' && writtenOver === true && now === 'open') {
+      const sentence = windowSentence(found.value);
+      const unasked = mayAsk(context);
+      if (unasked !== undefined) return { ...unasked, detail: `${sentence} ${unasked.detail}` };
+      const unsure = await confirm(context, sentence, id);
+      if (unsure !== undefined) return unsure;
+    }
     const order = { how, reason: context.reason };
-    const done = await admin.value.post(`/strays/${encodeURIComponent(id)}/resolve`, order, strayAnswer);
+    const done = await admin.value.post(`${path}/resolve`, order, strayAnswer);
     if (!done.ok) return done.refusal;
     context.output.event('stray', done.value);
-    context.output.line(`${done.value.id} is resolved: ${done.value.resolved?.how ?? ''}.`);
+    context.output.line(
+      `${done.value.id} is resolved: ${done.value.resolved?.how ?? ''}.${afterwards(done.value)}`,
+    );
     return exitCodes.done;
   },
 };

@@ -3,6 +3,8 @@ import { brakeAnswer, brakeOnAllAnswer, brakesAnswer } from '../../admin/brake-a
 import type { AdminClient } from '../client.ts';
 import type { Command, Context } from '../command.ts';
 import { type CliRefusal, type ExitCode, exitCodes, refusal } from '../exit.ts';
+import { otherStore, type StoreName } from '../../core/ownership.ts';
+import { lookAtOwner } from '../../sync/brake-on-all.ts';
 import { plain } from '../output.ts';
 
 const brakes: Command = {
@@ -24,22 +26,23 @@ const brakes: Command = {
       output.line(
         plain(
           `NO COPY IS DELETED since ${new Date(onAll.atMs).toISOString()}: ${onAll.lately} of about ${onAll.copies} copies were ` +
-            `within an hour, and ${onAll.deletes} more are to be (first: ${onAll.first.join(', ')}); the limit is ${onAll.limit}. ` +
-            'Look whether the owner has really deleted them, then: onewriter sync release --all --reason TEXT',
+            `within an hour, and ${onAll.deletes} more${inStores(...onAll.stores)} are to be (first: ${onAll.first.join(', ')}); the limit is ${onAll.limit}. ` +
+            `${lookAtOwner(onAll.stores)}, then: onewriter sync release --all --reason TEXT`,
         ),
       );
     }
     output.table(
-      listed.value.brakes.map(({ partition, deletes, records, first, atMs }) => [
+      listed.value.brakes.map(({ partition, deletes, records, store, first, atMs }) => [
         plain(partition),
-        `${deletes} of ${records} copies`,
+        `${deletes} of ${records} copies${store === undefined ? '' : ` in ${store}`}`,
+        store === undefined ? '' : `owner: ${otherStore(store)}`,
         `since ${new Date(atMs).toISOString()}`,
         plain(`first: ${first.join(', ')}`),
       ]),
     );
     if (listed.value.brakes.length > 0) {
       output.line(
-        'Look whether the owner has really deleted them, then: onewriter sync release PARTITION --reason TEXT',
+        `${lookAtOwner(listed.value.brakes.flatMap(({ store }) => store ?? []))}, then: onewriter sync release PARTITION --reason TEXT`,
       );
     } else if (onAll === null) output.line('No deletes are held back.');
     return exitCodes.done;
@@ -67,7 +70,7 @@ const release: Command = {
     if (!done.ok) return done.refusal;
     context.output.event('released', done.value);
     context.output.line(
-      `Up to ${done.value.deletes} copies of ${plain(partition)} are deleted now; each only after the owner has said that the record is gone.`,
+      `Up to ${done.value.deletes} copies of ${plain(partition)}${inStores(done.value.store)} are deleted now; each only after the owner has said that the record is gone.`,
     );
     return exitCodes.done;
   },
@@ -78,9 +81,14 @@ async function releaseAll(context: Context, admin: AdminClient): Promise<ExitCod
   if (!done.ok) return done.refusal;
   context.output.event('released', done.value);
   context.output.line(
-    `For an hour up to ${done.value.deletes + done.value.limit} copies are deleted, as full passes find them; each only after the owner has said that the record is gone. Brakes on single partitions stay.`,
+    `For an hour up to ${done.value.deletes + done.value.limit} copies${inStores(...done.value.stores)} are deleted, as full passes find them; each only after the owner has said that the record is gone. Brakes on single partitions stay.`,
   );
   return exitCodes.done;
+}
+
+function inStores(...stores: readonly (StoreName | undefined)[]): string {
+  const known = stores.filter((store) => store !== undefined);
+  return known.length === 0 ? '' : ` in ${known.join(' and ')}`;
 }
 
 export const brakeCommands: readonly Command[] = [brakes, release];

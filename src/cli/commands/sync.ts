@@ -3,16 +3,16 @@ import {
   type BackfillAnswer,
   deadLetterAnswer,
   deadLettersAnswer,
-  type PausesAnswer,
   pausesAnswer,
   type SyncAnswer,
   syncAnswer,
 } from '../../admin/answers.ts';
 import type { Command } from '../command.ts';
+import { whyRefused } from '../../sync/webhooks/refusals.ts';
 import { exitCodes, refusal } from '../exit.ts';
 import { plain } from '../output.ts';
 import { brakeCommands } from './sync-brakes.ts';
-import { troubleRows } from './troubles.ts';
+import { copiesLine, haltRows, lossLines, pauseRows, strayRows, troubleRows } from './troubles.ts';
 
 const lettersShown = 50;
 
@@ -31,19 +31,27 @@ const status: Command = {
     if (!listed.ok) return listed.refusal;
     const { deadLetters } = listed.value;
     const { output } = context;
-    const { backfills, failing, lagMs, pauses, unreachable, pollFailure, webhooks } = sync.value;
+    const { backfills, failing, lagMs, pauses, regression, unreachable, pollFailure, webhooks, openStrays } =
+      sync.value;
     const troubles = { unreachable, pollFailure, failing };
-    output.event('sync', { lagMs, pauses, ...troubles, deadLetters, backfills, webhooks });
+    output.event('sync', {
+      regression,
+      lagMs,
+      pauses,
+      ...troubles,
+      deadLetters,
+      openStrays,
+      backfills,
+      webhooks,
+    });
+    if (regression !== null) for (const line of lossLines(regression)) output.line(line);
     output.table([
-      ['copies', lagMs === null ? 'no complete poll yet' : `${Math.round(lagMs)} ms behind`],
-      ...pauseRows(pauses),
-      ...failing.map(({ store, detail, sinceMs, nextTryMs }) => [
-        `FAILING: ${store}`,
-        plain(`since ${isoOf(sinceMs)}, tried again at ${isoOf(nextTryMs)}: ${detail}`),
-      ]),
+      ['copies', copiesLine(sync.value)],
+      ...haltRows({ pauses, failing }),
       ...troubleRows(sync.value),
       ...backfills.map((backfill) => [`first copy of ${plain(backfill.kind)}`, sentenceOf(backfill)]),
       ['dead letters', String(sync.value.deadLetters)],
+      ...strayRows(openStrays),
       ...(sync.value.deleteBrakes === 0
         ? []
         : [['deletes held back', `${sync.value.deleteBrakes} partitions: onewriter sync brakes`]]),
@@ -51,6 +59,7 @@ const status: Command = {
         ? [['NOTHING IS DELETED', 'too many copies were to be: onewriter sync brakes']]
         : []),
       ...(webhooks.deliveries.length === 0 ? [] : [['webhooks', sentenceOfWebhooks(webhooks)]]),
+      ...refusedRows(webhooks),
     ]);
     output.table(
       deadLetters
@@ -64,7 +73,9 @@ const status: Command = {
       '  ',
     );
     if (deadLetters.length > 0) {
-      output.line('Mend what the reasons name, then: onewriter sync retry --all --reason TEXT');
+      output.line(
+        'Mend what the reasons name ("onewriter sync show LETTER" has what the store said), then: onewriter sync retry --all --reason TEXT',
+      );
     }
     return exitCodes.done;
   },
@@ -83,6 +94,13 @@ function sentenceOf({ phase, records, total, perSecond, startedMs, endsMs }: Bac
 function sentenceOfWebhooks({ waiting, deliveries }: SyncAnswer['webhooks']): string {
   const counts = deliveries.map((one) => `${one.deliveries} ${plain(one.outcome)} (${plain(one.store)})`);
   return `${waiting} records wait; deliveries: ${counts.join(', ')}`;
+}
+
+function refusedRows({ deliveries: all }: SyncAnswer['webhooks']): string[][] {
+  return all.flatMap(({ store, outcome, deliveries }) => {
+    const why = whyRefused(plain(store), outcome);
+    return why === undefined ? [] : [[`REFUSED from ${plain(store)}`, `${deliveries} webhooks: ${why}`]];
+  });
 }
 
 const retry: Command = {
@@ -128,13 +146,6 @@ const retry: Command = {
 
 function isoOf(ms: number): string {
   return new Date(ms).toISOString();
-}
-
-function pauseRows(pauses: PausesAnswer['pauses']): string[][] {
-  return pauses.map(({ to, by, reason, sinceMs }) => [
-    to === null ? 'PAUSED' : `PAUSED to ${to}`,
-    plain(`by ${by} since ${isoOf(sinceMs)}: ${reason}`),
-  ]);
 }
 
 const summaries = {
@@ -187,6 +198,7 @@ const show: Command = {
       ['record', plain(`${found.kind} ${found.id}`)],
       ['partition', plain(found.partition)],
       ['reason', plain(found.reason)],
+      ...(found.said === undefined ? [] : [['the store said', plain(found.said)] as const]),
       ['given up', `${found.times} times, last at ${isoOf(found.atMs)}`],
       ['first at', isoOf(found.firstMs ?? found.atMs)],
     ]);

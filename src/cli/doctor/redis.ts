@@ -1,10 +1,11 @@
 /** Checks of the ledger's Redis: is it there, is it new enough, could it lose what it has answered. */
+import type { Redis } from 'ioredis';
 import type { Config } from '../../config/schema.ts';
 import { sayCompleteness } from '../../core/homes.ts';
 import { RedisRegistry } from '../../ledger/books.ts';
 import { connectRedis, describe } from '../../ledger/connection.ts';
 import { durabilityGaps } from '../../ledger/durability.ts';
-import { findBinary } from '../../ledger/embedded.ts';
+import { attachEmbeddedRedis, EmbeddedRedisFailure, findBinary } from '../../ledger/embedded.ts';
 import { readRegression } from '../../ledger/regression.ts';
 import type { Environment } from '../command.ts';
 import { fail, type Finding, ok, sentenceOf, warn } from './finding.ts';
@@ -14,7 +15,9 @@ import { checkDataDir } from './machine.ts';
 const redisNeeded = [7, 0] as const;
 
 export async function checkRedis(config: Config, env: Environment): Promise<Finding[]> {
-  if (config.redis.url === 'embedded') return [checkBinary(env), checkDataDir(config.dataDir)];
+  if (config.redis.url === 'embedded') {
+    return [checkBinary(env), checkDataDir(config.dataDir), ...(await checkRunningLedger(config.dataDir))];
+  }
   const address = { url: config.redis.url };
   const where = describe(address);
   let redis;
@@ -34,11 +37,7 @@ export async function checkRedis(config: Config, env: Environment): Promise<Find
           : fail('redis durability', gap, 'Flips are refused until this is mended.'),
       );
     }
-    const lost = await readRegression(redis);
-    if (lost !== undefined) {
-      const advice = 'Restore it: onewriter ledger restore --from member --plan --reason TEXT.';
-      findings.push(fail('ledger', `the ledger lost data: ${lost.detail}`, advice));
-    }
+    findings.push(...(await checkLedger(redis)));
     if (config.newPartitions === 'app') findings.push(await checkRegistry(new RedisRegistry(redis)));
     if (gaps.length === 0) findings.push(ok('redis durability', 'a confirmed transition cannot be lost'));
     return findings;
@@ -46,6 +45,28 @@ export async function checkRedis(config: Config, env: Environment): Promise<Find
     return [fail('redis', `${where} did not answer: ${sentenceOf(error)}`, 'Check its access rules (INFO).')];
   } finally {
     redis.disconnect();
+  }
+}
+
+async function checkLedger(redis: Redis): Promise<Finding[]> {
+  const lost = await readRegression(redis);
+  if (lost === undefined) return [];
+  const detail = `the ledger lost data: ${lost.detail}. Writes are refused, and nothing is copied or moved`;
+  return [fail('ledger', detail, 'Restore it: onewriter ledger restore --from member --plan --reason TEXT.')];
+}
+
+/** The embedded server runs only where `onewriter up` does. */
+async function checkRunningLedger(dataDir: string): Promise<Finding[]> {
+  let redis: Redis | undefined;
+  try {
+    redis = await connectRedis(await attachEmbeddedRedis(dataDir));
+    return await checkLedger(redis);
+  } catch (error) {
+    if (error instanceof EmbeddedRedisFailure) return [];
+    const advice = `See redis/redis.log in ${dataDir}.`;
+    return [fail('redis', `the embedded server did not answer: ${sentenceOf(error)}`, advice)];
+  } finally {
+    redis?.disconnect();
   }
 }
 

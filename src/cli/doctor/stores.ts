@@ -3,13 +3,13 @@ import { connect as connectTls } from 'node:tls';
 import { routeInWords } from '../../config/route-words.ts';
 import type { Config } from '../../config/schema.ts';
 import type { StoreName } from '../../core/ownership.ts';
-import type { KindCapabilities, StoreReader } from '../../core/ports.ts';
+import type { GuardCalls, KindCapabilities, StoreReader } from '../../core/ports.ts';
 import { loadHook } from '../../proxy/hook.ts';
 import { unlimited } from '../../stores/budget.ts';
+import { copyTargets } from '../../sync/writers.ts';
 import { storeTlsOf } from '../../stores/connect.ts';
 import { whyUnreachable } from '../../stores/reach.ts';
-import { RestGuardCalls } from '../../stores/rest/guard-calls.ts';
-import { createRestStore, type RestStore } from '../../stores/rest/store.ts';
+import { type OpenStore, openStore } from '../../stores/open.ts';
 import { fail, type Finding, lookMs, ok, sentenceOf, warn } from './finding.ts';
 import { checkWriteCredential } from './write-probe.ts';
 
@@ -40,7 +40,7 @@ export async function checkStore(
   const findings = await checkReach(config, name);
   if (findings.some(({ level }) => level === 'fail')) return findings;
   findings.push(...(await checkHook(setting, config, name)));
-  const store = createRestStore(name, config, unlimited);
+  const store = openStore(name, config, unlimited);
   try {
     if (connector === undefined) {
       findings.push(
@@ -51,11 +51,11 @@ export async function checkStore(
         ),
       );
     } else {
-      findings.push(...(await checkConnector(setting, config, store.reader)));
+      findings.push(...(await checkConnector(setting, config, store)));
       findings.push(...(await checkWriteCredential(config, store, probeWrites)));
     }
     if (guard) findings.push(...(await checkGuard(setting, config, store)));
-    else if (name === 'app') findings.push(withoutGuard(setting));
+    else if (name === 'app') findings.push(withoutGuard(setting, config));
   } finally {
     await store.reader.close();
   }
@@ -73,19 +73,28 @@ async function checkHook(setting: string, config: Config, name: StoreName): Prom
   }
 }
 
-async function checkConnector(setting: string, config: Config, reader: StoreReader): Promise<Finding[]> {
+async function checkConnector(setting: string, config: Config, store: OpenStore): Promise<Finding[]> {
+  const { reader } = store;
   try {
     await reader.probe(AbortSignal.timeout(lookMs));
   } catch (error) {
-    const advice = 'Check address, credentials (connector.auth or connector.headers) and the list path.';
+    const advice =
+      store.client === undefined
+        ? 'Check address, credentials and tables of the connector.'
+        : 'Check address, credentials (connector.auth or connector.headers) and the list path.';
     return [fail(`${setting}.connector`, sentenceOf(error), advice)];
   }
   const findings = [ok(`${setting}.connector`, 'the list answers and the credentials are accepted')];
   for (const capability of reader.capabilities) {
     findings.push(await checkFirstPage(setting, config, reader, capability));
-    findings.push(...limitsOf(setting, reader.store, capability));
+    const isTold = webhookOf(config, reader.store)?.events.some(({ kind }) => kind === capability.kind);
+    findings.push(...limitsOf(setting, store, capability, isTold === true));
   }
-  return findings;
+  for (const { level, about, detail, advice } of (await store.examine?.(AbortSignal.timeout(lookMs))) ?? []) {
+    const check = `${setting} ${about}`;
+    findings.push(level === 'ok' ? ok(check, detail) : { level, check, detail, advice });
+  }
+  return [...findings, ...checkWebhooks(setting, config, reader.store)];
 }
 
 async function checkFirstPage(
@@ -125,8 +134,31 @@ async function checkFirstPage(
   }
 }
 
+function webhookOf({ stores }: Config, name: StoreName) {
+  const { connector } = stores[name];
+  return connector?.kind === 'rest' ? connector.webhook : undefined;
+}
+
+/** Whether the secrets are the store's, only its first delivery shows. */
+function checkWebhooks(setting: string, config: Config, name: StoreName): Finding[] {
+  const webhook = webhookOf(config, name);
+  const { webhooks: at } = config;
+  if (webhook === undefined || at === undefined) return [];
+  const kinds = [...new Set(webhook.events.map(({ kind }) => kind))].join(', ');
+  const schemes = [...new Set(webhook.signatures.map(({ scheme }) => scheme))].join(', ');
+  const detail =
+    `of ${kinds} are taken at /webhooks/${name}, port ${at.port}, with a signature (${schemes}); ` +
+    '"onewriter sync status" says how many came, and how many were refused';
+  return [ok(`${setting} webhooks`, detail)];
+}
+
 /** What the connector cannot do, in words, and what follows from it. */
-function limitsOf(setting: string, store: StoreName, capability: KindCapabilities): Finding[] {
+function limitsOf(
+  setting: string,
+  { store, client }: OpenStore,
+  capability: KindCapabilities,
+  isTold: boolean,
+): Finding[] {
   const { kind, byPartition, paged, since, tombstones, notWritable } = capability;
   const check = `${setting} ${kind}`;
   const findings: Finding[] = [];
@@ -144,10 +176,18 @@ function limitsOf(setting: string, store: StoreName, capability: KindCapabilitie
     findings.push(warn(check, 'one answer is taken for the whole list', advice));
   }
   if (!since) {
-    const advice = 'Every poll reads everything; name version and use {since} in list.query if it can.';
+    const how =
+      client === undefined
+        ? 'name version if there is such a column'
+        : 'name version and use {since} in list.query if it can';
+    const advice = `Every poll reads everything; ${how}.`;
     findings.push(warn(check, 'the list cannot be asked for changes only', advice));
   }
-  if (!tombstones) {
+  if (!tombstones && isTold) {
+    const detail =
+      'deleted records are not marked: those that webhooks tell of show at once, the others in full passes';
+    findings.push(ok(check, detail));
+  } else if (!tombstones) {
     const advice =
       'Deletes show only in full passes, each confirmed by a read; name deleted if there is a field.';
     findings.push(warn(check, 'deleted records are not marked', advice));
@@ -155,18 +195,21 @@ function limitsOf(setting: string, store: StoreName, capability: KindCapabilitie
   return findings;
 }
 
-async function checkGuard(setting: string, config: Config, store: RestStore): Promise<Finding[]> {
+async function checkGuard(setting: string, config: Config, store: OpenStore): Promise<Finding[]> {
   const check = `${setting}.guard`;
-  const calls = new RestGuardCalls(new Map([[store.store, store.client]]));
+  const calls = store.guard;
   try {
     const stamp = { partition: 'onewriter-doctor', epoch: 1 };
     const { written } = await calls.verdict(store.store, stamp, 'read', AbortSignal.timeout(lookMs));
     if (store.store === 'app' && written === undefined) {
-      const advice = 'Until it does (docs/guard.md), nothing that was flipped can go back to legacy.';
+      const unless = isCopiedBack(config) ? 'once its rollback window is closed, ' : '';
+      const advice = `Until it does (docs/guard.md), ${unless}nothing that was flipped can go back to legacy.`;
       const finding = 'answers the signed verdict, but does not say whether users have written';
       return [warn(check, finding, advice), ...(await checkSeveral(check, config, store, calls))];
     }
-    return [ok(check, 'answers the signed verdict'), ...(await checkSeveral(check, config, store, calls))];
+    const how =
+      store.client === undefined ? 'the guard in the database answers' : 'answers the signed verdict';
+    return [ok(check, how), ...(await checkSeveral(check, config, store, calls))];
   } catch (error) {
     const advice =
       'Mount the guard in it and give both the same secret (docs/guard.md); without it no flips.';
@@ -178,11 +221,15 @@ async function checkGuard(setting: string, config: Config, store: RestStore): Pr
 async function checkSeveral(
   check: string,
   { routes }: Config,
-  { store }: RestStore,
-  calls: RestGuardCalls,
+  { store, client }: OpenStore,
+  calls: GuardCalls,
 ): Promise<Finding[]> {
   const paths = routes.filter((route) => route.partitions !== undefined).map(routeInWords);
   if (paths.length === 0) return [];
+  if (client === undefined) {
+    const detail = `whether the app checks every partition of such requests cannot be asked in its database; they are those of ${paths.join(', ')}`;
+    return [warn(check, detail, 'Switch severalPartitions on in its middleware (docs/guard.md).')];
+  }
   const also = [{ partition: 'onewriter-doctor-too', epoch: 1 }];
   const stamp = { partition: 'onewriter-doctor', epoch: 1, also };
   try {
@@ -196,10 +243,16 @@ async function checkSeveral(
   }
 }
 
-function withoutGuard(setting: string): Finding {
-  const detail =
-    'no guard: writes that go round the proxy, or come late, are not refused, and nothing that was flipped can go back to legacy';
+function withoutGuard(setting: string, config: Config): Finding {
+  const back = isCopiedBack(config)
+    ? 'what was flipped can go back to legacy only while its rollback window is open'
+    : 'nothing that was flipped can go back to legacy';
+  const detail = `no guard: writes that go round the proxy, or come late, are not refused, and ${back}`;
   return warn(`${setting}.guard`, detail, 'Mount the guard (docs/guard.md) and set guard to true.');
+}
+
+function isCopiedBack({ sync }: Config): boolean {
+  return copyTargets(sync.rollbackWindow).includes('legacy');
 }
 
 function anyPartition({ cohorts }: Config): string {

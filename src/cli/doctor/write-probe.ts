@@ -6,7 +6,9 @@
 import { randomUUID } from 'node:crypto';
 import type { Config } from '../../config/schema.ts';
 import { StoreFailure } from '../../core/ports.ts';
-import { type RestStore, restConnectorOf } from '../../stores/rest/store.ts';
+import type { OpenStore } from '../../stores/open.ts';
+import type { RestClient } from '../../stores/rest/client.ts';
+import { restConnectorOf } from '../../stores/rest/store.ts';
 import { type Finding, lookMs, ok, sentenceOf, warn } from './finding.ts';
 
 type Told =
@@ -16,14 +18,14 @@ type Told =
 /** `ask`: the operator agrees to the call. */
 export async function checkWriteCredential(
   { stores, sync }: Config,
-  store: RestStore,
+  { store, client }: Pick<OpenStore, 'store' | 'client'>,
   ask: boolean,
 ): Promise<Finding[]> {
-  const setting = `stores.${store.store}.connector`;
+  const setting = `stores.${store}.connector`;
   const check = `${setting}.headers`;
-  const connector = restConnectorOf(stores[store.store].connector);
-  if (connector === undefined) return [];
-  const isSource = store.store === 'legacy';
+  const connector = restConnectorOf(stores[store].connector);
+  if (connector === undefined || client === undefined) return [];
+  const isSource = store === 'legacy';
   const written = !isSource || sync.rollbackWindow === 'on' || sync.rollbackWindow === true;
   if (written && connector.write === undefined) {
     if (!isSource) return [];
@@ -34,7 +36,7 @@ export async function checkWriteCredential(
     const how = '"doctor --probe-writes" asks with one DELETE of an id that nobody has';
     return [ok(check, `nothing is written with them; whether they could write is not known (${how})`)];
   }
-  const told = await askToWrite(connector.records, store);
+  const told = await askToWrite(connector.records, client);
   const advice = `Use a credential that can only read (${check}).`;
   switch (told.writes) {
     case 'refused':
@@ -50,7 +52,7 @@ export async function checkWriteCredential(
 
 async function askToWrite(
   records: NonNullable<ReturnType<typeof restConnectorOf>>['records'],
-  { client, store }: RestStore,
+  client: RestClient,
 ): Promise<Told> {
   // Only where the id is a part of the path: a query that a store does not understand could mean all records.
   const path = Object.values(records)
@@ -69,7 +71,7 @@ async function askToWrite(
   try {
     const headers = { 'if-match': '"onewriter-never"' };
     const { status } = await client.call({ ...call, headers }, AbortSignal.timeout(lookMs));
-    return { writes: 'let-in', detail: `${store} answered ${what} with ${status}` };
+    return { writes: 'let-in', detail: `${client.store} answered ${what} with ${status}` };
   } catch (error) {
     const detail = sentenceOf(error);
     if (!(error instanceof StoreFailure)) return { writes: 'unknown', detail };

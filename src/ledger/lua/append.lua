@@ -4,7 +4,7 @@
 -- keeps them for life), so nobody can still have a write under way that was judged by others.
 --
 -- KEYS  1 meta (hash)  2 changes (stream)  3 members (hash)
--- ARGV  1 kind: 'rules' | 'doubt-resolved'  2 payload (JSON)  3 change id  4 by  5 reason
+-- ARGV  1 kind: 'rules' | 'doubt-resolved' | 'windows-closed'  2 payload (JSON)  3 change id  4 by  5 reason
 --       6 stream length kept  7 what must be active now: the hash of the rules ('' for none); '' otherwise
 -- Returns {'done', version} | {'changed', rules (JSON) or ''} | {'members-differ', id of one} | {'ledger-regressed', sentence}
 --! include clock change

@@ -50,6 +50,8 @@ const guardCodes = new Set([
   'expired',
 ]);
 
+const saidLengthMax = 300;
+
 const problemSchema = z.object({ code: z.string().optional(), detail: z.string().optional() });
 
 /** Undefined for 2xx, and for 404 and 410, which are answers: the record is not there. */
@@ -64,6 +66,7 @@ export function failureOf(
   if (status === 404 || status === 410) return undefined;
   const where = `${store} answered ${call.method} ${call.path} with ${status}`;
   const problem = problemIn(answer.text);
+  const said = excerptOf(answer.text);
   if (status >= 400 && status < 500 && problem?.code !== undefined && guardCodes.has(problem.code)) {
     return new StoreFailure(
       'refused-by-guard',
@@ -85,7 +88,10 @@ export function failureOf(
   }
   if (status >= 500) {
     const retryAfterMs = retryAfterOf(answer.headers['retry-after'], nowMs);
-    return new StoreFailure('unavailable', where, retryAfterMs === undefined ? {} : { retryAfterMs });
+    return new StoreFailure('unavailable', where, {
+      said,
+      ...(retryAfterMs !== undefined && { retryAfterMs }),
+    });
   }
   if (status >= 300 && status < 400) {
     return new StoreFailure(
@@ -97,11 +103,21 @@ export function failureOf(
     return new StoreFailure(
       'rejected',
       `${where}: the record has changed since it was read; nothing was written`,
-      { status },
+      { status, said },
     );
   }
   const detail = problem?.detail === undefined ? '' : `: ${problem.detail.slice(0, 200)}`;
-  return new StoreFailure('rejected', `${where}${detail}`, { status });
+  return new StoreFailure('rejected', `${where}${detail}`, { status, said });
+}
+
+/** On one line, cut, without what a terminal would obey; undefined where nothing is left. */
+function excerptOf(text: string): string | undefined {
+  const line = text
+    .slice(0, 4 * saidLengthMax)
+    .replace(/[\p{C}\s]+/gu, ' ')
+    .trim();
+  if (line === '') return undefined;
+  return (line.length > saidLengthMax ? `${line.slice(0, saidLengthMax)}…` : line).toWellFormed();
 }
 
 function problemIn(text: string): z.output<typeof problemSchema> | undefined {

@@ -23,7 +23,10 @@ const positionSchema = z.object({
   ]),
   pageNumber: z.int(),
   offset: z.int(),
-  largest: z.int(),
+  /** Of the last page, by number or offset: what tells it from another, and whether one before it was another. */
+  shown: z.string().optional(),
+  moves: z.boolean().default(false),
+  isShort: z.boolean().default(false),
 });
 
 /** What a call of the list is filled in with, wherever it stands. */
@@ -56,12 +59,15 @@ export function pagingProblems(list: ListConfig): string[] {
   return problems;
 }
 
-/**
- * Largest page that one list ever gave. A platform may cap pages below the size that was asked for, so
- * "shorter than asked" is no proof of the end, but "shorter than a page we have seen" is.
- */
-export interface PageSizeSeen {
-  records: number;
+type CountedPaging = Extract<ListConfig['paging'], { readonly page: unknown } | { readonly offset: unknown }>;
+
+/** What was read of a list: its answer, and from where. */
+export interface PageRead {
+  readonly answer: RestAnswer;
+  readonly items: readonly Json[];
+  /** Equal for two answers with the same records in the same order. */
+  readonly shown: string;
+  readonly url: string;
 }
 
 export interface PagedStore {
@@ -71,23 +77,31 @@ export interface PagedStore {
   withoutCredential(path: string): string;
 }
 
-/** Rows that shift can make two pages alike; a list that ignores its page parameter makes all of them alike. */
+/** A list that ignores the parameter of its cursor can give a new one with the same page each time. */
 const samePagesMax = 5;
 
+/**
+ * By number or offset, where `more` does not tell, only an empty page is the end, or 404 for the page after a good one,
+ * or the last page once more. Behind a page that was not full, a refusal is the end, too (WordPress answers 400 there),
+ * and the same page once more even if it was the first. That a page is shorter proves nothing: a platform may cap pages
+ * below the size that was asked for, change that at any time, and leave rows out that nobody may see.
+ */
 export class Paging {
   readonly #list: ListConfig;
   readonly #store: PagedStore;
-  readonly #seen: PageSizeSeen;
   readonly #visited = new Set<string>();
   #pageNumber: number;
   #offset = 0;
-  #lastPage = '';
+  #shown: string | undefined;
+  #moves = false;
+  /** The last page had less than was asked for. */
+  #isShort = false;
+  #lastPage: string | undefined;
   #repeats = 0;
 
-  constructor(list: ListConfig, store: PagedStore, seen: PageSizeSeen) {
+  constructor(list: ListConfig, store: PagedStore) {
     this.#list = list;
     this.#store = store;
-    this.#seen = seen;
     this.#pageNumber = typeof list.paging === 'object' && 'page' in list.paging ? list.paging.page.from : 1;
   }
 
@@ -104,8 +118,9 @@ export class Paging {
 
   /** The place of the page `next`, for another pass to go on from, in this process or another. */
   position(next: Exclude<NextPage, { readonly page: 'none' }>): string {
-    const largest = this.#seen.records;
-    return JSON.stringify({ next, pageNumber: this.#pageNumber, offset: this.#offset, largest });
+    const [pageNumber, offset] = [this.#pageNumber, this.#offset];
+    const [shown, moves, isShort] = [this.#shown, this.#moves, this.#isShort];
+    return JSON.stringify({ next, pageNumber, offset, shown, moves, isShort });
   }
 
   /** The page that `position` named. Throws StoreFailure `rejected` for what it cannot have given. */
@@ -114,63 +129,83 @@ export class Paging {
     if (!parsed.success) {
       throw new StoreFailure('rejected', 'the place where a list was left cannot be read; it begins anew');
     }
-    const { next, pageNumber, offset, largest } = parsed.data;
+    const { next, pageNumber, offset, shown, moves, isShort } = parsed.data;
     this.#pageNumber = pageNumber;
     this.#offset = offset;
-    this.#seen.records = Math.max(this.#seen.records, largest);
+    this.#shown = shown;
+    this.#moves = moves;
+    this.#isShort = isShort;
     return next;
   }
 
-  /** `url` is the address of the page just read. Throws StoreFailure `bad-answer` for a list that goes in circles. */
-  after(answer: RestAnswer, items: readonly Json[], url: string): NextPage {
+  /** Some platforms say with 404 that there is no such page; of the first one that says nothing. */
+  endsWith({ status }: RestAnswer): boolean {
+    return status === 404 && this.#shown !== undefined;
+  }
+
+  /** Others refuse it; of a page that comes after a full one that can mean anything. */
+  endsWithRefusal(): boolean {
+    return this.#shown !== undefined && this.#isShort;
+  }
+
+  /** Throws StoreFailure `bad-answer` for a list that goes in circles. */
+  after({ answer, items, shown, url }: PageRead): NextPage {
     const { paging, next, more } = this.#list;
     if (more !== undefined && !isTrue(valueAt(answer.body, more))) return { page: 'none' };
-    this.#mustGoOn(items);
+    if (typeof paging === 'object' && ('page' in paging || 'offset' in paging)) {
+      return this.#afterCounted(paging, items.length, shown);
+    }
+    this.#mustGoOn(items.length, shown);
     if (paging === 'link') return this.#follow(linkIn(answer), url, 'the Link header');
     if (next !== undefined) return this.#afterCursor(valueAt(answer.body, next), next);
     if (paging === undefined) return { page: 'none' };
     if ('link' in paging) return this.#follow(addressIn(answer, paging.link), url, `"${paging.link}"`);
-    if ('last' in paging) {
-      const last = items.at(-1);
-      return last === undefined
-        ? { page: 'none' }
-        : this.#afterCursor(valueAt(last, paging.last) ?? {}, `${paging.last} of the last record`);
+    const last = items.at(-1);
+    return last === undefined
+      ? { page: 'none' }
+      : this.#afterCursor(valueAt(last, paging.last) ?? {}, `${paging.last} of the last record`);
+  }
+
+  #afterCounted(paging: CountedPaging, itemCount: number, shown: string): NextPage {
+    const { size } = 'page' in paging ? paging.page : paging.offset;
+    if (itemCount === 0) return { page: 'none' };
+    if (this.#list.more !== undefined) this.#mustGoOn(itemCount, shown);
+    else {
+      this.#isShort = itemCount < size;
+      if (this.#isRepeated(shown)) return { page: 'none' };
     }
-    if (this.#isLast(items.length)) return { page: 'none' };
     if ('page' in paging) {
       this.#pageNumber += 1;
-      const values = { page: String(this.#pageNumber), size: String(paging.page.size) };
-      return { page: 'placeholders', values };
+      return { page: 'placeholders', values: { page: String(this.#pageNumber), size: String(size) } };
     }
-    this.#offset += items.length;
-    return {
-      page: 'placeholders',
-      values: { offset: String(this.#offset), size: String(paging.offset.size) },
-    };
+    this.#offset += itemCount;
+    return { page: 'placeholders', values: { offset: String(this.#offset), size: String(size) } };
   }
 
-  /** Whether a 404 means that the page before was the last one. */
-  endsWith404(): boolean {
-    const { paging } = this.#list;
-    if (typeof paging !== 'object' || 'link' in paging || 'last' in paging) return false;
-    return ('page' in paging ? paging.page : paging.offset).notFoundEnds === true;
+  /** Behind its end a platform may show the last page for ever; but one that only ever shows one page does not count. */
+  #isRepeated(shown: string): boolean {
+    const before = this.#shown;
+    this.#shown = shown;
+    if (before !== undefined && before !== shown) this.#moves = true;
+    if (before !== shown) return false;
+    if (this.#moves || this.#isShort) return true;
+    throw new StoreFailure(
+      'bad-answer',
+      'the list goes in circles: its second page shows what its first one did, so nobody knows whether it ends there; ' +
+        'look at the query parameters of its paging',
+    );
   }
 
-  #mustGoOn(items: readonly Json[]): void {
-    const shown = items.length === 0 ? '' : JSON.stringify([items.length, items[0], items.at(-1)]);
-    this.#repeats = shown !== '' && shown === this.#lastPage ? this.#repeats + 1 : 0;
-    this.#lastPage = shown;
+  /** Where the answers themselves say that the list goes on. */
+  #mustGoOn(itemCount: number, shown: string): void {
+    const page = itemCount === 0 ? undefined : shown;
+    this.#repeats = page !== undefined && page === this.#lastPage ? this.#repeats + 1 : 0;
+    this.#lastPage = page;
     if (this.#repeats < samePagesMax) return;
     throw new StoreFailure(
       'bad-answer',
       `the list goes in circles: it gave the same page ${samePagesMax + 1} times; does the platform know the parameter that its pages are asked for with?`,
     );
-  }
-
-  #isLast(itemCount: number): boolean {
-    if (itemCount === 0 || itemCount < this.#seen.records) return true;
-    this.#seen.records = itemCount;
-    return false;
   }
 
   #afterCursor(cursor: Json | undefined, place: string): NextPage {

@@ -1,5 +1,5 @@
 /** Dotted paths into JSON, and the placeholders of configured paths and queries. */
-import type { Fields, Json } from '../../core/records.ts';
+import { type Fields, type Json, valueOf } from '../../core/records.ts';
 
 export function isFields(value: unknown): value is Fields {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -49,7 +49,7 @@ export function withoutPath(fields: Fields, path: string): Fields {
 export function withPath(fields: Fields, path: string, value: Json): Fields {
   const [name = '', ...rest] = path.split('.');
   if (rest.length === 0) return { ...fields, [name]: value };
-  const inner = fields[name];
+  const inner = valueOf(fields, name);
   return { ...fields, [name]: withPath(isFields(inner) ? inner : {}, rest.join('.'), value) };
 }
 

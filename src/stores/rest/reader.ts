@@ -1,4 +1,5 @@
 /** The reading side of a REST store: lists by page, single records, and copies in another store's shape. */
+import { createHash } from 'node:crypto';
 import type { ListConfig } from '../../config/rest-calls.ts';
 import type { RecordConfig } from '../../config/schema.ts';
 import {
@@ -14,7 +15,7 @@ import type { CopyForm, Json, StoreRecord } from '../../core/records.ts';
 import type { StoreName } from '../../core/ownership.ts';
 import type { RestAnswer } from './answers.ts';
 import type { RestClient } from './client.ts';
-import { type NextPage, type PageSizeSeen, Paging, pagingProblems } from './paging.ts';
+import { type NextPage, Paging, pagingProblems } from './paging.ts';
 import { type PlaceholderValues, valueAt } from './paths.ts';
 import { callRequest, listRequest, type Request, requestTo } from './requests.ts';
 import { capabilitiesOf, copyFormOf, idOf, readItem, shapeOf } from './shape.ts';
@@ -32,7 +33,6 @@ export class RestReader implements StoreReader {
   readonly #records: RecordConfigs;
   readonly #maxPages: number;
   readonly #prepaid: boolean;
-  readonly #pageSizes = new Map<string, PageSizeSeen>();
 
   constructor(
     client: RestClient,
@@ -63,7 +63,8 @@ export class RestReader implements StoreReader {
       yield { records: [], problems: wrong.map((detail) => ({ kind, detail })) };
       return;
     }
-    for await (const { answer, items, next } of this.#answers(kind, config.list, scope, signal)) {
+    const asked: AskedList = { kind, part: 'list', list: config.list, id: config.id };
+    for await (const { answer, items, next } of this.#answers(asked, scope, signal)) {
       const total = totalOf(answer);
       yield {
         ...pageOf(kind, config, items, scope.partition),
@@ -84,7 +85,8 @@ export class RestReader implements StoreReader {
     signal: AbortSignal,
   ): AsyncGenerator<Page> {
     const scope = { ...(since && { since }), ...(partition && { partition }) };
-    for await (const { items } of this.#answers(`deleted ${kind}`, list, scope, signal)) {
+    const asked: AskedList = { kind, part: 'deletes', list, id: list.id };
+    for await (const { items } of this.#answers(asked, scope, signal)) {
       const ids = items.map((item) => idOf(valueAt(item, list.id)));
       const gone = ids.filter((id) => id !== undefined);
       const detail = `an entry of the list of deleted records has no usable id at "${list.id}"`;
@@ -92,33 +94,29 @@ export class RestReader implements StoreReader {
     }
   }
 
-  async *#answers(
-    what: string,
-    list: ListConfig,
-    scope: ListScope,
-    signal: AbortSignal,
-  ): AsyncGenerator<{
-    readonly answer: RestAnswer;
-    readonly items: readonly Json[];
-    readonly next?: string;
-  }> {
-    const paging = new Paging(list, this.#client, this.#pageSizeOf(what));
+  async *#answers(asked: AskedList, scope: ListScope, signal: AbortSignal): AsyncGenerator<ListAnswer> {
+    const { list } = asked;
+    const paging = new Paging(list, this.#client);
     let next: NextPage =
       scope.after === undefined
         ? { page: 'placeholders', values: paging.first() }
         : paging.resume(scope.after);
     for (let count = 0; next.page !== 'none'; count += 1) {
       if (count === this.#maxPages) {
-        throw new StoreFailure('bad-answer', `the list of ${what} has more than ${this.#maxPages} pages`);
+        throw new StoreFailure('bad-answer', `${inWords(asked)} has more than ${this.#maxPages} pages`);
       }
-      const request = this.#listRequest(what, list, scope, next);
-      const answer = await this.#read(request, scope.partition ?? '', signal);
-      if (answer.status === 404 && count > 0 && paging.endsWith404()) return;
-      const items = itemsOf(what, list, answer);
+      const request = this.#listRequest(asked, scope, next);
+      const answer = await this.#read(request, scope.partition ?? '', signal).catch((error: unknown) => {
+        const isRefused = error instanceof StoreFailure && error.kind === 'rejected';
+        if (isRefused && paging.endsWithRefusal()) return undefined;
+        throw error;
+      });
+      if (answer === undefined) return;
+      const items = paging.endsWith(answer) ? [] : itemsOf(this.store, asked, request, answer);
       // A list that goes in circles fails only after the page that was good.
-      const after = attempt(() =>
-        paging.after(answer, items, `${this.#client.origin}${this.#client.target(request.path)}`),
-      );
+      const url = `${this.#client.origin}${this.#client.target(request.path)}`;
+      const shown = shownIn(items, asked.id);
+      const after = attempt(() => paging.after({ answer, items, shown, url }));
       yield {
         ...{ answer, items },
         ...(after.done && after.value.page !== 'none' ? { next: paging.position(after.value) } : {}),
@@ -159,14 +157,15 @@ export class RestReader implements StoreReader {
   async probe(signal: AbortSignal): Promise<void> {
     const [kind, config] = Object.entries(this.#records)[0] ?? [];
     if (kind === undefined || config === undefined) return;
-    const values = new Paging(config.list, this.#client, { records: 0 }).first();
+    const asked: AskedList = { kind, part: 'list', list: config.list, id: config.id };
+    const values = new Paging(config.list, this.#client).first();
     const listed = listRequest(config.list, values);
     // A list that wants a partition is asked for one that nobody has; 404 is a fine answer to that.
     const request = listed ?? listRequest(config.list, { ...values, partition: 'onewriter-probe' });
     if (request === undefined) return;
     const call = { ...readCall(request, ''), haste: 'at-once' } as const;
     const answer = await this.#client.call(call, signal);
-    if (listed !== undefined) itemsOf(kind, config.list, answer);
+    if (listed !== undefined) itemsOf(this.store, asked, listed, answer);
   }
 
   close(): Promise<void> {
@@ -174,16 +173,16 @@ export class RestReader implements StoreReader {
   }
 
   #listRequest(
-    what: string,
-    list: ListConfig,
+    asked: AskedList,
     scope: ListScope,
     next: Exclude<NextPage, { readonly page: 'none' }>,
   ): Request {
+    const { list } = asked;
     const known: PlaceholderValues = { partition: scope.partition, since: scope.since };
     if (next.page === 'path') return requestTo(list, this.#belowBase(next.path), known);
     const request = listRequest(list, { ...next.values, ...known });
     if (request !== undefined) return request;
-    throw new StoreFailure('rejected', `the list of ${what} in ${this.store} can be read only by partition`);
+    throw new StoreFailure('rejected', `${inWords(asked)} in ${this.store} can be read only by partition`);
   }
 
   /** Links are absolute; the client puts the store's own base path in front again. */
@@ -194,14 +193,6 @@ export class RestReader implements StoreReader {
 
   #read(request: Request, partition: string, signal: AbortSignal): Promise<RestAnswer> {
     return this.#client.call({ ...readCall(request, partition), prepaid: this.#prepaid }, signal);
-  }
-
-  #pageSizeOf(kind: string): PageSizeSeen {
-    const known = this.#pageSizes.get(kind);
-    if (known !== undefined) return known;
-    const fresh = { records: 0 };
-    this.#pageSizes.set(kind, fresh);
-    return fresh;
   }
 
   #configOf(kind: string): RecordConfig {
@@ -232,14 +223,46 @@ function readCall(request: Request, partition: string) {
   return { ...request, access: 'read', stamp: { partition, epoch: 0 } } as const;
 }
 
-function itemsOf(what: string, list: ListConfig, answer: RestAnswer): readonly Json[] {
+/** A list of the records of a kind, or of those that were deleted. */
+interface AskedList {
+  readonly kind: string;
+  readonly part: 'list' | 'deletes';
+  readonly list: ListConfig;
+  /** Path to the id in its entries. */
+  readonly id: string;
+}
+
+interface ListAnswer {
+  readonly answer: RestAnswer;
+  readonly items: readonly Json[];
+  readonly next?: string;
+}
+
+function inWords({ kind, part }: AskedList): string {
+  return part === 'list' ? `the list of ${kind}` : `the list of deleted ${kind}`;
+}
+
+function itemsOf(
+  store: StoreName,
+  asked: AskedList,
+  { method, path }: Request,
+  answer: RestAnswer,
+): readonly Json[] {
+  const { kind, part, list } = asked;
   const items = valueAt(answer.body, list.items);
   if (answer.status >= 200 && answer.status < 300 && Array.isArray(items)) return items as readonly Json[];
-  const place = list.items === '' ? 'in the body' : `at "${list.items}"`;
+  const where = list.items === '' ? 'in the body' : `at "${list.items}"`;
   throw new StoreFailure(
     'bad-answer',
-    `the list of ${what} answered ${answer.status} without an array ${place}; nothing was concluded from it`,
+    `${inWords(asked)}: ${store} answered ${method} ${path} with ${answer.status} without an array ${where}; nothing was ` +
+      `concluded from it; look at stores.${store}.connector.records.${kind}.${part}`,
   );
+}
+
+/** The ids, because other fields may change with each answer. */
+function shownIn(items: readonly Json[], idPath: string): string {
+  const ids = items.map((item) => valueAt(item, idPath) ?? item);
+  return createHash('sha256').update(JSON.stringify(ids)).digest('base64');
 }
 
 function pageOf(kind: string, config: RecordConfig, items: readonly Json[], partition?: string): Page {

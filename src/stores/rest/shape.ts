@@ -1,11 +1,13 @@
 /** How one kind of record looks in a REST store: reading an item of a list, and the shape of a copy. */
 import type { RecordConfig } from '../../config/schema.ts';
 import type { KindCapabilities, RecordProblem, TargetShape } from '../../core/ports.ts';
-import type { CopyForm, Fields, Json, StoreRecord } from '../../core/records.ts';
+import { type CopyForm, type Fields, isUsableId, type Json, type StoreRecord } from '../../core/records.ts';
 import { isSignableName } from '../../guard/signature.ts';
 import { isInexact } from './exact-json.ts';
+import { isDeeperThan, nestingMax } from './nesting.ts';
 import { placeholdersInList } from './paging.ts';
 import { isFields, placeholdersOf, valueAt, valuesAt, withoutPath, withPath } from './paths.ts';
+import { placeholdersInBody } from './templates.ts';
 
 export type ReadItem =
   | { readonly record: StoreRecord }
@@ -14,15 +16,12 @@ export type ReadItem =
   /** A tombstone that names nothing but the id. */
   | { readonly gone: string };
 
-/** Longest id that is taken: it becomes part of paths and of Redis keys. */
-const idLengthMax = 512;
-
 /** In the place of a path: records do not say their partition, because they are asked for by it. */
 export const partitionOfCall = '{partition}';
 
 /**
- * Reads one item. Items of other partitions than `partition` are skipped: not every platform honours the
- * filter it was given. `asked`: the partition that the call named.
+ * Reads one item. Items of other partitions than `partition` are skipped, whatever is wrong with them: not every
+ * platform honours the filter it was given. `asked`: the partition that the call named.
  */
 export function readItem(
   kind: string,
@@ -33,6 +32,12 @@ export function readItem(
 ): ReadItem {
   const problem = (detail: string): ReadItem => ({ problem: { kind, detail } });
   if (!isFields(item)) return problem('an item of the list is not an object');
+  const named = config.partition === partitionOfCall ? asked : valueAt(item, config.partition);
+  const owner = nameOf(named);
+  const hasOwner = owner !== undefined && isSignableName(owner);
+  // A number may be the one that was changed.
+  const isOwnerKept = typeof named === 'string' || !isInexact(item);
+  if (partition !== undefined && hasOwner && isOwnerKept && owner !== partition) return { skip: true };
   if (isInexact(item)) {
     return problem('a record holds a number that cannot be kept exactly; the platform must write it as text');
   }
@@ -41,12 +46,15 @@ export function readItem(
     return problem(`a record without a usable id at "${config.id}"; it cannot be copied`);
   }
   const deleted = config.deleted !== undefined && isSet(valueAt(item, config.deleted));
-  const owner = config.partition === partitionOfCall ? asked : nameOf(valueAt(item, config.partition));
   if (owner === undefined && deleted) return { gone: id };
-  if (owner === undefined || !isSignableName(owner)) {
+  if (!hasOwner) {
     return problem(`record ${id} has no usable partition at "${config.partition}"; it cannot be copied`);
   }
-  if (partition !== undefined && owner !== partition) return { skip: true };
+  if (isDeeperThan(item, nestingMax)) {
+    return problem(
+      `record ${id} holds more than ${nestingMax} lists and objects inside each other; it cannot be copied`,
+    );
+  }
   const { version: versionPath } = config;
   const version =
     versionPath === undefined || versionPath === 'etag' ? undefined : nameOf(valueAt(item, versionPath));
@@ -74,7 +82,7 @@ function writersIn(item: Json, path: string): string[] {
 
 export function idOf(value: Json | undefined): string | undefined {
   const id = nameOf(value);
-  return id === undefined || id.length > idLengthMax || id === '.' || id === '..' ? undefined : id;
+  return id !== undefined && isUsableId(id) ? id : undefined;
 }
 
 function nameOf(value: Json | undefined): string | undefined {
@@ -122,6 +130,7 @@ export function comparable(fields: Fields, source: TargetShape, target: TargetSh
 export function capabilitiesOf(kind: string, config: RecordConfig): KindCapabilities {
   const inPath = placeholdersOf(config.list.path);
   const given = placeholdersInList(config.list);
+  const inGet = [...placeholdersOf(config.get.path), ...placeholdersInBody(config.get.body)];
   const needsPartition = inPath.includes('partition') || config.partition === partitionOfCall;
   const hasVersionField = config.version !== undefined && config.version !== 'etag';
   const notWritable = whyNotWritable(config);
@@ -129,6 +138,7 @@ export function capabilitiesOf(kind: string, config: RecordConfig): KindCapabili
     kind,
     byPartition: given.includes('partition'),
     needsPartition,
+    readableById: config.partition !== partitionOfCall && !inGet.includes('partition'),
     since: hasVersionField && given.includes('since'),
     paged: config.list.next !== undefined || config.list.paging !== undefined,
     tombstones: config.deleted !== undefined || config.deletes !== undefined,

@@ -2,12 +2,13 @@
 import type { AuthConfig } from '../../config/rest-auth.ts';
 import type { Config, RestConnectorConfig } from '../../config/schema.ts';
 import type { StoreName } from '../../core/ownership.ts';
-import type { CopyWriter, RecordRemover, StoreReader } from '../../core/ports.ts';
+import type { CopyWriter, GuardCalls, RecordRemover, StoreReader } from '../../core/ports.ts';
 import type { CallBudget } from '../budget.ts';
 import { storeTlsOf } from '../connect.ts';
 import { RestClient } from './client.ts';
 import { credentialsOf } from './credentials.ts';
 import { type FreezeCalls, freezeCalls } from './freeze-calls.ts';
+import { RestGuardCalls } from './guard-calls.ts';
 import { RestReader, type RecordConfigs } from './reader.ts';
 import { RestWriter } from './writer.ts';
 
@@ -17,6 +18,7 @@ export interface RestStore {
   /** The same, for reads under a fence, which were paid for before it began. */
   readonly prepaidReader: StoreReader;
   readonly client: RestClient;
+  readonly guard: GuardCalls;
   readonly budget: CallBudget;
   /** Longest that one call can take once it is sent, ms. */
   readonly timeoutMs: number;
@@ -59,6 +61,7 @@ export function createRestStore(store: StoreName, config: Config, budget: CallBu
     reader: new RestReader(client, records, feedDelayMs),
     prepaidReader: new RestReader(client, records, feedDelayMs, { prepaid: true }),
     client,
+    guard: new RestGuardCalls(new Map([[store, client]])),
     budget,
     timeoutMs,
     freezes: connector && freezesOf(client, budget, connector),

@@ -8,6 +8,7 @@ import { otherStore, type Ownership, type StoreName, storeNames } from '../../co
 import { StoreFailure, type StoreReader } from '../../core/ports.ts';
 import { type Log, sentenceOf } from '../../log.ts';
 import type { Backlog } from '../backlog.ts';
+import { isOfOneRecord } from '../blame.ts';
 import type { Inbox, InboxEntry } from './inbox.ts';
 import type { Whereabouts } from './whereabouts.ts';
 
@@ -29,6 +30,8 @@ const lookUpsPerRound = 200;
 /** After a failure of Redis or of a store; a store that does not let us in is asked again only this often. */
 const restMs = 1_000;
 const deniedRestMs = 30_000;
+/** How often a record is looked up that its store will not show although it shows others; the polls look at it, too. */
+const triesMax = 10;
 
 type Placed = InboxEntry & { readonly partition: string };
 
@@ -41,6 +44,8 @@ export class InboxDrain {
   #again = false;
   #lookUpsAfterMs = 0;
   #failure = '';
+  /** Look-ups that have failed, by entry of those that still wait. */
+  #tries = new Map<string, number>();
 
   constructor(parts: DrainParts) {
     this.#parts = parts;
@@ -126,23 +131,50 @@ export class InboxDrain {
   }
 
   async #lookUp(): Promise<void> {
-    const { inbox } = this.#parts;
-    const entries = await inbox.takeUnplaced(lookUpsPerRound);
+    const entries = await this.#parts.inbox.takeUnplaced(lookUpsPerRound);
+    const tries = new Map<string, number>();
+    let failure: unknown;
     for (const batch of inBatches(entries, lookUpsAtOnce)) {
-      const looks = await Promise.allSettled(batch.map((entry) => this.#partitionOf(entry)));
-      const settled = batch.filter((_, at) => looks[at]?.status === 'fulfilled');
-      const placed = batch.flatMap((entry, at): Placed[] => {
-        const look = looks[at];
-        return look?.status === 'fulfilled' && look.value !== undefined
-          ? [{ ...entry, partition: look.value }]
-          : [];
-      });
-      await this.#ring(placed);
-      await inbox.settleUnplaced(settled);
-      const failed = looks.find((look) => look.status === 'rejected');
-      if (failed !== undefined) throw failed.reason;
+      failure = (await this.#place(batch, tries)) ?? failure;
     }
+    this.#tries = tries;
+    if (failure !== undefined) throw failure;
     if (entries.length === lookUpsPerRound) this.#again = true;
+  }
+
+  /**
+   * Rings for those whose partition is found. Of those that could not be looked up, the failure comes back, and they
+   * wait: throws only where others would not be shown, either.
+   */
+  async #place(batch: readonly InboxEntry[], tries: Map<string, number>): Promise<unknown> {
+    const { inbox, readers, log } = this.#parts;
+    const { signal } = this.#stopping;
+    const placed: Placed[] = [];
+    const settled: InboxEntry[] = [];
+    const failed: { readonly entry: InboxEntry; readonly error: unknown }[] = [];
+    const lookAt = async (entry: InboxEntry): Promise<void> => {
+      try {
+        const partition = await this.#partitionOf(entry);
+        settled.push(entry);
+        if (partition !== undefined) placed.push({ ...entry, partition });
+      } catch (error) {
+        failed.push({ entry, error });
+      }
+    };
+    await Promise.all(batch.map(lookAt));
+    signal.throwIfAborted();
+    await this.#ring(placed);
+    await inbox.settleUnplaced(settled);
+    for (const { entry, error } of failed) {
+      if (!(await isOfOneRecord(error, readers, signal))) throw error;
+      const count = (this.#tries.get(entry.entry) ?? 0) + 1;
+      tries.set(entry.entry, count);
+      if (count < triesMax) continue;
+      const { store, kind, id } = entry;
+      log('warn', 'sync.record-not-placed', { store, kind, id, detail: sentenceOf(error) });
+      await inbox.settleUnplaced([entry]);
+    }
+    return failed[0]?.error;
   }
 
   /** Undefined where no store shows the record: then nothing has to be copied, or the polls will find it. */

@@ -1,7 +1,7 @@
 /** Which records a delivery names. Nothing else of it is kept: what to copy, the stores say. */
 import type { IncomingHttpHeaders } from 'node:http';
 import type { WebhookConfig } from '../../config/schema.ts';
-import type { Json } from '../../core/records.ts';
+import { isUsableId, type Json } from '../../core/records.ts';
 import { isSignableName } from '../../guard/signature.ts';
 import { valueAt } from '../../stores/rest/paths.ts';
 import { eventIdOf } from './signature.ts';
@@ -15,7 +15,6 @@ export interface NamedRecord {
 
 /** More records than these in one delivery are left to the polls. */
 export const namedMax = 5_000;
-const idLengthMax = 512;
 const eventIdLengthMax = 256;
 
 type EventRule = WebhookConfig['events'][number];
@@ -71,7 +70,7 @@ function fits({ where }: EventRule, event: Json): boolean {
 
 function recordOf({ kind, id: idPath, partition: partitionPath }: EventRule, event: Json) {
   const id = textOf(valueAt(event, idPath));
-  if (id === undefined || id === '' || id.length > idLengthMax || id === '.' || id === '..') return undefined;
+  if (id === undefined || !isUsableId(id)) return undefined;
   const partition = partitionPath === undefined ? undefined : textOf(valueAt(event, partitionPath));
   const isKnown = partition !== undefined && partition !== '' && isSignableName(partition);
   return { kind, id, ...(isKnown ? { partition } : {}) };

@@ -11,6 +11,7 @@ import { type Log, sentenceOf } from '../../log.ts';
 import { parseExactly } from '../../stores/rest/exact-json.ts';
 import { deliveryIdOf, recordsIn } from './events.ts';
 import type { Inbox } from './inbox.ts';
+import { whyRefused } from './refusals.ts';
 import { maySign, type Proof, proofOf } from './signature.ts';
 
 export interface ReceiverParts {
@@ -153,7 +154,8 @@ export class WebhookReceiver {
     this.#reportTimer = undefined;
     for (const [name, count] of this.#refused) {
       const [store, because = ''] = name.split(' ') as [StoreName, string?];
-      this.#parts.log('warn', 'sync.delivery-refused', { store, because, count });
+      const detail = whyRefused(store, because);
+      this.#parts.log('warn', 'sync.delivery-refused', { store, because, count, detail });
       this.#parts.inbox.count(store, because, count).catch(() => undefined);
     }
     this.#refused.clear();

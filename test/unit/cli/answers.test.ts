@@ -26,40 +26,53 @@ const counts: StatusAnswer['counts'] = {
   writes: { app: 40, fenced: 2, legacy: 78 },
   longestFenceMs: 310.4,
 };
+const sound = { regression: null };
 const blocked = [{ partition: 'u1', code: 'reserved', detail: 'wait' }];
 
 describe('the first line of status', () => {
   test('says where writes go, how long the oldest fence stands, and what the flip waits for', () => {
     const waiting = { ...flip, state: 'awaiting-approval' } as const;
-    expect(firstLine({ counts, flips: [waiting] })).toBe(
+    expect(firstLine({ ...sound, counts, flips: [waiting] })).toBe(
       'Writes: 40/120 app, 2 fenced (longest 310 ms), 78 legacy — PAUSED (gate: approval)',
     );
   });
 
   test('leaves out what there is not', () => {
     const quiet = { ...counts, writes: { app: 120, fenced: 0, legacy: 0 } };
-    expect(firstLine({ counts: quiet, flips: [] })).toBe('Writes: 120/120 app, 0 fenced, 0 legacy');
+    expect(firstLine({ ...sound, counts: quiet, flips: [] })).toBe('Writes: 120/120 app, 0 fenced, 0 legacy');
     const ended = { ...flip, state: 'completed' } as const;
-    expect(firstLine({ counts: quiet, flips: [ended] })).toBe('Writes: 120/120 app, 0 fenced, 0 legacy');
+    expect(firstLine({ ...sound, counts: quiet, flips: [ended] })).toBe(
+      'Writes: 120/120 app, 0 fenced, 0 legacy',
+    );
   });
 
   test('names a running and a paused flip', () => {
-    expect(firstLine({ counts, flips: [flip] })).toMatch(/78 legacy — RUNNING$/);
+    expect(firstLine({ ...sound, counts, flips: [flip] })).toMatch(/78 legacy — RUNNING$/);
     const paused = { ...flip, state: 'paused', detail: 'paused by ops: lunch' } as const;
-    expect(firstLine({ counts, flips: [paused] })).toMatch(/ — PAUSED \(paused by ops: lunch\)$/);
+    expect(firstLine({ ...sound, counts, flips: [paused] })).toMatch(/ — PAUSED \(paused by ops: lunch\)$/);
+  });
+
+  test('of a ledger that lost data is that nothing is written, and its counts are not trusted', () => {
+    const regression = { detail: 'version 7 is missing', atMs: 1, by: '' };
+    const line = firstLine({ regression, counts, flips: [flip] });
+    expect(line).toMatch(/^Writes: refused\. Do not trust what the ledger says now: 40\/120 app/);
+    expect(line).not.toContain('RUNNING');
+    expect(nextSteps({ regression, counts, flips: [] }, 'pilot')).toEqual([]);
   });
 
   test('the next steps are commands that never take anything back', () => {
     const paused = { ...flip, state: 'paused' } as const;
     const ended = { ...flip, state: 'completed', blocked } as const;
-    const steps = [[flip], [paused], [ended], []].flatMap((flips) => nextSteps({ counts, flips }, 'pilot'));
+    const steps = [[flip], [paused], [ended], []].flatMap((flips) =>
+      nextSteps({ ...sound, counts, flips }, 'pilot'),
+    );
     expect(steps).toContain('onewriter resume f1 --reason TEXT');
     expect(steps).toContain('onewriter verify pilot');
     expect(steps).toContain('onewriter plan --cohort pilot --to app');
     expect(steps.join('\n')).not.toMatch(/abort|rollback|discard|legacy/);
     const whole = { ...flip, state: 'completed', committed: 120, pending: 0 } as const;
     const moved = { ...counts, writes: { app: 120, fenced: 0, legacy: 0 } };
-    expect(nextSteps({ counts: moved, flips: [whole] }, 'pilot')).toEqual([]);
+    expect(nextSteps({ ...sound, counts: moved, flips: [whole] }, 'pilot')).toEqual([]);
   });
 });
 

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { adminProblems } from '../../../src/admin/problems.ts';
 import { globalOptions } from '../../../src/cli/command.ts';
@@ -23,5 +23,26 @@ test('docs/admin-api.md names every problem code with its status', () => {
   for (const [code, { status }] of Object.entries(adminProblems)) {
     const row = api.split('\n').find((line) => line.startsWith('|') && line.includes(`\`${code}\``));
     expect(`${code}: ${row ?? ''}`).toContain(String(status));
+  }
+});
+
+test('the alarms in docs/sync.md are events, metrics and commands that there are', () => {
+  const [, alarms = ''] =
+    /\n## Alarms[^\n]*\n([\s\S]*?)\n## /.exec(readFileSync('docs/sync.md', 'utf8')) ?? [];
+  const rows = alarms.split('\n').filter((line) => line.startsWith('| `sync.'));
+  expect(rows.length).toBeGreaterThan(8);
+  const source = ['admin', 'sync', 'sync/webhooks']
+    .flatMap((folder) => readdirSync(`src/${folder}`).map((file) => `src/${folder}/${file}`))
+    .filter((file) => file.endsWith('.ts'))
+    .map((file) => readFileSync(file, 'utf8'))
+    .join('\n');
+  for (const row of rows) {
+    for (const [, event = ''] of row.matchAll(/`(sync\.[a-z-]+)`/g)) expect(source).toContain(`'${event}'`);
+    for (const [, metric = ''] of row.matchAll(/`onewriter_([a-z_]+)`/g)) {
+      expect(source).toContain(`'${metric}'`);
+    }
+    for (const [, name = ''] of row.matchAll(/`((?:sync|strays) [a-z]+)/g)) {
+      expect(commands.map((command) => command.name)).toContain(name);
+    }
   }
 });

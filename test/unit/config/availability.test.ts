@@ -98,7 +98,7 @@ describe('what this version has', () => {
 
 describe('what this version does not have', () => {
   const missing: [path: string, changes: Record<string, unknown>][] = [
-    [`${app}.kind`, { [app]: { kind: 'postgres', tables: {} } }],
+    [`${app}.kind`, { [app]: { kind: 'caldav', tables: {} } }],
     [`${app}.kind`, { [app]: { kind: 'caldav' } }],
     [`${item}.map`, { [`${item}.map`]: { title: 'summary' } }],
   ];

@@ -279,9 +279,32 @@ describe('the result', () => {
       },
       'identity[1] never decides',
     ],
+    [
+      'a bound for copies that only a full pass could keep',
+      {
+        routes: [{ path: '/items/*', reads: 'copy' }],
+        'stores.legacy.connector.records.item.version': 'changed',
+        'stores.legacy.connector.records.item.list.query': { since: '{since}' },
+      },
+      'copies are hardly ever as new as maxStalenessMs (5000) asks',
+    ],
     ['an app without a guard that settles at once', { 'stores.app.guard': false }, 'settleMs 0'],
   ];
   test.each(warned)('%s is a warning', (_, changes, words) => {
     expect(loadedWith(changes).warnings).toEqual([expect.stringContaining(words)]);
+  });
+
+  test.each([
+    ['a longer bound', { routes: [{ path: '/items/*', reads: 'copy', maxStalenessMs: 70_000 }] }],
+    ['tombstones', { 'stores.legacy.connector.records.item.deleted': 'deleted_at' }],
+    ['lists that show everything', { 'stores.legacy.connector.records.item.version': undefined }],
+    ['full passes that come often', { 'sync.fullPassMs': 2_000 }],
+  ])('reads of copies with %s are no matter for one', (_, changes) => {
+    const reads = {
+      routes: [{ path: '/items/*', reads: 'copy' }],
+      'stores.legacy.connector.records.item.version': 'changed',
+      'stores.legacy.connector.records.item.list.query': { since: '{since}', owner: '{partition}' },
+    };
+    expect(loadedWith({ ...reads, ...changes }).warnings).toEqual([]);
   });
 });

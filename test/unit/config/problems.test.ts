@@ -132,7 +132,7 @@ describe('what one key may be', () => {
       'an unknown connector',
       { 'stores.app.connector': { kind: 'soap' } },
       'stores.app.connector.kind',
-      'must be one of: "rest", "postgres" or "caldav"',
+      'must be one of: "rest", "postgres", "caldav"',
     ],
     [
       'a page without a size',

@@ -14,6 +14,38 @@ test('a number that a double cannot hold marks the record that has it, and no ot
   ).toEqual([true, false, true, true]);
 });
 
+test('a decimal with more digits than a double has is one, too, wherever its point stands', () => {
+  const changed = [
+    ...['99999999999999.99', '1234567890123.4567890123', '36028797018963.967', '0.1234567890123456789'],
+    ...['12345678901234.567', '1e-400', '99999999999999984', '1.0000000000000000001'],
+  ];
+  const kept = ['99999999999999.9', '9999999999999.99', '123456789012.3456', '-0.30000000000000004', '1E+2'];
+  expect(inexactItems(`[${changed.map((text) => `{"a":${text}}`).join()}]`)).toEqual(changed.map(() => true));
+  expect(inexactItems(`[${kept.map((text) => `{"a":${text}}`).join()}]`)).toEqual(kept.map(() => false));
+});
+
+test('what is no problem is printed again as it came, or is all that C prints of a double', () => {
+  const decimal = fc.tuple(fc.bigInt({ min: 0n, max: 10n ** 20n }), fc.nat({ max: 25 }));
+  fc.assert(
+    fc.property(decimal, ([digits, places]) => {
+      const [record] = parseExactly(`[{"a":${digits}e-${places}}]`) as [{ a: number }];
+      if (isInexact(record)) return;
+      const given = digits * 10n ** BigInt(fine - places);
+      expect([String(record.a), record.a.toPrecision(17)].map(inUnits)).toContain(given);
+    }),
+    { numRuns: 1_000 },
+  );
+});
+
+const fine = 60;
+
+/** Of 10^-60. */
+function inUnits(printed: string): bigint {
+  const [mantissa = '', exponent = '0'] = printed.split('e');
+  const [whole = '', fraction = ''] = mantissa.split('.');
+  return BigInt(whole + fraction) * 10n ** BigInt(fine + Number(exponent) - fraction.length);
+}
+
 test('numbers that are kept are left alone, also in long notations of one double', () => {
   expect(
     inexactItems(

@@ -145,31 +145,45 @@ describe('lists', () => {
     ]);
   });
 
-  test('end with a 404 where the configuration says so, and fail with it where not', async () => {
-    const pages = [records(2), records(4).slice(2)];
-    const answer = ({ query }: PlatformCall) => {
-      const page = pages[Number(query.get('page')) - 1];
-      return page === undefined ? { status: 404, body: { detail: 'Invalid page.' } } : { body: page };
+  describe.each([
+    ['page', { page: { size: 2 } }],
+    ['offset', { offset: { size: 2 } }],
+  ] as const)('counted by %s, where the answers say whether there is more', (_, paging) => {
+    const list = {
+      list: {
+        path: '/items',
+        query: { page: '{page}', skip: '{offset}' },
+        items: 'rows',
+        more: 'more',
+        paging,
+      },
     };
-    const list = (more: object) => ({
-      list: { path: '/items', query: { page: '{page}' }, paging: { page: { size: 2, ...more } } },
-    });
-    expect(await idsOf((await rigOf(answer, list({ notFoundEnds: true }))).store)).toHaveLength(4);
-    const { store } = await rigOf(answer, list({}));
-    expect((await failureOf(idsOf(store))).kind).toBe('bad-answer');
-    pages.splice(0);
-    const none = await rigOf(answer, list({ notFoundEnds: true }));
-    expect((await failureOf(idsOf(none.store))).kind).toBe('bad-answer');
-  });
+    const at = ({ query }: PlatformCall) => Number(query.get('skip') ?? (Number(query.get('page')) - 1) * 2);
 
-  test('that ignore their page parameter go in circles, and are no answer', async () => {
-    const { platform, store } = await rigOf(() => ({ body: records(2) }), {
-      list: { path: '/items', query: { p: '{page}' }, paging: { page: { size: 2 } } },
+    test('end there, and not where a page shows what the one before did', async () => {
+      const { platform, store } = await rigOf(
+        (call) => ({ body: { rows: records(2), more: at(call) < 4 } }),
+        list,
+      );
+      expect(await idsOf(store)).toHaveLength(6);
+      expect(platform.calls).toHaveLength(3);
     });
-    const failure = await failureOf(idsOf(store));
-    expect(failure.kind).toBe('bad-answer');
-    expect(failure.message).toMatch(/same page 6 times; does the platform know the parameter/);
-    expect(platform.calls).toHaveLength(6);
+
+    test.each([404, 400])('do not end with %i behind a page that was not the last', async (status) => {
+      const { store } = await rigOf(
+        (call) => (at(call) === 0 ? { body: { rows: records(1), more: true } } : { status, body: {} }),
+        list,
+      );
+      expect((await failureOf(idsOf(store))).kind).toBe(status === 404 ? 'bad-answer' : 'rejected');
+    });
+
+    test('that ignore their page parameter go in circles, and are no answer', async () => {
+      const { platform, store } = await rigOf(() => ({ body: { rows: records(2), more: true } }), list);
+      const failure = await failureOf(idsOf(store));
+      expect(failure.kind).toBe('bad-answer');
+      expect(failure.message).toMatch(/same page 6 times; does the platform know the parameter/);
+      expect(platform.calls).toHaveLength(6);
+    });
   });
 
   test.each([

@@ -7,6 +7,7 @@ import { RestReader } from '../../../src/stores/rest/reader.ts';
 import { verifyGuard } from '../../../src/guard/signature.ts';
 import {
   connectorFor,
+  type GivenAnswer,
   type RestStoreOptions,
   startRestStore,
   type TestRestStore,
@@ -111,6 +112,105 @@ describe('a list', () => {
     expect(await listed(reader)).toHaveLength(5);
   });
 
+  describe.each(['page', 'offset'] as const)('continued by %s', (paging) => {
+    const ids = ['1', '2', '3', '4', '5'];
+    /** A platform that shows what `show` makes of five records and the records that are asked for. */
+    const showing = async (show: (from: number) => GivenAnswer) => {
+      const rig = await rigOf({ paging });
+      rig.store.intercept = ({ query }) =>
+        show(paging === 'offset' ? Number(query.get('offset')) : (Number(query.get('page')) - 1) * 2);
+      return rig;
+    };
+    const answer = (data: unknown): GivenAnswer => ({ status: 200, body: { data } });
+    const idsIn = async (reader: RestReader) => (await listed(reader)).map(({ id }) => id);
+
+    test('is read to its end after the platform has begun to show less on a page', async () => {
+      let cap = 3;
+      const rig = await rigOf({ paging, pageSize: 3 });
+      rig.store.intercept = ({ query }) => {
+        const at = paging === 'offset' ? Number(query.get('offset')) : (Number(query.get('page')) - 1) * cap;
+        return answer(five().slice(at, at + cap));
+      };
+      expect(await idsIn(rig.reader)).toEqual(ids);
+      cap = 2;
+      expect(await idsIn(rig.reader)).toEqual(ids);
+    });
+
+    test('is read on behind a page from which rows were left out', async () => {
+      const hidden = new Set([2, 4]);
+      const { reader } = await showing((from) => {
+        const page = five().slice(from, from + 2);
+        return answer(
+          paging === 'offset' ? page.slice(0, from === 2 ? 1 : 2) : page.filter(({ id }) => !hidden.has(id)),
+        );
+      });
+      expect(await idsIn(reader)).toEqual(paging === 'offset' ? ids : ['1', '3', '5']);
+    });
+
+    test('ends where there is no further page, but is not empty where there is not even a first one', async () => {
+      const { reader, store } = await showing((from) =>
+        from < 5 ? answer(five().slice(from, from + 2)) : { status: 404, body: { detail: 'Invalid page.' } },
+      );
+      expect(await idsIn(reader)).toEqual(ids);
+      store.intercept = () => ({ status: 404 });
+      expect((await failureOf(listed(reader))).kind).toBe('bad-answer');
+    });
+
+    test('ends where its last page comes again', async () => {
+      const { reader } = await showing((from) =>
+        answer(five().slice(Math.min(from, 4), Math.min(from, 4) + 2)),
+      );
+      expect(new Set(await idsIn(reader))).toEqual(new Set(ids));
+    });
+
+    test('that shows one page whatever is asked for is no answer', async () => {
+      const { reader, store } = await showing(() =>
+        answer(
+          five()
+            .slice(0, 2)
+            .map((one) => ({ ...one, at: performance.now() })),
+        ),
+      );
+      const failure = await failureOf(listed(reader));
+      expect([failure.kind, failure.message]).toEqual([
+        'bad-answer',
+        expect.stringContaining('goes in circles'),
+      ]);
+      expect(store.calls).toHaveLength(2);
+    });
+
+    test('that is shorter than a page ends where the same page comes again, or where a further one is refused', async () => {
+      const { reader, store } = await showing(() => answer(five().slice(0, 1)));
+      expect(await idsIn(reader)).toEqual(['1', '1']);
+      store.intercept = ({ query }) =>
+        Number(query.get('offset') ?? 0) > 0 || Number(query.get('page') ?? 1) > 1
+          ? { status: 400, body: { code: 'rest_post_invalid_page_number' } }
+          : answer(five().slice(0, 1));
+      expect(await idsIn(reader)).toEqual(['1']);
+    });
+
+    test('is no list where a page is refused after a full one', async () => {
+      const { reader } = await showing((from) =>
+        from < 2 ? answer(five().slice(from, from + 2)) : { status: 400, body: { detail: 'Too far.' } },
+      );
+      expect((await failureOf(listed(reader))).kind).toBe('rejected');
+    });
+
+    test('goes on in another process as if it had not stopped', async () => {
+      const { reader } = await showing((from) =>
+        answer(five().slice(Math.min(from, 4), Math.min(from, 4) + 2)),
+      );
+      const places: string[] = [];
+      for await (const { next } of reader.pages('appointment', {}, never))
+        if (next !== undefined) places.push(next);
+      const after = places.at(-1) ?? '';
+      // What it reads now is the last page once more, and it knows that.
+      const pages: StoreRecord[][] = [];
+      for await (const { records } of reader.pages('appointment', { after }, never)) pages.push([...records]);
+      expect(pages).toHaveLength(1);
+    });
+  });
+
   test('that gives the same cursor twice goes in circles, and is no answer', async () => {
     const { reader } = await rigOf({
       paging: 'cursor',
@@ -193,6 +293,15 @@ describe('an answer', () => {
       expect((await failureOf(listed(reader))).kind).toBe(kind);
     });
   }
+
+  test('without a list names the store, the call, and where to look', async () => {
+    const { reader } = await rigOf({ intercept: () => ({ status: 404, body: {} }) });
+    const { message } = await failureOf(listed(reader));
+    expect(message).toMatch(
+      /^the list of appointment: legacy answered GET \/appointments\S* with 404 without an array at "data"; nothing was/,
+    );
+    expect(message).toContain('look at stores.legacy.connector.records.appointment.list');
+  });
 
   test('429 says how long to wait, in seconds or as a date, and everybody hears of it', async () => {
     const nowMs = Date.parse('2024-05-01T12:00:00Z');

@@ -22,7 +22,7 @@ test('one event names its record, whatever else it says', () => {
   // No partition, or one that nothing can be signed for: it is looked up.
   expect(named(rule, { data: { id: '7' } })).toEqual([{ kind: 'appointment', id: '7' }]);
   expect(named(rule, { data: { id: '7', owner: '' } })).toEqual([{ kind: 'appointment', id: '7' }]);
-  for (const id of [null, '', '.', '..', true, { a: 1 }, 'x'.repeat(513)]) {
+  for (const id of [null, '', '.', '..', true, { a: 1 }, 'x'.repeat(513), 'x\ud800']) {
     expect(named(rule, { data: { id, owner: 'ann' } })).toEqual([]);
   }
   for (const body of [null, 'text', 7, [], { data: [] }]) expect(named(rule, body)).toEqual([]);
