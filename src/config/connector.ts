@@ -87,6 +87,15 @@ export const restConnectorSchema = z.strictObject({
         .max(0.99)
         .default(0.5)
         .describe('Share of the calls that the sync leaves to users.'),
+      perPartition: z
+        .strictObject({
+          requests: z.int().min(1).describe('Calls of one partition in each period.'),
+          perMs: positiveMilliseconds.describe('Length of the period in milliseconds.'),
+        })
+        .optional()
+        .describe(
+          'What the store allows each account besides. The same share is left to users, and a 429 to a call of one partition concerns that one alone.',
+        ),
     })
     .optional()
     .describe("The store's limit on calls. Left out: calls are not slowed down."),

@@ -155,9 +155,14 @@ export interface Doorbell {
 
 /** What users' requests take of a store's rate limit. Never in the request's way. */
 export interface UserCalls {
-  sent(store: StoreName): void;
+  sent(call: UserCall): void;
   /** The store answered 429, or 503 with Retry-After: the text of that field, where there is one. */
-  limited(store: StoreName, retryAfter: string | undefined): void;
+  limited(call: UserCall, retryAfter: string | undefined): void;
+}
+
+export interface UserCall {
+  readonly store: StoreName;
+  readonly partition?: string;
 }
 
 export interface RecordKey {

@@ -202,7 +202,7 @@ class Forwarding implements UpstreamListener {
   onSending(): boolean {
     if (!this.#mayContinue()) return false;
     this.#sending = true;
-    this.#order.userCalls?.sent(this.#order.passage.store);
+    this.#order.userCalls?.sent(this.#order.passage);
     if (this.#write && this.#upload !== undefined) bodyIsBeingSent(this.#order.request);
     return true;
   }
@@ -241,7 +241,7 @@ class Forwarding implements UpstreamListener {
     const at = rawHeaders.findIndex((name, index) => index % 2 === 0 && name.toLowerCase() === 'retry-after');
     const retryAfter = at === -1 ? undefined : rawHeaders[at + 1];
     if (status === 503 && retryAfter === undefined) return;
-    this.#order.userCalls?.limited(this.#order.passage.store, retryAfter);
+    this.#order.userCalls?.limited(this.#order.passage, retryAfter);
   }
 
   /** Between two events or not: what is unfinished at the end of a stream is no event. */

@@ -236,6 +236,8 @@ class Upgrade {
   #begin(): boolean {
     this.#sending = true;
     this.#sentAtMs = performance.now();
+    const { context, passage } = this.#order;
+    context.userCalls?.sent(passage);
     return true;
   }
 

@@ -327,7 +327,9 @@ export class CopySession {
   ): Promise<T> {
     const writer = this.#parts.writers.get(this.to);
     if (writer === undefined) throw new Error(`there is no writer for ${this.to}`);
-    if (this.#hand.hand === 'sync') await this.#parts.budgets[this.to].take(this.signal);
+    if (this.#hand.hand === 'sync') {
+      await this.#parts.budgets[this.to].take(this.signal, { partition: this.partition });
+    }
     const { claims } = this.#parts;
     const keys = wanted.map((one) => ({ ...one, partition: this.partition }));
     const claimed = await claims.take(this.to, keys, this.#claimWaitMs, this.signal);

@@ -235,8 +235,8 @@ export class SyncDesk implements CopyDesk {
     const { budgets, ledger } = this.#parts;
     if (budgets.legacy === unlimited && budgets.app === unlimited) return;
     const { owner } = (await ledger.read(partition)).ownership;
-    await budgets[owner].prepay(catchUpPassesPaid * pages.owner + fewCalls, signal);
-    await budgets[otherStore(owner)].prepay(catchUpPassesPaid * pages.copy + fewCalls, signal);
+    await budgets[owner].prepay(catchUpPassesPaid * pages.owner + fewCalls, signal, partition);
+    await budgets[otherStore(owner)].prepay(catchUpPassesPaid * pages.copy + fewCalls, signal, partition);
   }
 
   lagMs(): Promise<number | undefined> {

@@ -132,7 +132,7 @@ export class RecordEraser implements PartitionEraser {
     // A first copy that has read the record already must leave it alone.
     const trace = traceOf(backfillName(owner, kind), id);
     for (;;) {
-      await budgets[store].take(signal);
+      await budgets[store].take(signal, { partition });
       const [isHeld, now, gone] = await Promise.all([
         held.coverWrite([trace]),
         ledger.read(partition),

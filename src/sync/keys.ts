@@ -66,8 +66,9 @@ export function whereKey(store: StoreName, bucket: number): string {
   return `${keyPrefix}:sync:where:${store}:${bucket}`;
 }
 
-export function budgetKey(store: StoreName): string {
-  return `${keyPrefix}:budget:${store}`;
+/** With a partition: of the calls that concern it, where the platform counts them by themselves. */
+export function budgetKey(store: StoreName, partition?: string): string {
+  return `${keyPrefix}:budget:${store}${partition === undefined ? '' : `:${partition}`}`;
 }
 
 export function copyLockKey(partition: string): string {

@@ -2,24 +2,32 @@
  * The proxy's side of the rate budget: what users' requests take of a store's limit, and when a store told a user that
  * it is used up. Collected and sent in batches; none of it is in the way of a request.
  */
-import { type StoreName, storeNames } from '../core/ownership.ts';
-import type { UserCalls } from '../core/ports.ts';
+import type { StoreName } from '../core/ownership.ts';
+import type { UserCall, UserCalls } from '../core/ports.ts';
 import { retryAfterOf } from '../stores/rest/answers.ts';
 import type { RedisBudget } from './budget.ts';
 
 export interface UserCallsSettings {
   /** Of stores with a rate limit. */
-  readonly budgets: ReadonlyMap<StoreName, Pick<RedisBudget, 'noteUsers' | 'pause'>>;
+  readonly budgets: ReadonlyMap<StoreName, Pick<RedisBudget, 'isPerPartition' | 'noteUsers' | 'pause'>>;
   readonly onFailure: (error: unknown) => void;
 }
+
+/** What one store, or one partition of it, has had since the last sending. */
+interface Had {
+  calls: number;
+  waitMs: number;
+}
+
+/** Of one store: all its calls under undefined, and each partition's where the store counts them. */
+type Collected = Map<string | undefined, Had>;
 
 const collectMs = 50;
 const unknownWaitMs = 1_000;
 
 export class BatchingUserCalls implements UserCalls {
   readonly #settings: UserCallsSettings;
-  readonly #calls: Record<StoreName, number> = { legacy: 0, app: 0 };
-  readonly #waitMs: Record<StoreName, number> = { legacy: 0, app: 0 };
+  #collected = new Map<StoreName, Collected>();
   #timer: NodeJS.Timeout | undefined;
   #sending: Promise<void> = Promise.resolve();
 
@@ -27,16 +35,20 @@ export class BatchingUserCalls implements UserCalls {
     this.#settings = settings;
   }
 
-  sent(store: StoreName): void {
-    if (!this.#settings.budgets.has(store)) return;
-    this.#calls[store] += 1;
+  sent({ store, partition }: UserCall): void {
+    const budget = this.#settings.budgets.get(store);
+    if (budget === undefined) return;
+    this.#hadBy(store, undefined).calls += 1;
+    if (budget.isPerPartition && partition !== undefined) this.#hadBy(store, partition).calls += 1;
     this.#timer ??= setTimeout(() => void this.#send(), collectMs);
   }
 
-  limited(store: StoreName, retryAfter: string | undefined): void {
-    if (!this.#settings.budgets.has(store)) return;
+  limited({ store, partition }: UserCall, retryAfter: string | undefined): void {
+    const budget = this.#settings.budgets.get(store);
+    if (budget === undefined) return;
     const waitMs = retryAfterOf(retryAfter, Date.now()) ?? unknownWaitMs;
-    this.#waitMs[store] = Math.max(this.#waitMs[store], waitMs, 1);
+    const had = this.#hadBy(store, budget.isPerPartition ? partition : undefined);
+    had.waitMs = Math.max(had.waitMs, waitMs, 1);
     this.#timer ??= setTimeout(() => void this.#send(), collectMs);
   }
 
@@ -52,20 +64,30 @@ export class BatchingUserCalls implements UserCalls {
     return this.#sending;
   }
 
+  #hadBy(store: StoreName, partition: string | undefined): Had {
+    const collected = this.#collected.get(store) ?? new Map<string | undefined, Had>();
+    this.#collected.set(store, collected);
+    const had = collected.get(partition) ?? { calls: 0, waitMs: 0 };
+    collected.set(partition, had);
+    return had;
+  }
+
   async #sendAll(): Promise<void> {
-    for (const store of storeNames) {
-      const calls = this.#calls[store];
-      const waitMs = this.#waitMs[store];
-      this.#calls[store] = 0;
-      this.#waitMs[store] = 0;
-      const budget = this.#settings.budgets.get(store);
-      try {
-        if (waitMs > 0) await budget?.pause(waitMs);
-        if (calls > 0) await budget?.noteUsers(calls);
-      } catch (error) {
-        // Where Redis does not answer, the sync makes no call either.
-        this.#settings.onFailure(error);
+    const collected = this.#collected;
+    this.#collected = new Map();
+    try {
+      for (const [store, all] of collected) {
+        const budget = this.#settings.budgets.get(store);
+        if (budget === undefined) continue;
+        const told = [...all].map(async ([partition, { calls, waitMs }]) => {
+          if (waitMs > 0) await budget.pause(waitMs, partition);
+          if (calls > 0) await budget.noteUsers(calls, partition);
+        });
+        await Promise.all(told);
       }
+    } catch (error) {
+      // Where Redis does not answer, the sync makes no call either.
+      this.#settings.onFailure(error);
     }
   }
 }

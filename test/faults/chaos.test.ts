@@ -344,7 +344,7 @@ describe('with the rollback window on', () => {
       if (operation === 'remove') records.splice(records.indexOf(record ?? ''), 1);
       done.push(one);
       // As a person would; whoever writes without a pause outruns the copies.
-      await pause(30);
+      await pause(150);
     }
     return done;
   }
@@ -358,21 +358,17 @@ describe('with the rollback window on', () => {
       for (const { step, store } of done) if (step === 'ok' && store !== undefined) seen[store] += 1;
     };
     const writing = people.map((partition) => write(acting(on, traffic, partition), () => over));
+    const userWrites = async (store: Store): Promise<number> =>
+      (await on.evidence()).accepted[store].filter(({ access }) => access === 'user').length;
     const writes = async (store: Store, more: number): Promise<void> => {
-      const before = (await on.evidence()).accepted[store].length;
-      await until(
-        'users have written',
-        async () =>
-          (await on.evidence()).accepted[store].filter(({ access }) => access === 'user').length >
-          before + more,
-        30_000,
-      );
+      const before = await userWrites(store);
+      await until('users have written', async () => (await userWrites(store)) >= before + more, 30_000);
     };
     try {
       await writes('legacy', 40);
       for (const [at, to] of (['app', 'legacy', 'app', 'legacy'] as const).entries()) {
         const flip = await on.admin.startFlip(`round-${at}`, people, 20_000, to);
-        const ended = await on.admin.untilEnded(flip?.id ?? '', 40_000);
+        const ended = await on.admin.untilEnded(flip?.id ?? '', 60_000);
         expect(ended).toMatchObject({ state: 'completed', committed: people.length });
         await writes(to, 40);
       }
@@ -387,7 +383,7 @@ describe('with the rollback window on', () => {
     const { accepted } = await on.evidence();
     const back = accepted.legacy.filter(({ access }) => access === 'copy');
     expect(back.length).toBeGreaterThan(40);
-  }, 180_000);
+  }, 300_000);
 
   test('a copy back that is on its way when the way back is ordered lands before legacy takes a write, or never', async () => {
     const on = await startRig(107, { window: true });

@@ -25,12 +25,15 @@ export class Family {
   readonly name: string;
   readonly slots: readonly Slot[];
   readonly owners: [Store, Store] = ['legacy', 'legacy'];
+  readonly #goesBack: boolean;
   /** What legacy holds of a partition that has left: as it was then. */
   readonly #left = new Map<string, Body>();
 
-  constructor(name: string, slots: readonly Slot[]) {
+  /** `goesBack`: what is written in the app is copied to legacy. */
+  constructor(name: string, slots: readonly Slot[], goesBack: boolean) {
     this.name = name;
     this.slots = slots;
+    this.#goesBack = goesBack;
   }
 
   partition(side: Side): string {
@@ -38,18 +41,19 @@ export class Family {
   }
 
   /** At the commit, while nobody writes. */
-  moveToApp(side: Side): void {
+  move(side: Side, to: Store): void {
     for (const slot of this.slots) {
-      if (slot.side === side && slot.body !== undefined) this.#left.set(slot.id, slot.body);
+      if (this.#goesBack || slot.side !== side || slot.body === undefined) continue;
+      this.#left.set(slot.id, slot.body);
     }
-    this.owners[side] = 'app';
+    this.owners[side] = to;
   }
 
   /** By id. */
   expected(store: Store): Map<string, Body> {
     const bodies = new Map(store === 'legacy' ? this.#left : []);
     for (const { id, side, body } of this.slots) {
-      const isThere = store === 'app' || this.owners[side] === 'legacy';
+      const isThere = store === 'app' || this.#goesBack || this.owners[side] === 'legacy';
       if (body !== undefined && isThere) bodies.set(id, body);
     }
     return bodies;
@@ -62,7 +66,7 @@ export function differencesIn(
   families: readonly Family[],
   held: ReadonlyMap<string, Body>,
 ): string[] {
-  const found = new Map([...held].filter(([, body]) => (body['deleted_at'] ?? null) === null));
+  const found = new Map([...held].filter(([, body]) => isLive(body)));
   const differences: string[] = [];
   for (const family of families) {
     for (const [id, body] of family.expected(store)) {
@@ -73,6 +77,11 @@ export function differencesIn(
   }
   for (const [id, body] of found) differences.push(`${store} ${id}: ${canonical(body)} instead of nothing`);
   return differences;
+}
+
+/** Not marked as deleted. */
+export function isLive(body: Body | undefined): boolean {
+  return body !== undefined && (body['deleted_at'] ?? null) === null;
 }
 
 const ofTheStoreItself: ReadonlySet<string> = new Set(['updated_at', 'deleted_at']);

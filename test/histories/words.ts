@@ -31,6 +31,7 @@ export type Step =
       readonly told: Told;
     }
   | { readonly do: 'delete' | 'move'; readonly record: number; readonly told: Told }
+  /** To the other store; back only where copies go back. */
   | { readonly do: 'handoff'; readonly side: Side; readonly ends: 'commit' | 'abort' }
   | { readonly do: 'nothing' };
 
@@ -58,6 +59,8 @@ export interface Program {
   readonly softDeletes: { readonly legacy: boolean; readonly app: boolean };
   readonly paging: 'none' | 'cursor' | 'page';
   readonly bulk: boolean;
+  /** What is written in the app goes back to legacy. */
+  readonly window: boolean;
   /** Calls of the sync that fail, of a hundred. */
   readonly faults: number;
   readonly seed: number;
@@ -93,11 +96,11 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 3, arbitrary: fc.record({ do: fc.constant('delete' as const), record, told }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('move' as const), record, told }) },
   {
-    weight: 1,
+    weight: 3,
     arbitrary: fc.record({
       do: fc.constant('handoff' as const),
       side: fc.constantFrom<Side>(0, 1),
-      ends: fc.constantFrom('commit' as const, 'abort' as const),
+      ends: fc.constantFrom('commit' as const, 'commit' as const, 'commit' as const, 'abort' as const),
     }),
   },
   { weight: 3, arbitrary: fc.constant({ do: 'nothing' as const }) },
@@ -128,6 +131,7 @@ export function programOf(histories: number): fc.Arbitrary<Program> {
     softDeletes: fc.record({ legacy: fc.boolean(), app: fc.boolean() }),
     paging: fc.constantFrom('none' as const, 'cursor' as const, 'page' as const),
     bulk: fc.boolean(),
+    window: fc.boolean(),
     faults: fc.constantFrom(0, 1, 5),
     seed: fc.nat(),
   });

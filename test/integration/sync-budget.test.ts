@@ -94,19 +94,19 @@ describe('users', () => {
   test('who leave nothing to the sync do not keep anybody from asking whether the store answers', async () => {
     const budget = new RedisBudget(redis, 'legacy', limit);
     await budget.noteUsers(50);
-    await budget.take(never, 'at-once');
+    await budget.take(never, { haste: 'at-once' });
     expect(await taken(budget)).toBe(0);
     await budget.pause(60_000);
-    const refused = await budget.take(never, 'at-once').catch((error: unknown) => error);
+    const refused = await budget.take(never, { haste: 'at-once' }).catch((error: unknown) => error);
     expect((refused as StoreFailure).kind).toBe('rate-limited');
   });
 
   test('that are told to wait make the sync wait', async () => {
     const budgets = new Map([['legacy', new RedisBudget(redis, 'legacy', limit)]] as const);
     const calls = new BatchingUserCalls({ budgets, onFailure: () => undefined });
-    calls.limited('legacy', '60');
-    calls.limited('app', '60');
-    calls.sent('legacy');
+    calls.limited({ store: 'legacy' }, '60');
+    calls.limited({ store: 'app' }, '60');
+    calls.sent({ store: 'legacy' });
     await calls.close();
     const failure = await budgets
       .get('legacy')

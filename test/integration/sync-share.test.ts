@@ -49,10 +49,10 @@ test('users get no 429, and the sync keeps to its half and to what users leave',
   const startedMs = performance.now();
   /** A user's request as the proxy sends it on. */
   const userCall = async (): Promise<void> => {
-    rig.sync.userCalls.sent('legacy');
+    rig.sync.userCalls.sent({ store: 'legacy' });
     const response = await fetch(`${rig.legacy.url}/appointments/r0`, { headers: { 'x-user': 'ann' } });
     await response.arrayBuffer();
-    if (response.status === 429) rig.sync.userCalls.limited('legacy', '1');
+    if (response.status === 429) rig.sync.userCalls.limited({ store: 'legacy' }, '1');
   };
   /** So many a second, never two within half of their distance: a late timer makes no burst. */
   const traffic = async (perSecond: number, forMs: number): Promise<number> => {
@@ -82,6 +82,71 @@ test('users get no 429, and the sync keeps to its half and to what users leave',
       `${beside20} beside 20/s of users, ${beside44} beside 44/s; refused: ${JSON.stringify(refused)}\n`,
   );
 }, 30_000);
+
+test('where each account has a limit of its own, a busy one gets no 429 from the sync, and holds up nobody else', async () => {
+  const owners = ['ann', ...Array.from({ length: 20 }, (_, at) => `user-${at}`)];
+  const records = owners.flatMap((owner) =>
+    Array.from({ length: 5 }, (_, at) => appointment(`${owner}-${at}`, owner)),
+  );
+  const perPartition = { requests: 20, perMs: 2_000 };
+  const rateLimit = { requests: 2_000, perMs: 1_000, reserveForUsers: 0.5, perPartition };
+  rig = await startSyncRig(server, {
+    ...{ legacy: { records }, legacyConnector: { rateLimit } },
+    sync: { pollMs: 3_600_000, attempts: 1 },
+  });
+  const seen = new Map<string, { readonly who: string; readonly ms: number }[]>();
+  const refused = { sync: 0, user: 0 };
+  rig.legacy.intercept = ({ headers, path, query }: SeenCall) => {
+    const owner = /\/(.+)-\d$/.exec(path)?.[1] ?? query.get('owner');
+    if (owner === undefined || owner === null) return undefined;
+    const ms = performance.now();
+    const who = headers['x-user'] === undefined ? 'sync' : 'user';
+    const calls = (seen.get(owner) ?? []).filter((call) => call.ms > ms - perPartition.perMs);
+    seen.set(owner, calls);
+    if (calls.length >= perPartition.requests) {
+      refused[who] += 1;
+      return { status: 429, headers: { 'retry-after': '1' } };
+    }
+    calls.push({ who, ms });
+    return undefined;
+  };
+  await rig.sync.startWorkers();
+  await until('the first copy', () => rig.app.records.size === records.length, 20_000);
+  const over = new AbortController();
+  /** Ann makes all the calls that are reserved for her, one every 200 ms. */
+  const busy = (async () => {
+    while (!over.signal.aborted) {
+      rig.sync.userCalls.sent({ store: 'legacy', partition: 'ann' });
+      const response = await fetch(`${rig.legacy.url}/appointments/ann-0`, { headers: { 'x-user': 'ann' } });
+      await response.arrayBuffer();
+      await new Promise((resolve) => setTimeout(resolve, perPartition.perMs / 10));
+    }
+  })();
+  const changed = owners.flatMap((owner) => [0, 1, 2, 3].map((at) => ({ owner, id: `${owner}-${at}` })));
+  for (let round = 0; round < 5; round += 1) {
+    for (const { owner, id } of changed) {
+      rig.legacy.set(appointment(id, owner, `round ${round}`));
+      rig.sync.doorbell.ring({ partition: owner, kind: 'appointment', id });
+    }
+    await until(
+      'all others are copied',
+      () =>
+        changed.every(
+          ({ owner, id }) => owner === 'ann' || rig.app.records.get(id)?.['title'] === `round ${round}`,
+        ),
+      20_000,
+    );
+  }
+  await until('ann is copied, too', () => rig.app.records.get('ann-3')?.['title'] === 'round 4', 20_000);
+  over.abort();
+  await busy;
+  expect(refused).toEqual({ sync: 0, user: 0 });
+  expect(await rig.sync.deadLetters.total()).toBe(0);
+  // What is counted for an account is forgotten some time after its last call.
+  const cells = await rig.redis.keys('*:budget:legacy:*');
+  expect(cells.length).toBe(owners.length);
+  for (const cell of cells) expect(await rig.redis.pttl(cell)).toBeLessThanOrEqual(60_000);
+}, 90_000);
 
 test('a storm of 429 ends in slow progress, and leaves no dead letter', async () => {
   const records = Array.from({ length: 6 }, (_, at) => appointment(`r${at}`, `user-${at}`));

@@ -91,7 +91,9 @@ export class RestClient {
    */
   async call(call: RestCall, signal: AbortSignal): Promise<RestAnswer> {
     // A copy is paid for before the ledger is asked whether it may go, so that nothing waits in between.
-    if (call.access !== 'copy' && call.prepaid !== true) await this.#settings.budget.take(signal, call.haste);
+    if (call.access !== 'copy' && call.prepaid !== true) {
+      await this.#settings.budget.take(signal, { haste: call.haste, partition: call.stamp.partition });
+    }
     signal.throwIfAborted();
     try {
       const answer = await this.#exchange(call, signal);
@@ -102,7 +104,7 @@ export class RestClient {
       const { kind, retryAfterMs } = failure;
       // Also a 503 that says when to come again (RFC 9110, 10.2.3).
       if (kind === 'rate-limited' || retryAfterMs !== undefined) {
-        await this.#settings.budget.pause(retryAfterMs ?? 1_000);
+        await this.#settings.budget.pause(retryAfterMs ?? 1_000, call.stamp.partition);
       }
       throw failure;
     } catch (error) {

@@ -25,7 +25,7 @@ export function freezeCalls({ client, budget, connector }: FreezeParts): FreezeC
     for (const call of way === 'freeze' ? freeze : unfreeze) {
       const request = callRequest(call, 'POST', { partition: stamp.partition });
       // Users wait for it: it counts, and does not wait for the sync's share.
-      await budget.take(signal, 'at-once');
+      await budget.take(signal, { haste: 'at-once', partition: stamp.partition });
       const sent = { ...request, access: 'copy', asWriter: true, stamp, headers } as const;
       const { status } = await client.call(sent, signal);
       if (status !== 404 && status !== 410) continue;
