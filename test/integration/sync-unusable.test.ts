@@ -173,7 +173,7 @@ describe('the same id in two partitions', () => {
     await until('a letter', async () => (await rig.sync.deadLetters.total()) === 1);
     const [letter] = await rig.sync.deadLetters.list();
     expect(letter).toMatchObject({ partition: 'bob', id: '1' });
-    expect(letter?.reason).toContain('holds appointment 1 for partition ann');
+    expect(letter?.reason).toContain('holds appointment 1 for another partition');
     expect(titles()).toEqual(['appointment 2', 'of ann']);
     expect(await verified()).toMatchObject({ records: 3, differences: { missing: 1 } });
     expect(rig.app.writes().filter(({ body }) => body?.['owner_id'] === 'bob')).toEqual([]);
