@@ -15,8 +15,8 @@ import type { RecordKey } from '../core/ports.ts';
 import { keyPrefix } from '../ledger/connection.ts';
 import { pause } from '../pause.ts';
 
-/** How long a trace stays, ms. It takes about 150 bytes of Redis. */
-const traceMs = 60_000;
+/** How long a trace stays, ms. It takes about 180 bytes of Redis. */
+const traceMs = 30_000;
 const askEveryMs = 25;
 
 // A claim is "hand until unsettled": who holds it, until when its write may be under way, and until when an earlier one
