@@ -14,7 +14,7 @@ import {
 import type { CopyForm, CopyHand, StoreRecord } from '../core/records.ts';
 import type { CallBudget } from '../stores/budget.ts';
 import type { Brakes, HeldBack } from './brakes.ts';
-import type { BackCopy, CopyBack } from './copy-back.ts';
+import type { BackCopy, CopyBack, KnownSnapshot } from './copy-back.ts';
 import { isForeign } from './copy-form.ts';
 import type { CopyLock, HeldLock } from './copy-lock.ts';
 import { backfillName } from './keys.ts';
@@ -31,7 +31,6 @@ import {
 } from './needed.ts';
 import { isFresh, type RecordClaims } from './record-claims.ts';
 import { Removals } from './removals.ts';
-import type { Snapshot } from './snapshots.ts';
 
 export interface CopyParts extends DirectionParts {
   readonly readers: Readonly<Record<StoreName, StoreReader>>;
@@ -106,7 +105,7 @@ export class CopySession {
   readonly #held: HeldLock;
   readonly #hand: CopyHand;
   readonly #claimWaitMs: number;
-  #snapshot: Promise<Snapshot | undefined> | undefined;
+  #snapshot: Promise<KnownSnapshot | undefined> | undefined;
   readonly #removals: Removals;
 
   constructor(
@@ -176,7 +175,8 @@ export class CopySession {
     const readMs = performance.now();
     const held = await from.get(key.kind, { id: key.id, partition }, signal);
     const sides = { from, to };
-    const snapshot = (): Promise<Snapshot | undefined> => (this.#snapshot ??= back.snapshotOf(partition));
+    const snapshot = (): Promise<KnownSnapshot | undefined> =>
+      (this.#snapshot ??= back.snapshotOf(partition));
     const copy: BackCopy = {
       ...{ key: { partition, ...key }, epoch, sides, ownerRecord, snapshot },
     };

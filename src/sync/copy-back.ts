@@ -34,7 +34,13 @@ export interface BackCopy {
   readonly sides: { readonly from: StoreReader; readonly to: StoreReader };
   readonly ownerRecord: StoreRecord | undefined;
   /** What the handoff left there, loaded once by each session; undefined where nothing is known. */
-  readonly snapshot: () => Promise<Snapshot | undefined>;
+  readonly snapshot: () => Promise<KnownSnapshot | undefined>;
+}
+
+export interface KnownSnapshot {
+  readonly snapshot: Snapshot;
+  /** What it belongs to, see Snapshots. */
+  readonly memory: string;
 }
 
 export interface CopyBackParts {
@@ -51,8 +57,11 @@ export class CopyBack {
     this.#parts = parts;
   }
 
-  snapshotOf(partition: string): Promise<Snapshot | undefined> {
-    return this.#parts.snapshots.load(this.store, [partition]).then((found) => found.get(partition));
+  async snapshotOf(partition: string): Promise<KnownSnapshot | undefined> {
+    const { snapshots } = this.#parts;
+    const memory = await snapshots.memory();
+    const snapshot = (await snapshots.load(this.store, [partition])).get(partition);
+    return snapshot && { snapshot, memory };
   }
 
   /** The record is as the owner has it: what was uncertain is known again. */
@@ -72,8 +81,10 @@ export class CopyBack {
   ): Promise<WriteCondition | undefined> {
     const { key, epoch, ownerRecord, sides } = copy;
     const digest = this.#digestOf(copy, held);
-    const snapshot = await copy.snapshot();
+    const loaded = await copy.snapshot();
     const known = await this.#parts.snapshots.copied(this.store, key);
+    const stands = known === undefined && loaded?.memory === (await this.#parts.snapshots.memory());
+    const snapshot = stands ? loaded?.snapshot : undefined;
     const expected = known === undefined ? ofKindOf(snapshot, key) : known.digest;
     const isKnown = known !== undefined || snapshot !== undefined;
     const isOurs = known?.sent !== undefined && isAsSent(known.sent, held, key.partition, sides);

@@ -50,10 +50,14 @@ export interface SentBack {
   readonly names: readonly string[];
 }
 
-/** Of those who read and never came to its end, ms. */
-const readingMsMax = 24 * 60 * 60 * 1_000;
+const memoryKey = `${keyPrefix}:sync:snapshot-memory`;
+// KEYS: memoryKey. ARGV: its name, if it has none.
+const memoryScript = `
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+return redis.call('GET', KEYS[1])`;
+// KEYS: snapshots, memoryKey. ARGV: partition, snapshot, the name of the memory.
 const saveFirstScript = `
-if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+if redis.call('GET', KEYS[2]) == ARGV[3] then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
 return 1`;
 
 async function packed(snapshot: Snapshot): Promise<Buffer> {
@@ -141,26 +145,23 @@ export class Snapshots {
     await this.#redis.del(copiedKeyOf(store, partition));
   }
 
-  /** Call before a store is read for first snapshots. */
-  async startReading(): Promise<string> {
-    const reading = `${keyPrefix}:sync:snapshot-reading:${randomUUID()}`;
-    await this.#redis.set(reading, '1', 'PX', readingMsMax);
-    return reading;
+  /**
+   * A name for what Redis remembers now. Where it is another one later, copies back that were known then may be
+   * forgotten, and nothing that was read in between can be judged.
+   */
+  async memory(): Promise<string> {
+    return z.string().parse(await this.#redis.eval(memoryScript, 1, memoryKey, randomUUID()));
   }
 
   /**
-   * Of partitions that have none; what was copied back meanwhile stays known. Saves nothing where Redis has lost its
-   * memory since `reading` began: it could have forgotten copies back that were made after the store was read.
+   * Of partitions that have none; what was copied back meanwhile stays known. Saves nothing where `memory`, from before
+   * the store was read, is lost.
    */
-  async saveFirst(
-    store: StoreName,
-    snapshots: ReadonlyMap<string, Snapshot>,
-    reading: string,
-  ): Promise<void> {
+  async saveFirst(store: StoreName, snapshots: ReadonlyMap<string, Snapshot>, memory: string): Promise<void> {
     for (const [partition, snapshot] of snapshots) {
-      await this.#redis.eval(saveFirstScript, 2, keyOf(store), reading, partition, await packed(snapshot));
+      const keys = [keyOf(store), memoryKey];
+      await this.#redis.eval(saveFirstScript, 2, ...keys, partition, await packed(snapshot), memory);
     }
-    await this.#redis.del(reading);
   }
 
   /** Of those that have one. */

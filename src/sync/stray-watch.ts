@@ -111,7 +111,9 @@ export class StrayWatch {
         const isRead = await look.at(`the feed of ${kind}`, async () => {
           for await (const page of sides.from.pages(kind, scope, signal)) {
             for (const { version } of page.records) seen = newest(seen, version, nowMs);
-            await this.#judgeAll(store, await this.#suspectsIn(store, page.records), look, signal);
+            const memory = await this.#parts.snapshots.memory();
+            const suspects = await this.#suspectsIn(store, page.records);
+            await this.#judgeAll(store, { suspects, memory }, look, signal);
           }
         });
         // Those that could not be judged come up again in the next full look.
@@ -195,7 +197,7 @@ export class StrayWatch {
   async #lookAt(store: StoreName, batch: readonly Watched[], look: Look, signal: AbortSignal): Promise<void> {
     const { snapshots, registry, redis, log, ledger } = this.#parts;
     const sides = this.#sides(store);
-    const reading = await snapshots.startReading();
+    const memory = await snapshots.memory();
     const nowMs = await ledger.nowMs();
     const known = await snapshots.load(
       store,
@@ -217,10 +219,10 @@ export class StrayWatch {
         await redis.hsetnx(progressKey, progress, newestVersion);
     }
     for (const partition of [...unread, ...(await this.#movedSince(batch))]) fresh.delete(partition);
-    await snapshots.saveFirst(store, fresh, reading);
+    await snapshots.saveFirst(store, fresh, memory);
     // Whoever was claimed for the app has none, and so has everybody once Redis has lost its memory.
     if (fresh.size > 0) log('info', 'sync.strays-from-now', { store, partitions: fresh.size });
-    await this.#judgeAll(store, suspects, look, signal);
+    await this.#judgeAll(store, { suspects, memory }, look, signal);
   }
 
   /** Once for each that comes first. */
@@ -263,7 +265,7 @@ export class StrayWatch {
 
   async #judgeAll(
     store: StoreName,
-    suspects: readonly Suspect[],
+    { suspects, memory }: { readonly suspects: readonly Suspect[]; readonly memory: string },
     look: Look,
     signal: AbortSignal,
   ): Promise<void> {
@@ -276,14 +278,14 @@ export class StrayWatch {
     const chosen = [...suspects.slice(first), ...suspects.slice(0, first)].slice(0, suspectsMax);
     await eachOf(chosen, async (suspect) => {
       const { partition, kind, id } = suspect;
-      await look.at(`${kind} ${id} of ${partition}`, () => this.#judge(store, suspect, signal));
+      await look.at(`${kind} ${id} of ${partition}`, () => this.#judge(store, suspect, memory, signal));
     });
   }
 
   /** Reads the record itself: what a list shows can be late, or shifted. */
-  async #judge(store: StoreName, suspect: Suspect, signal: AbortSignal): Promise<void> {
+  async #judge(store: StoreName, suspect: Suspect, memory: string, signal: AbortSignal): Promise<void> {
     const { partition, kind, id, epoch } = suspect;
-    const { ledger } = this.#parts;
+    const { ledger, snapshots } = this.#parts;
     const sides = this.#sides(store);
     const get = (reader: StoreReader) =>
       readPatiently('background', signal, () => reader.get(kind, { id, partition }, signal));
@@ -299,6 +301,8 @@ export class StrayWatch {
     const [[now], after] = await Promise.all([ledger.readMany([partition]), this.#expected(store, suspect)]);
     if (now?.ownership.epoch !== epoch || now.ownership.owner === store) return;
     if (!after.certain || after.digest !== before.digest) return;
+    // A Redis that has lost its memory since does not know what was copied back meanwhile.
+    if ((await snapshots.memory()) !== memory) return;
     const key = { partition, kind, id };
     const known = { epoch, expected: before.digest, digest, record };
     await this.tell({

@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/gl
 import { RedisDoubts } from '../../src/ledger/doubts.ts';
 import { Snapshots } from '../../src/sync/snapshots.ts';
 import { startRedis, type TestRedis } from '../support/redis.ts';
+import type { SeenCall } from '../support/rest-store.ts';
 import { appointment, startSyncRig, type SyncRig, type SyncRigOptions } from '../support/sync.ts';
 import { until } from '../support/until.ts';
 
@@ -234,12 +235,34 @@ test('a first look during which Redis loses its memory is what nothing is compar
   await start();
   await handOver('ann');
   const snapshots = new Snapshots(rig.redis);
-  const reading = await snapshots.startReading();
+  const memory = await snapshots.memory();
   await rig.redis.del(...(await rig.redis.keys('*:sync:*')));
-  await snapshots.saveFirst('legacy', new Map([['ann', new Map()]]), reading);
+  await snapshots.saveFirst('legacy', new Map([['ann', new Map()]]), memory);
   expect(await snapshots.load('legacy', ['ann'])).toEqual(new Map());
-  await snapshots.saveFirst('legacy', new Map([['ann', new Map()]]), await snapshots.startReading());
+  await snapshots.saveFirst('legacy', new Map([['ann', new Map()]]), await snapshots.memory());
   expect(await snapshots.load('legacy', ['ann'])).toEqual(new Map([['ann', new Map()]]));
+});
+
+test('what Redis forgets in the middle of a look is not held against a copy back that it knew of', async () => {
+  let meanwhile: (() => Promise<unknown>) | undefined;
+  const intercept = async ({ method, path }: SeenCall): Promise<undefined> => {
+    if (method !== 'GET' || path.split('/').length > 2) return;
+    const act = meanwhile;
+    meanwhile = undefined;
+    await act?.();
+  };
+  await start({ legacy: { intercept } });
+  await handOver('ann');
+  await look();
+  // The app deletes a record, the deletion is copied back, and the app makes another one by the same name.
+  meanwhile = async () => {
+    rig.legacy.remove('ann-1');
+    rig.app.set(appointment('ann-1', 'ann', 'new'));
+    await rig.redis.del(...(await rig.redis.keys('*:sync:*')));
+  };
+  await look();
+  expect(meanwhile).toBeUndefined();
+  expect(await found()).toEqual([]);
 });
 
 test('a feed shows a change without another full look', async () => {
