@@ -58,17 +58,18 @@ export class LiveHeap {
     this.#asked += 1;
     const id = this.#asked;
     const answered = new Promise((resolve, reject) => {
+      const given = new AbortController();
+      const { signal } = given;
       const onMessage = ({ data }: MessageEvent): void => {
         const message = JSON.parse(String(data)) as { id?: number; result?: unknown; error?: unknown };
         if (message.id !== id) return;
-        this.#socket.removeEventListener('message', onMessage);
+        given.abort();
         if (message.error === undefined) resolve(message.result);
         else reject(new Error(JSON.stringify(message.error)));
       };
-      this.#socket.addEventListener('message', onMessage);
-      this.#socket.addEventListener('close', () => reject(new Error('the process has ended')), {
-        once: true,
-      });
+      const onClose = (): void => reject(new Error('the process has ended'));
+      this.#socket.addEventListener('message', onMessage, { signal });
+      this.#socket.addEventListener('close', onClose, { signal });
     });
     this.#socket.send(JSON.stringify({ id, method, params }));
     return answered;

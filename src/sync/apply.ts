@@ -171,14 +171,13 @@ export class CopySession {
 
   /** As apply; what the copy holds is read once more, because a list can be late and shows no ETag. */
   async #applyBack(back: CopyBack, key: RecordName, ownerRecord: StoreRecord | undefined): Promise<Applied> {
-    const { partition, epoch, owner: to, copy: from, signal } = this;
+    const { partition, epoch, owner, copy: left, signal } = this;
     const readMs = performance.now();
-    const held = await from.get(key.kind, { id: key.id, partition }, signal);
-    const sides = { from, to };
+    const held = await left.get(key.kind, { id: key.id, partition }, signal);
     const snapshot = (): Promise<KnownSnapshot | undefined> =>
       (this.#snapshot ??= back.snapshotOf(partition));
     const copy: BackCopy = {
-      ...{ key: { partition, ...key }, epoch, sides, ownerRecord, snapshot },
+      ...{ key: { partition, ...key }, epoch, sides: { left, owner }, ownerRecord, snapshot },
     };
     const needed = neededFor(this, key, ownerRecord, held);
     if (needed.need === 'nothing') await back.same(copy, held);

@@ -9,9 +9,17 @@
  * and only somebody who looks can tell.
  */
 import type { StoreName } from '../core/ownership.ts';
-import { type RecordKey, StoreFailure, type StoreReader, type WriteCondition } from '../core/ports.ts';
+import { type RecordKey, StoreFailure, type WriteCondition } from '../core/ports.ts';
 import type { CopyForm, StoreRecord } from '../core/records.ts';
-import { isAsSent, ofKind, sentBack, type Snapshot, snapshotDigest, type Snapshots } from './snapshots.ts';
+import {
+  isAsSent,
+  ofKind,
+  sentBack,
+  type Sides,
+  type Snapshot,
+  snapshotDigest,
+  type Snapshots,
+} from './snapshots.ts';
 
 /** Thrown where somebody else has changed the record; it is in the book of strays by then. */
 export class StrayInTheWay extends StoreFailure {}
@@ -30,8 +38,7 @@ export interface FoundStray {
 export interface BackCopy {
   readonly key: RecordKey;
   readonly epoch: number;
-  /** The store that is written, and the owner's. */
-  readonly sides: { readonly from: StoreReader; readonly to: StoreReader };
+  readonly sides: Sides;
   readonly ownerRecord: StoreRecord | undefined;
   /** What the handoff left there, loaded once by each session; undefined where nothing is known. */
   readonly snapshot: () => Promise<KnownSnapshot | undefined>;
@@ -98,7 +105,7 @@ export class CopyBack {
           'look at it with "strays list", and say with "strays resolve" what became of it',
       );
     }
-    await this.#parts.snapshots.uncertain(this.store, key, digest, sentBack(form, sides.from));
+    await this.#parts.snapshots.uncertain(this.store, key, digest, sentBack(form, sides.left));
     if (held === undefined) return 'absent';
     return held.version === undefined ? undefined : { version: held.version };
   }
@@ -112,7 +119,7 @@ export class CopyBack {
   async readBack(copy: BackCopy, signal: AbortSignal): Promise<StoreRecord | undefined | 'unread'> {
     const { kind, id, partition } = copy.key;
     try {
-      const held = await copy.sides.from.get(kind, { id, partition }, signal);
+      const held = await copy.sides.left.get(kind, { id, partition }, signal);
       await this.#note(copy, held);
       return held;
     } catch (error) {

@@ -19,7 +19,7 @@ export function takeSnapshots(
       // Nobody looks for strays in the other one: it is copied to again.
       if (owner !== leftStore) return;
       await window?.reopen(partition);
-      const sides = { from: readers[owner], to: readers[otherStore(owner)] };
+      const sides = { left: readers[owner], owner: readers[otherStore(owner)] };
       await snapshots.save(owner, partition, snapshotOf(records, partition, sides));
     } catch (cause) {
       const what = `what ${partition} held could not be noted in Redis: ${sentenceOf(cause)}`;

@@ -78,15 +78,21 @@ function parseCopied(text: string): CopiedBack {
   return { digest: digest || undefined, certain: false, sent: { digest: sent || undefined, names } };
 }
 
-/** Undefined where the record counts as absent from the partition. */
+/** The store that partitions have left, and that of their owner now. */
+export interface Sides {
+  readonly left: StoreReader;
+  readonly owner: StoreReader;
+}
+
+/** What the store that was left holds; undefined where the record counts as absent from the partition. */
 export function snapshotDigest(
   record: StoreRecord | undefined,
   partition: string,
-  { from, to }: { readonly from: StoreReader; readonly to: StoreReader },
+  { left, owner }: Sides,
 ): string | undefined {
-  const form = wantedCopy(record, partition, from, to);
+  const form = wantedCopy(record, partition, left, owner);
   if (form === undefined) return undefined;
-  const matched = matchedAlready(to.shape(form.kind));
+  const matched = matchedAlready(owner.shape(form.kind));
   const names = Object.keys(form.fields).filter((name) => !matched.has(name));
   return digestOf(form.fields, names).slice(0, digestLength);
 }
@@ -105,19 +111,15 @@ export function isAsSent(
   sent: SentBack,
   record: StoreRecord | undefined,
   partition: string,
-  { from, to }: { readonly from: StoreReader; readonly to: StoreReader },
+  { left, owner }: Sides,
 ): boolean {
   const isThere = record !== undefined && !record.deleted && record.partition === partition;
   if (!isThere || sent.digest === undefined) return !isThere && sent.digest === undefined;
-  const { fields } = comparableCopy(record, to, from);
+  const { fields } = comparableCopy(record, owner, left);
   return digestOf(fields, sent.names).slice(0, digestLength) === sent.digest;
 }
 
-export function snapshotOf(
-  records: Iterable<StoreRecord>,
-  partition: string,
-  sides: { readonly from: StoreReader; readonly to: StoreReader },
-): Snapshot {
+export function snapshotOf(records: Iterable<StoreRecord>, partition: string, sides: Sides): Snapshot {
   const snapshot: Snapshot = new Map();
   for (const record of records) {
     const digest = snapshotDigest(record, partition, sides);

@@ -1,10 +1,10 @@
 /** One kind of records of the partitions that have left a store, as its lists show it now, held against what it should be. */
-import type { KindCapabilities, RecordKey, RecordProblem, StoreReader } from '../core/ports.ts';
+import type { KindCapabilities, RecordKey, RecordProblem } from '../core/ports.ts';
 import type { StoreRecord } from '../core/records.ts';
 import type { Look } from './blame.ts';
 import { eachOf } from './passes.ts';
 import { patientPages } from './patience.ts';
-import { ofKind, type Snapshot, snapshotDigest } from './snapshots.ts';
+import { ofKind, type Sides, type Snapshot, snapshotDigest } from './snapshots.ts';
 import { NewestVersion } from './versions.ts';
 
 export interface Watched {
@@ -15,11 +15,6 @@ export interface Watched {
 export interface Suspect extends RecordKey {
   readonly epoch: number;
   readonly expected: string | undefined;
-}
-
-export interface Sides {
-  readonly from: StoreReader;
-  readonly to: StoreReader;
 }
 
 const partitionsSideBySide = 4;
@@ -62,7 +57,7 @@ export class KindComparison {
   async read(whole: boolean, look: Look, signal: AbortSignal): Promise<string | undefined> {
     const list = (scope: { readonly partition?: string }): Promise<boolean> =>
       look.at(`the list of ${this.#kind} ${scope.partition ?? ''}`.trim(), async () => {
-        for await (const page of patientPages(this.#sides.from, this.#kind, scope, signal)) {
+        for await (const page of patientPages(this.#sides.left, this.#kind, scope, signal)) {
           this.problems.push(...page.problems.slice(0, problemsMax - this.problems.length));
           for (const record of page.records) this.#take(record);
         }
@@ -111,9 +106,9 @@ export class KindComparison {
 }
 
 /** Only what is copied at all: of other kinds nobody knows what they should be. */
-export function kindsOf({ from, to }: Sides): readonly KindCapabilities[] {
-  return from.capabilities.filter(({ kind }) =>
-    to.capabilities.some((capability) => capability.kind === kind),
+export function kindsOf({ left, owner }: Sides): readonly KindCapabilities[] {
+  return left.capabilities.filter(({ kind }) =>
+    owner.capabilities.some((capability) => capability.kind === kind),
   );
 }
 

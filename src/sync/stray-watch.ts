@@ -18,17 +18,10 @@ import { holdsTheSame } from './copy-form.ts';
 import { eachOf } from './passes.ts';
 import { readPatiently } from './patience.ts';
 import type { FoundStray } from './copy-back.ts';
-import { type CopiedBack, type Snapshot, snapshotDigest, type Snapshots } from './snapshots.ts';
+import { type CopiedBack, type Sides, type Snapshot, snapshotDigest, type Snapshots } from './snapshots.ts';
 import type { StrayBook } from './stray-book.ts';
 import { overlapMs } from './feeds.ts';
-import {
-  kindsOf,
-  KindComparison,
-  readsWhole,
-  type Sides,
-  type Suspect,
-  type Watched,
-} from './stray-comparison.ts';
+import { kindsOf, KindComparison, readsWhole, type Suspect, type Watched } from './stray-comparison.ts';
 import { lessOverlap, newest } from './versions.ts';
 
 export interface StrayWatchParts {
@@ -109,7 +102,7 @@ export class StrayWatch {
         const scope = { since: lessOverlap(at, overlapMs + readers[store].feedDelayMs, nowMs) };
         let seen: string | undefined = at;
         const isRead = await look.at(`the feed of ${kind}`, async () => {
-          for await (const page of sides.from.pages(kind, scope, signal)) {
+          for await (const page of sides.left.pages(kind, scope, signal)) {
             for (const { version } of page.records) seen = newest(seen, version, nowMs);
             const memory = await this.#parts.snapshots.memory();
             const suspects = await this.#suspectsIn(store, page.records);
@@ -173,7 +166,7 @@ export class StrayWatch {
 
   #sides(store: StoreName): Sides {
     const { readers } = this.#parts;
-    return { from: readers[store], to: readers[otherStore(store)] };
+    return { left: readers[store], owner: readers[otherStore(store)] };
   }
 
   async *#batches(store: StoreName, watched: readonly Watched[]): AsyncGenerator<readonly Watched[]> {
@@ -290,12 +283,12 @@ export class StrayWatch {
     const get = (reader: StoreReader) =>
       readPatiently('background', signal, () => reader.get(kind, { id, partition }, signal));
     const before = await this.#expected(store, suspect);
-    const record = await get(sides.from);
+    const record = await get(sides.left);
     const digest = snapshotDigest(record, partition, sides);
     if (!before.certain || digest === before.digest) return;
-    const ownerRecord = await get(sides.to).catch(() => 'unread' as const);
+    const ownerRecord = await get(sides.owner).catch(() => 'unread' as const);
     // Whoever made it so, nobody has lost anything: Redis forgot our copy back, or somebody has repaired the record.
-    if (ownerRecord !== 'unread' && holdsTheSame(ownerRecord, record, partition, sides.to, sides.from))
+    if (ownerRecord !== 'unread' && holdsTheSame(ownerRecord, record, partition, sides.owner, sides.left))
       return;
     // Last, so that what was read was read under this owner, and while no copy back was on its way.
     const [[now], after] = await Promise.all([ledger.readMany([partition]), this.#expected(store, suspect)]);
