@@ -22,6 +22,7 @@ const asked = {
   'upload-memory': { what: 'growth while 1 GiB goes up', unit: 'MiB', limit: 64 },
   'download-memory': { what: 'growth while 1 GiB comes down', unit: 'MiB', limit: 64 },
   'connections-memory': { what: '10,000 idle connections, 1,000 held writes', unit: 'MiB', limit: 400 },
+  'soak-live-growth': { what: 'growth of live memory under mixed traffic', unit: 'MiB/h', limit: 2 },
   'soak-growth': { what: 'growth under mixed traffic', unit: 'MiB/h', limit: 16 },
   'pause-p50': { what: 'write pause of a handoff, p50', unit: 'ms', limit: 10 },
   'pause-p99': { what: 'write pause of a handoff, p99', unit: 'ms', limit: 50 },

@@ -9,7 +9,7 @@
 import { writeFileSync } from 'node:fs';
 import { Agent } from 'node:http';
 import { parseArgs } from 'node:util';
-import { figure, judge, sayJudgement } from './asked.ts';
+import { figure, judge, type Judgement, sayJudgement } from './asked.ts';
 import { machine } from './machine.ts';
 import { partitionName } from './deployment.ts';
 import { LiveHeap } from './live-heap.ts';
@@ -128,6 +128,9 @@ process.stdout.write(
   `resident memory: ${figure(middle(steady.slice(0, third)))} MiB in the first third after the warm-up, ` +
     `${figure(middle(steady.slice(-third)))} MiB in the last; slope ${figure(growth)} MiB/h\n`,
 );
+const judgements: Judgement[] = [];
+const isJudged = minutes >= judgedFromMinutes;
+if (isJudged) judgements.push(judge('soak-growth', growth));
 const lively = live.slice(Math.floor(live.length * warmShare));
 if (lively.length > 1) {
   const liveGrowth = slope(lively.map(({ hours, mebibytes }) => ({ x: hours, y: mebibytes })));
@@ -136,13 +139,10 @@ if (lively.length > 1) {
     `live memory, after full collections: ${figure(first)} MiB after the warm-up, ${figure(last)} MiB at the end; ` +
       `slope ${figure(liveGrowth)} MiB/h\n`,
   );
+  if (isJudged) judgements.push(judge('soak-live-growth', liveGrowth));
 }
-const judgement = minutes >= judgedFromMinutes ? judge('soak-growth', growth) : undefined;
-process.stdout.write(
-  judgement === undefined
-    ? `too short to judge the slope (from ${judgedFromMinutes} minutes on)\n`
-    : `${sayJudgement(judgement)}\n`,
-);
+if (!isJudged) process.stdout.write(`too short to judge the slope (from ${judgedFromMinutes} minutes on)\n`);
+for (const judgement of judgements) process.stdout.write(`${judgement.what}: ${sayJudgement(judgement)}\n`);
 if (failures.length > 0) {
   process.exitCode = 1;
   process.stdout.write(`${failures.length} acts failed, and none should have:\n`);
@@ -151,7 +151,7 @@ if (failures.length > 0) {
 if (values.json !== undefined) {
   const result = {
     ...{ machine, minutes, counts: Object.fromEntries(counts), failures: failures.length },
-    ...{ slopeMiBPerHour: growth, samples, live, judgements: judgement === undefined ? [] : [judgement] },
+    ...{ slopeMiBPerHour: growth, samples, live, judgements },
   };
   writeFileSync(values.json, `${JSON.stringify(result, undefined, 2)}\n`);
 }
